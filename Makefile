@@ -1,0 +1,37 @@
+# make repro   everything, from nothing to reports/index.html (makes .venv first; an hour on two cores)
+# make test    the tests
+# make ui      the Prefect server, in the foreground: where every run is seen
+# make check   lint, format, types
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+STAMP := $(VENV)/.installed
+
+# DVC starts stages as `python …`: the one of the environment has to come first.
+RUN := PATH="$(VENV)/bin:$$PATH"
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+
+.PHONY: repro test ui check
+
+repro: $(STAMP)
+	$(RUN) $(VENV)/bin/dvc repro
+
+test: $(STAMP)
+	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest
+
+ui: $(STAMP)
+	$(RUN) $(VENV)/bin/selfadapt ui
+
+check: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "error: expected Python 3.11 or later as '$(PYTHON)'; run 'make PYTHON=/path/to/python3.11 …'" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package, e.g. 'apt-get install python3-venv'" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@touch $@

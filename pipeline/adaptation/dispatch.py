@@ -1,0 +1,90 @@
+"""Name the category of a prompt (Transformer², arXiv 2501.06252, Section 3.2, A and B).
+
+A: the base model is asked for the category ("prompt"). B: the same question is put to the model with the
+classification expert z^c attached. Both are this one function under another attachment. "others" means the base
+weights.
+
+The model is not asked to write the category: the log-likelihoods of all category names are taken in one pass that
+computes the question once (``core.packing``), and the largest wins. A name's log-likelihood includes the
+end-of-sequence token, so a name that begins another is not favoured.
+
+Deviations
+1. No free text is generated (the paper parses it): nothing can be unparsable, and it costs a prefill.
+2. z^c is trained on training splits only. (The public code trains it on the test splits of two of the tasks.)
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.config import Section
+from pipeline.core.errors import UserError
+from pipeline.core.logprobs import answer_log_likelihoods
+from pipeline.core.models import Base, Compute
+from pipeline.core.packing import Group
+from pipeline.core.types import Example, Mixture
+
+OTHERS = "others"
+
+
+class Dispatch(Section, at="dispatch"):
+    """How the question is put.
+
+    names: what the model is to say for each domain and for ``others``. question: the user's message, with
+    ``{prompt}`` where the prompt to classify goes. system: the system message.
+    """
+
+    names: dict[str, str]
+    system: str
+    question: str
+
+
+def question(example: Example, settings: Dispatch, target: str) -> Example:
+    """The example whose answer is the category of ``example``; ``target`` is that answer."""
+    if "{prompt}" not in settings.question:
+        raise UserError("params.yaml: expected '{prompt}' in dispatch.question, got none; put it where the prompt goes")
+    asked = example.messages[-1]["content"]  # earlier turns are worked examples of the task
+    messages = (
+        {"role": "system", "content": settings.system},
+        {"role": "user", "content": settings.question.replace("{prompt}", asked)},
+    )
+    return Example(id=example.id, messages=messages, target=target, meta=dict(example.meta))
+
+
+def said(text: str, settings: Dispatch) -> str | None:
+    """The category an answer in words names, or None: the name must be the whole answer, up to case and full stop."""
+    word = text.strip().rstrip(".").lower()
+    return next((category for category, name in settings.names.items() if name.lower() == word), None)
+
+
+def categories(
+    base: Base, examples: Sequence[Example], attachment: Attachment, *, settings: Dispatch, compute: Compute
+) -> list[dict[str, float]]:
+    """For every example the log-likelihood (nats) of each category's name."""
+    names = {category: base.answer_ids(name) for category, name in settings.names.items()}
+    groups = [
+        Group(base.prompt_ids(question(example, settings, "").messages), list(names.values())) for example in examples
+    ]
+    found = answer_log_likelihoods(base, groups, attachment, batch_tokens=compute.batch_tokens)
+    return [dict(zip(names, values, strict=True)) for values in found]
+
+
+def predicted(log_likelihoods: Mapping[str, float]) -> str:
+    """The most likely category; of equals, the first named."""
+    return max(log_likelihoods, key=lambda category: log_likelihoods[category])
+
+
+def mixture(
+    ids: Sequence[str],
+    chosen: Sequence[str],
+    *,
+    domains: Sequence[str],
+    experts: Sequence[str],
+    mix: Literal["paper", "delta"],
+) -> Mixture:
+    """One row per prompt: 1 for the expert of the chosen domain; zeros, the base model, for ``others``.
+
+    domains: of the experts, in their order.
+    """
+    rows = tuple(tuple(1.0 if domain == choice else 0.0 for domain in domains) for choice in chosen)
+    return Mixture(experts=tuple(experts), axis="prompt", coefficients=rows, mix=mix, ids=tuple(ids))

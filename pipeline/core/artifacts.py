@@ -1,0 +1,145 @@
+"""Files in, files out: JSON, JSONL and safetensors, each written whole or not at all.
+
+Every file is byte-stable: the same content gives the same bytes in any process, so DVC can compare by hash.
+Safetensors writes several metadata keys in no fixed order, so all provenance goes into one JSON value.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipeline.core.errors import UserError
+from pipeline.core.types import Example
+
+METADATA_KEY = "selfadapt"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, moved there if the block succeeds and removed if it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes 0o600, which another user of the project could not read
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place if the block succeeds and is removed if it does not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes 0o700, and safetensors writes 0o600: others could not read them
+        for file in temporary.rglob("*"):
+            file.chmod(0o755 if file.is_dir() else 0o644)
+        if path.exists():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"expected the file {path}, which is not there; run the stage that makes it") from None
+    except ValueError as error:
+        raise UserError(f"expected JSON in {path}, got: {error}; remove it and run its stage again") from None
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    rows.append(json.loads(line))
+                except ValueError as error:
+                    raise UserError(
+                        f"expected JSON on line {number} of {path}, got: {error}; remove it and run its stage again"
+                    ) from None
+    except FileNotFoundError:
+        raise UserError(f"expected the file {path}, which is not there; run the stage that makes it") from None
+    return rows
+
+
+def read_examples(path: Path) -> list[Example]:
+    """The examples of one split of a task."""
+    try:
+        return [Example(**{**row, "messages": tuple(row["messages"])}) for row in read_jsonl(path)]
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"expected examples in {path}, got rows of another form ({error}); run 'dvc repro prepare'"
+        ) from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and one JSON value of provenance as safetensors, on the CPU."""
+    value = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    with atomic(path) as temporary:
+        save_file(stored, temporary, metadata={METADATA_KEY: value})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a safetensors file (memory-mapped) and its provenance."""
+    if not path.is_file():
+        raise UserError(f"expected the file {path}, which is not there; run the stage that makes it")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - no mapping
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"expected safetensors in {path}, got: {error}; remove it and run its stage again") from None
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file's bytes, or of a folder's file names and bytes."""
+    total = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        total.update(str(file.relative_to(path) if path.is_dir() else file.name).encode())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 22):
+                total.update(block)
+    return total.hexdigest()
+
+
+def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two states hold the same names and the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

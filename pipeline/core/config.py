@@ -1,0 +1,104 @@
+"""Strict reading of ``params.yaml``.
+
+A section of the file is a frozen model beside the code it configures, so that a new setting of one method
+changes no file that another method depends on:
+
+    class Training(Section, at="svf.training"): ...
+    class TaskSettings(Section, at="tasks.{task}"): ...   # filled from the stage's argument ``task``
+
+No defaults for scientific numbers: what is not in ``params.yaml`` does not run.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.core.errors import UserError
+
+
+class Section(BaseModel):
+    """One section of params.yaml: frozen, and strict about unknown, missing and mistyped keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    at: ClassVar[str] = ""
+
+    def __init_subclass__(cls, at: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if at:
+            cls.at = at
+
+    @classmethod
+    def location(cls, arguments: Mapping[str, str]) -> str:
+        """Where in params.yaml this section stands, e.g. ``tasks.sums``."""
+        return cls.at.format(**arguments)
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> Self:
+        """Check ``value`` against this model; ``where`` names it in an error."""
+        try:
+            # JSON mode: strict about numbers and words, yet a YAML list may fill a tuple.
+            return cls.model_validate_json(json.dumps(value))
+        except ValidationError as error:
+            raise UserError("; ".join(_sentence(cls, problem, where) for problem in error.errors()[:1])) from None
+
+
+def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:
+    """The keys known at ``path`` inside ``model``, as far as it leads through plain nested models."""
+    for key in path:
+        field = model.model_fields.get(str(key))
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return []
+        model = nested
+    return sorted(model.model_fields)
+
+
+def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
+    *parents, key = problem["loc"] or ("",)
+    name = ".".join(str(part) for part in (where, *problem["loc"]) if part != "")
+    if problem["type"] == "extra_forbidden":
+        known = _fields_at(model, tuple(parents))
+        close = difflib.get_close_matches(str(key), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known settings: {', '.join(known)}"
+        return f"params.yaml: '{name}' is not a known setting; {hint}"
+    if problem["type"] == "missing":
+        return f"params.yaml: the setting '{name}' is missing; add it (profiles in pipeline/profiles show its use)"
+    return f"params.yaml: '{name}' does not fit: {problem['msg'].lower()}, got {problem['input']!r}; correct it"
+
+
+def read_params(path: Path) -> dict[str, Any]:
+    """The whole of params.yaml, unchecked."""
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            f"expected the settings in {path}, which is not there; run 'selfadapt profile use laptop'"
+        ) from None
+    except yaml.YAMLError as error:
+        raise UserError(f"expected YAML in {path}, got: {' '.join(str(error).split())}; correct it") from None
+    if not isinstance(value, dict):
+        raise UserError(f"expected a mapping of sections in {path}, got {type(value).__name__}; correct it")
+    return value
+
+
+def lookup(params: Mapping[str, Any], where: str) -> Any:
+    """The value at a dotted place, e.g. ``tasks.sums``; the whole of the settings where ``where`` is empty."""
+    if not where:
+        return params
+    value: Any = params
+    done: list[str] = []
+    for key in where.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            known = sorted(value) if isinstance(value, Mapping) else []
+            close = difflib.get_close_matches(key, known, n=1)
+            place = f"'{'.'.join(done)}'" if done else "the file"
+            hint = f"did you mean '{close[0]}'?" if close else f"{place} has: {', '.join(known) or 'nothing'}"
+            raise UserError(f"params.yaml: expected '{where}', but {place} has no '{key}'; {hint}")
+        value = value[key]
+        done.append(key)
+    return value

@@ -1,0 +1,137 @@
+"""Log-probabilities of answers, and losses on them, without ever holding a (tokens, vocabulary) tensor.
+
+Positions are taken in chunks. Because both losses here are known in closed form, their gradient with respect to the
+hidden states is computed in the same pass as their value, chunk by chunk: nothing is stored for, and nothing computed
+twice in, the backward pass. Logits are float32 whatever the model's dtype: bfloat16 log-probabilities have 8 bits.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import LongTensor, Tensor, nn
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.models import Base, decoder
+from pipeline.core.packing import Group, answer_hidden, pack, token_batches
+
+CHUNK = 64  # positions at a time: 64 × 49 152 float32 logits are 12 MiB, which stays in a CPU's cache
+
+
+def head_weight(model: nn.Module) -> Tensor:
+    """The language-model head, (vocab, hidden)."""
+    return model.get_output_embeddings().weight
+
+
+def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
+    return (hidden @ weight.T).float()
+
+
+@torch.no_grad()
+def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> Tensor:
+    """log p(target) of each position, in nats. hidden: (N, hidden); target: (N,). Returns (N,), float32."""
+    parts = []
+    for states, ids in zip(hidden.split(CHUNK), target.split(CHUNK), strict=True):
+        logits = _logits(states, weight)
+        parts.append(logits.gather(1, ids[:, None]).squeeze(1) - logits.logsumexp(1))
+    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+
+
+@torch.no_grad()
+def answer_log_likelihoods(
+    base: Base, groups: Sequence[Group], attachment: Attachment, *, batch_tokens: int
+) -> list[list[float]]:
+    """For every group, the summed log-likelihood of each of its answers, in nats."""
+    weight = head_weight(base.model)
+    found: list[list[float]] = [[] for _ in groups]
+    for batch in token_batches(groups, batch_tokens):
+        packed = pack([groups[index] for index in batch], pad_id=0, device=base.device)
+        attachment.begin(packed.rows, packed.prompt_mask)
+        hidden = answer_hidden(decoder(base.model), packed)
+        sums = torch.zeros(packed.answers, device=base.device).index_add_(
+            0, packed.answer, token_logprobs(hidden, weight, packed.target)
+        )
+        values = iter(sums.tolist())
+        for index in batch:
+            found[index] = [next(values) for _ in groups[index].answers]
+    return found
+
+
+@dataclass(frozen=True)
+class Objective:
+    """loss: a scalar with a gradient. logprobs, kl, entropy: (N,), nats, for the record."""
+
+    loss: Tensor
+    logprobs: Tensor
+    kl: Tensor
+    entropy: Tensor
+
+
+class _Linear(torch.autograd.Function):
+    """A scalar whose gradient with respect to the hidden states is already known."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx, outer: Tensor):
+        (gradient,) = ctx.saved_tensors
+        return gradient * outer.to(gradient.dtype), None, None
+
+
+def policy_objective(
+    hidden: Tensor,
+    weight: Tensor,
+    target: LongTensor,
+    *,
+    advantage: Tensor,
+    reference: Tensor | None,
+    kl_coefficient: float,
+    kl_estimator: str,
+) -> Objective:
+    """−Σ A · log π(target) + λ Σ KL(π ‖ π_base), over N positions (Transformer², Eq. 1).
+
+    hidden: (N, hidden) of the policy. reference: (N, hidden) of the base model, or None where λ is 0.
+    advantage: (N,), already divided by whatever the mean is taken over; kl_coefficient likewise.
+    kl_estimator: ``full``: over the whole vocabulary; ``k3``: q/p − 1 − log(q/p) at the sampled token, whose
+        expectation is the same KL, and whose gradient is taken as that of the estimator.
+    """
+    gradient = torch.empty_like(hidden)
+    loss = torch.zeros((), device=hidden.device)
+    logprobs, kls, entropies = [], [], []
+    with torch.no_grad():
+        for start in range(0, hidden.shape[0], CHUNK):
+            piece = slice(start, start + CHUNK)
+            ids, weights = target[piece, None], advantage[piece, None].float()
+            log_p = _logits(hidden[piece], weight)
+            log_p -= log_p.logsumexp(1, keepdim=True)
+            p = log_p.exp()
+            sampled = log_p.gather(1, ids)
+            entropies.append(-(p * log_p).sum(1))
+            # ∂/∂logits of −A log p(y) is A (p − 1_y)
+            direction = p * weights
+            at_target = -weights
+            kl = torch.zeros_like(sampled)
+            if reference is not None and kl_coefficient > 0:
+                log_q = _logits(reference[piece], weight)
+                normaliser = log_q.logsumexp(1, keepdim=True)
+                if kl_estimator == "full":
+                    ratio = log_p.sub_(log_q).add_(normaliser)  # log p − log q; log_p is not needed any more
+                    kl = (p * ratio).sum(1, keepdim=True)
+                    # ∂KL/∂logits = p (log p − log q − KL)
+                    direction += (kl_coefficient * p) * (ratio - kl)
+                else:
+                    log_ratio = log_q.gather(1, ids) - normaliser - sampled
+                    kl = log_ratio.exp() - 1 - log_ratio
+                    # ∂k3/∂log p(y) = 1 − q/p, and ∂log p(y)/∂logits = 1_y − p
+                    slope = kl_coefficient * (1 - log_ratio.exp())
+                    direction -= slope * p
+                    at_target = at_target + slope
+            direction.scatter_add_(1, ids, at_target)
+            gradient[piece] = direction.to(weight.dtype) @ weight
+            loss += (-weights * sampled).sum() + kl_coefficient * kl.sum()
+            logprobs.append(sampled.squeeze(1))
+            kls.append(kl.squeeze(1))
+    return Objective(_Linear.apply(hidden, loss, gradient), torch.cat(logprobs), torch.cat(kls), torch.cat(entropies))

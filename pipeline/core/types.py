@@ -1,0 +1,82 @@
+"""The words of the pipeline: what flows from one stage to the next. Standard library only."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SPLITS = ("train", "validation", "test", "few_shot")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt of a task and what is needed to train on it and to score an answer to it.
+
+    messages: chat turns, each ``{"role": ..., "content": ...}``; the last is the user's.
+    target: the reference completion, as text, that next-token prediction trains on.
+    meta: what the task's scorer needs (an answer, unit tests, options), JSON values only.
+    """
+
+    id: str
+    messages: tuple[Mapping[str, str], ...]
+    target: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A model's answer to one example.
+
+    tokens: ids generated, the end-of-sequence token included when ``finished``.
+    finished: the model ended the answer itself, before the token limit.
+    """
+
+    id: str
+    text: str
+    tokens: int
+    prompt_tokens: int
+    finished: bool
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a task's scorer says of one completion.
+
+    value: in [0, 1]. correct: the yes or no that reward and accuracy use.
+    parsed: the answer that was read off the completion, as text; None where none could be.
+    """
+
+    id: str
+    value: float
+    correct: bool
+    parsed: str | None
+
+
+# A task's scorer: examples and their answers, in the same order, to scores. A batch, because code runs in a pool.
+Scorer = Callable[[Sequence[Example], Sequence[str]], list[Score]]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How K experts are mixed: what every adaptation strategy returns.
+
+    experts: names of the K experts, in the order of the coefficients.
+    axis: what a row of ``coefficients`` belongs to: a prompt (``ids`` names them, in order), a decoder layer
+        (depth order), or everything (``all``: one row).
+    coefficients: one row of K numbers each.
+    mix: ``paper`` is z' = Σ α_k z_k; ``delta`` is z' = 1 + Σ α_k (z_k − 1). A row of zeros means the base
+        model under either (dispatch to "others").
+    """
+
+    experts: tuple[str, ...]
+    axis: Literal["all", "layer", "prompt"]
+    coefficients: tuple[tuple[float, ...], ...]
+    mix: Literal["paper", "delta"]
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.experts) for row in self.coefficients):
+            raise ValueError(f"expected rows of {len(self.experts)} coefficients, one per expert")
+        if self.axis == "prompt" and len(self.ids) != len(self.coefficients):
+            raise ValueError(f"expected one id per row, got {len(self.ids)} ids, {len(self.coefficients)} rows")
+        if self.axis == "all" and len(self.coefficients) != 1:
+            raise ValueError(f"expected a single row of coefficients, got {len(self.coefficients)}")

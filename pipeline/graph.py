@@ -1,0 +1,117 @@
+"""The stages of ``dvc.yaml`` as they are under some settings: what each is called with, reads and writes.
+
+DVC resolves them, in a folder of its own that holds nothing but the graph and the settings; nothing is run.
+"""
+
+import importlib
+import inspect
+import logging
+import shlex
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.config import Section, lookup, read_params
+from pipeline.core.errors import UserError
+
+RUNNER = ["python", "-m", "pipeline.flow"]  # what every command begins with
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, e.g. ``train_svf@sums-0``.
+
+    command: the words of its command line. deps, outs: paths. params: the places in params.yaml it depends on.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    deps: frozenset[str]
+    outs: frozenset[str]
+    params: frozenset[str]
+
+    @property
+    def module(self) -> str:
+        return self.name.partition("@")[0]
+
+    @property
+    def arguments(self) -> dict[str, list[str]]:
+        """The values after each flag of the command, the flag spelled as the parameter of ``run``."""
+        values: dict[str, list[str]] = {}
+        current: list[str] = []
+        for word in self.command[len(RUNNER) + 1 :]:
+            if word.startswith("--"):
+                current = values.setdefault(word[2:].replace("-", "_"), [])
+            else:
+                current.append(word)
+        return values
+
+
+def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
+    """All stages of ``graph`` with the settings ``params``. Raises UserError if DVC cannot make sense of them."""
+    from dvc.dependency import ParamsDependency
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)
+    if not graph.is_file():
+        raise UserError(f"expected the graph in {graph}, which is not there; run this in the project's folder")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copyfile(graph, folder / "dvc.yaml")
+        shutil.copyfile(params, folder / "params.yaml")
+        try:
+            with Repo.init(str(folder), no_scm=True) as repo:
+                stages = []
+                for stage in repo.index.stages:
+                    files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+                    settings = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
+                    stages.append(
+                        Stage(
+                            name=stage.name,
+                            command=tuple(shlex.split(stage.cmd)),
+                            deps=frozenset(dep.def_path for dep in files),
+                            outs=frozenset(out.def_path for out in stage.outs),
+                            params=frozenset(place for dep in settings for place in dep.params),
+                        )
+                    )
+                repo.index.graph.nodes()  # raises for cycles and for outputs that overlap
+        except DvcException as error:
+            reason = " ".join(str(error.__cause__ or error).split()).replace(f"{folder}/", "")
+            raise UserError(f"{graph}: expected a graph that DVC can resolve with {params}, got: {reason}") from None
+    return sorted(stages, key=lambda stage: stage.name)
+
+
+def sections(stage: Stage) -> dict[str, type[Section]]:
+    """The settings a stage reads: the place of each in params.yaml, and its model."""
+    run = importlib.import_module(f"stages.{stage.module}").run
+    kinds = [parameter.annotation for parameter in inspect.signature(run).parameters.values()]
+    plain: Mapping[str, str] = {key: " ".join(values) for key, values in stage.arguments.items()}
+    return {kind.location(plain): kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)}
+
+
+def problems(params: Path) -> list[str]:
+    """What is wrong with the settings ``params`` for the stages of ``dvc.yaml``, a sentence each."""
+    try:
+        values = read_params(params)
+        stages = resolve(params)
+    except UserError as error:
+        return [str(error)]
+    found: dict[str, None] = {}  # in order, each once
+    for stage in stages:
+        try:
+            places = sections(stage)
+        except ModuleNotFoundError as error:
+            found[f"{stage.name}: expected the module {error.name}, which is not there; write it"] = None
+            continue
+        except KeyError as error:
+            found[f"{stage.name}: expected --{error.args[0]} in its cmd, which names its settings; add it"] = None
+            continue
+        for place, kind in places.items():
+            try:
+                kind.parse(lookup(values, place), place)
+            except UserError as error:
+                found[str(error)] = None
+    return list(found)

@@ -1,0 +1,358 @@
+"""CS-ReFT: one low-rank subspace per skill and a router that opens them per prompt (arXiv 2503.10617).
+
+At each edited layer and prompt token, for k skills with subspaces of rank r,
+
+    h' = h + Σ_i α_i(x) · R_iᵀ(W_i h + b_i − R_i h)
+
+with R_i, W_i (r, hidden), b_i (r,), R_i R_iᵀ = I, and α(x) (k,) one gate per skill and prompt. The router is
+hidden → hidden/2 → k with a ReLU and a sigmoid. Trained jointly, by next-token prediction on the answers of all
+skills, plus λ Ω(α).
+
+The subspaces of a layer and slot are stored stacked, (k·r, hidden): the sum over i is then two products.
+
+**Deviations**, where the paper is silent or cannot be followed
+1. The router reads the hidden state of the last prompt token where it leaves ``router.layer``, and the edits are
+   made at that layer or later, so that the gates of a prompt are known before its first edit. The paper reads the
+   first token's embedding (``first_token``), which under a chat template is the same for every prompt;
+   ``mean_embedding`` is a third choice.
+2. The router's input is divided by its root mean square: residual streams differ in size by orders of magnitude
+   between layers and models.
+3. ``orthonormal: across`` keeps R_i R_jᵀ = 0 too, one orthonormal (k·r, hidden) matrix per layer and slot, so that
+   no skill's edit can change what another's reads. The paper has only R_i R_iᵀ = I (``within``).
+4. Gates are hard, at 0.5, with a straight-through gradient, or soft. All start open (the last bias is positive):
+   a subspace behind a closed gate is not trained, so a gate must be able to close by what it learns, not by luck.
+5. The router can be told the skill of a training prompt: ``supervision`` times the cross-entropy of gate i with
+   "this prompt is of skill i" joins the loss. 0 leaves it to the penalty and the answers, as in the paper.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from pipeline.core.adapters import Attachment, Factors
+from pipeline.core.config import Section
+from pipeline.core.errors import UserError
+from pipeline.core.models import decoder, decoder_layers
+from pipeline.interventions import (
+    Editing,
+    Positions,
+    choose_layers,
+    copy_state,
+    edited_layers,
+    layer_output,
+    orthonormalised,
+    random_linear,
+    random_orthonormal,
+    slots_for,
+    subspace_coordinates,
+)
+
+THRESHOLD = 0.5  # of a hard gate, on the sigmoid's output
+OPEN_BIAS = 1.0  # the router's last bias at the start: sigmoid(1) = 0.73, an open gate
+
+
+class Router(Section):
+    """What opens the subspaces.
+
+    input: ``last_token`` (its hidden state as it leaves ``layer``), ``mean_embedding``, ``first_token``, or
+        ``none``: all gates always open, no router.
+    gate: ``hard`` (at 0.5, straight-through) or ``soft``.
+    penalty: ``sparsity`` (Σ_i α_i, mean over prompts) or ``balance`` (spread of the gates' mean openings),
+        ``penalty_weight`` (λ) times in the loss.
+    supervision: weight of the cross-entropy of the gates with the prompts' skills; 0 for none.
+    """
+
+    input: Literal["last_token", "mean_embedding", "first_token", "none"]
+    layer: int
+    gate: Literal["hard", "soft"]
+    penalty: Literal["sparsity", "balance"]
+    penalty_weight: float
+    supervision: float
+
+
+class Settings(Section, at="csreft.adapter"):
+    """Which edits are made; one subspace per trained skill.
+
+    rank: of each subspace. layers: ``all`` or indices. positions: ``f{n}+l{m}``. tied: prefix and suffix share
+    their weights. initial: ``identity`` (W = R, b = 0: base exactly) or ``random``.
+    """
+
+    rank: int
+    layers: Literal["all"] | tuple[int, ...]
+    positions: str
+    tied: bool
+    initial: Literal["identity", "random"]
+    orthonormal: Literal["within", "across"]
+    router: Router
+
+
+class _HardGate(torch.autograd.Function):
+    """1 above the threshold, 0 below; the gradient passes straight through. Exact 0 and 1, unlike p + (g − p)."""
+
+    @staticmethod
+    def forward(context: Any, probabilities: Tensor) -> Tensor:
+        return (probabilities > THRESHOLD).to(probabilities.dtype)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def hard_gate(probabilities: Tensor) -> Tensor:
+    """Gates 0 or 1, with the gradient of the probabilities."""
+    return _HardGate.apply(probabilities)
+
+
+GATES = {"hard": hard_gate, "soft": lambda probabilities: probabilities}
+
+
+def sparsity(probabilities: Tensor) -> Tensor:
+    """Ω = Σ_i α_i, mean over the prompts of (prompts, k): each open gate costs."""
+    return probabilities.sum(dim=1).mean()
+
+
+def balance(probabilities: Tensor) -> Tensor:
+    """Ω = the squared coefficient of variation of the k gates' mean openings: gates used unequally cost."""
+    opening = probabilities.mean(dim=0)
+    return opening.var(correction=0) / opening.mean().square()
+
+
+PENALTIES = {"sparsity": sparsity, "balance": balance}
+
+
+class Gating(Editing):
+    """The gates of the coming forward pass: found once per prompt, before its first edit.
+
+    probabilities, gates: (batch, k), after the router has seen the batch; None before.
+    """
+
+    def __init__(self, positions: Positions, slots: int) -> None:
+        super().__init__(positions, slots)
+        self.prompts: Tensor | None = None
+        self.prompt_mask: Tensor | None = None
+        self.probabilities: Tensor | None = None
+        self.gates: Tensor | None = None
+
+    def begin(self, rows: Tensor, prompt_mask: Tensor | None) -> None:
+        super().begin(rows, prompt_mask)
+        self.prompts, self.prompt_mask = rows, prompt_mask
+        self.probabilities = self.gates = None
+
+
+def router_input(states: Tensor, prompt_mask: Tensor, kind: str) -> Tensor:
+    """What the router reads of states (batch, seq, hidden): (batch, hidden) float32 of root mean square 1."""
+    every = torch.arange(len(states), device=states.device)
+    position = torch.arange(states.shape[1], device=states.device)
+    if kind == "mean_embedding":
+        weights = prompt_mask / prompt_mask.sum(dim=1, keepdim=True)
+        read = torch.einsum("bs,bsh->bh", weights, states.float())
+    elif kind == "first_token":
+        read = states[every, prompt_mask.int().argmax(dim=1)].float()
+    else:
+        read = states[every, (prompt_mask * position).argmax(dim=1)].float()
+    return functional.rms_norm(read, read.shape[-1:])
+
+
+class CsReft(nn.Module):
+    """Trainable subspaces and their router.
+
+    rotation, weight: (layers, slots, k·r, hidden); bias: (layers, slots, k·r); the router's two layers; float32.
+    """
+
+    kind = "csreft"
+    rotation: Tensor
+    weight: Tensor
+    bias: Tensor
+    router_in_weight: Tensor
+    router_in_bias: Tensor
+    router_out_weight: Tensor
+    router_out_bias: Tensor
+
+    def __init__(self, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+        super().__init__()
+        self._config = config
+        self.layers: tuple[int, ...] = tuple(config["layers"])
+        self.positions = Positions.parse(config["positions"])
+        self.skills = len(config["skills"])
+        self.router = config["router"]
+        for name, tensor in tensors.items():
+            self.register_parameter(name, nn.Parameter(tensor))
+        # (prompts,) the skill of each training prompt, by its row; given by ``supervise``.
+        self._labels: Tensor | None = None
+        self._gating: Gating | None = None
+
+    def config(self) -> dict[str, Any]:
+        return dict(self._config)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        copy_state(dict(self.named_parameters()), tensors)
+
+    @property
+    def router_parameters(self) -> int:
+        """How many of the trainable numbers are the router's."""
+        return sum(parameter.numel() for name, parameter in self.named_parameters() if name.startswith("router_"))
+
+    def retract(self) -> None:
+        """After an optimizer step: back to R_i R_iᵀ = I, and to R_i R_jᵀ = 0 where that is asked for."""
+        with torch.no_grad():
+            self.rotation.copy_(_orthonormalised(self.rotation, self.skills, self._config["orthonormal"]))
+
+    def supervise(self, labels: Sequence[int]) -> None:
+        """Tell the skill of each training prompt, in the order of the rows that ``begin`` will name."""
+        self._labels = torch.tensor(labels)
+
+    def extra_loss(self) -> Tensor | None:
+        """λ Ω(α), and the cross-entropy with the prompts' skills, of the last forward pass; means over its prompts."""
+        if self.router["input"] == "none":
+            return None
+        gating = self._gating
+        if gating is None or gating.prompts is None or gating.probabilities is None:
+            raise RuntimeError("expected extra_loss after a forward pass over prompts, within attached")
+        prompts, probabilities = gating.prompts, gating.probabilities
+        loss = self.router["penalty_weight"] * PENALTIES[self.router["penalty"]](probabilities)
+        if self.router["supervision"] > 0:
+            if self._labels is None:
+                raise UserError(
+                    "expected the skills of the training prompts, because csreft.adapter.router.supervision is not 0; "
+                    "call supervise first"
+                )
+            skills = functional.one_hot(self._labels[prompts.cpu()], self.skills).to(probabilities)
+            loss = loss + self.router["supervision"] * functional.binary_cross_entropy(probabilities, skills)
+        return loss
+
+    def route(self, read: Tensor) -> Tensor:
+        """Probabilities (batch, k) of a router input (batch, hidden): sigmoid(A₂ relu(A₁x + c₁) + c₂)."""
+        inner = functional.relu(functional.linear(read, self.router_in_weight, self.router_in_bias))
+        return functional.linear(inner, self.router_out_weight, self.router_out_bias).sigmoid()
+
+    @contextmanager
+    def attached(self, model: nn.Module, factors: Factors | None) -> Iterator[Gating]:
+        """Gate and edit the prompts of ``model``'s forward passes inside the block. Its weights are never touched."""
+        self.to(next(model.parameters()).device)
+        gating = Gating(self.positions, slots_for(self.positions, self._config["tied"]))
+        place = {layer: index for index, layer in enumerate(self.layers)}
+        rank = self.rotation.shape[2] // self.skills
+
+        def open_gates(states: Tensor) -> None:
+            if gating.prompt_mask is not None:
+                gating.probabilities = self.route(router_input(states, gating.prompt_mask, self.router["input"]))
+                gating.gates = GATES[self.router["gate"]](gating.probabilities)
+
+        def edit(layer: int, slot: int, tokens: Tensor, rows: Tensor) -> Tensor:
+            at = place[layer], slot
+            coordinates = subspace_coordinates(tokens, self.rotation[at], self.weight[at], self.bias[at])
+            if gating.gates is not None:
+                # Σ_i α_i R_iᵀ(·)_i: each subspace's coordinates times its gate, then one product.
+                coordinates = coordinates * gating.gates[rows].repeat_interleave(rank, dim=1)
+            return coordinates @ self.rotation[at]
+
+        with ExitStack() as stack:
+            if self.router["input"] != "none":
+                # Registered before the edits, so that the router sees its layer's output as it was.
+                stack.enter_context(_watched(model, self.router, open_gates))
+            stack.enter_context(edited_layers(model, self.layers, gating, edit))
+            self._gating = gating
+            stack.callback(setattr, self, "_gating", None)
+            yield gating
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]:
+        """As ``attached``: gradients reach edits and router through it."""
+        return self.attached(model, None)
+
+
+@contextmanager
+def _watched(model: nn.Module, router: dict[str, Any], watch: Callable[[Tensor], None]) -> Iterator[None]:
+    """Inside the block ``watch`` is shown the states that the router reads, before any of them is edited."""
+    if router["input"] == "last_token":
+        layer = decoder_layers(model)[router["layer"]]
+        handle = layer.register_forward_hook(lambda module, args, output: watch(layer_output(output)))
+    else:
+        # What enters the first layer are the embeddings, as the model itself scales them.
+        layer = decoder_layers(model)[0]
+        handle = layer.register_forward_pre_hook(
+            lambda module, args, named: watch(args[0] if args else named["hidden_states"]), with_kwargs=True
+        )
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _orthonormalised(rotation: Tensor, skills: int, orthonormal: str) -> Tensor:
+    """Stacked subspaces (..., k·r, hidden), orthonormal within each, or across all of them."""
+    groups = skills if orthonormal == "within" else 1
+    apart = rotation.unflatten(-2, (groups, rotation.shape[-2] // groups))
+    return orthonormalised(apart).flatten(-3, -2)
+
+
+def initial(model: PreTrainedModel, settings: Settings, skills: Sequence[str], generator: torch.Generator) -> CsReft:
+    """Untrained subspaces, one for each of the named skills, and an untrained router, for ``model``."""
+    hidden = model.config.hidden_size
+    depth = len(decoder_layers(model))
+    layers = choose_layers(settings.layers, depth)
+    router = settings.router
+    if router.input == "last_token" and not 0 <= router.layer <= layers[0]:
+        raise UserError(
+            f"expected csreft.adapter.router.layer from 0 to {layers[0]}, the first edited layer (the gates must be "
+            f"known before the first edit), got {router.layer}; lower it, or edit later layers only"
+        )
+    slots = slots_for(Positions.parse(settings.positions), settings.tied)
+    shape = (len(layers), slots, len(skills) * settings.rank, hidden)
+    rotation = random_orthonormal(shape, generator)  # across all subspaces, whichever is kept up later
+    tensors = {
+        "rotation": rotation,
+        "weight": rotation.clone() if settings.initial == "identity" else random_linear(shape, generator),
+        "bias": torch.zeros(shape[:-1]),
+    }
+    if router.input != "none":
+        tensors |= {
+            "router_in_weight": random_linear((hidden // 2, hidden), generator),
+            "router_in_bias": torch.zeros(hidden // 2),
+            "router_out_weight": random_linear((len(skills), hidden // 2), generator),
+            "router_out_bias": torch.full((len(skills),), OPEN_BIAS),
+        }
+    config = {
+        "layers": list(layers),
+        "positions": settings.positions,
+        "tied": settings.tied,
+        "orthonormal": settings.orthonormal,
+        "skills": list(skills),
+        "router": router.model_dump(mode="json"),
+    }
+    return CsReft(config, tensors)
+
+
+def gates(
+    adapter: CsReft, model: nn.Module, prompts: Sequence[Sequence[int]], batch_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """Gates and probabilities, (prompts, k) each, of prompts given as token ids; at most ``batch_tokens`` at once."""
+    device = next(model.parameters()).device
+    batch = max(1, batch_tokens // max(len(prompt) for prompt in prompts))
+    found: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad(), adapter.attached(model, None) as gating:
+        for start in range(0, len(prompts), batch):
+            chunk = prompts[start : start + batch]
+            longest = max(len(prompt) for prompt in chunk)
+            ids = torch.tensor([[*prompt, *[0] * (longest - len(prompt))] for prompt in chunk], device=device)
+            mask = torch.tensor(
+                [[True] * len(prompt) + [False] * (longest - len(prompt)) for prompt in chunk], device=device
+            )
+            gating.begin(torch.arange(start, start + len(chunk), device=device), mask)
+            decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
+            if gating.gates is None or gating.probabilities is None:  # no router: always open
+                found.append((torch.ones(len(chunk), adapter.skills),) * 2)
+            else:
+                found.append((gating.gates.cpu(), gating.probabilities.cpu()))
+    return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
+
+
+def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> CsReft:
+    return CsReft(config, tensors)

@@ -1,0 +1,150 @@
+"""ReFT: low-rank edits of hidden states at a few prompt tokens of a frozen model (arXiv 2404.03592, sections 3-4).
+
+At each edited layer and token, with h (hidden), R and W (r, hidden), b (r,), the edit adds
+
+    LoReFT   Rᵀ(Wh + b − Rh),  R Rᵀ = I        Eq. 2
+    DiReFT   R ᵀ(Wh + b)                        Eq. 3   (R is the paper's W₂, not orthonormal)
+    NoReFT   R ᵀ(Wh + b − Rh)                   appendix (as LoReFT, R not orthonormal)
+
+to h. The prompt is edited, generated tokens are not, so decoding costs nothing. Per layer and slot (a slot is
+the set of weights that prefix and suffix share, or one of the two sets where they do not) 2rd + r parameters.
+
+**Deviations** (see also ``pipeline.interventions``)
+1. ``initial: identity`` starts LoReFT and NoReFT at W = R, b = 0 and DiReFT at W = 0, b = 0: the edited model is
+   then the base, exactly, at step 0. ``random`` is the paper's start.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from pipeline.core.adapters import Attachment, Factors
+from pipeline.core.config import Section
+from pipeline.core.models import decoder_layers
+from pipeline.interventions import (
+    Editing,
+    Positions,
+    choose_layers,
+    copy_state,
+    edited_layers,
+    orthonormalised,
+    random_linear,
+    random_orthonormal,
+    slots_for,
+    subspace_coordinates,
+)
+
+Formula = Literal["loreft", "direft", "noreft"]
+
+
+class Settings(Section, at="reft.adapter"):
+    """Which edits are made.
+
+    layers: ``all`` or indices; the output of each is edited. positions: ``f{n}+l{m}``, prompt tokens.
+    tied: prefix and suffix share their weights. initial: ``identity`` (base exactly) or ``random``.
+    """
+
+    formula: Formula
+    rank: int
+    layers: Literal["all"] | tuple[int, ...]
+    positions: str
+    tied: bool
+    initial: Literal["identity", "random"]
+
+
+def loreft(tokens: Tensor, rotation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Rᵀ(Wh + b − Rh): (E, hidden) to (E, hidden). NoReFT is the same with R free."""
+    return subspace_coordinates(tokens, rotation, weight, bias) @ rotation
+
+
+def direft(tokens: Tensor, rotation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Rᵀ(Wh + b): (E, hidden) to (E, hidden)."""
+    return torch.addmm(bias, tokens, weight.T) @ rotation
+
+
+FORMULAS: dict[Formula, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
+    "loreft": loreft,
+    "direft": direft,
+    "noreft": loreft,
+}
+
+
+class Reft(nn.Module):
+    """Trainable edits. rotation, weight: (layers, slots, r, hidden); bias: (layers, slots, r); float32."""
+
+    kind = "reft"
+
+    def __init__(self, config: dict[str, Any], rotation: Tensor, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self._config = config
+        self.layers: tuple[int, ...] = tuple(config["layers"])
+        self.positions = Positions.parse(config["positions"])
+        self.formula = FORMULAS[config["formula"]]
+        self.rotation = nn.Parameter(rotation)
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias)
+
+    def config(self) -> dict[str, Any]:
+        return dict(self._config)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        copy_state(dict(self.named_parameters()), tensors)
+
+    def retract(self) -> None:
+        """After an optimizer step: back to R Rᵀ = I, where the formula asks for it."""
+        if self._config["formula"] == "loreft":
+            with torch.no_grad():
+                self.rotation.copy_(orthonormalised(self.rotation))
+
+    def extra_loss(self) -> None:
+        """The edits are trained on the answers alone."""
+
+    @contextmanager
+    def attached(self, model: nn.Module, factors: Factors | None) -> Iterator[Attachment]:
+        """Edit the prompts of ``model``'s forward passes inside the block. Its weights are never touched."""
+        self.to(next(model.parameters()).device)
+        place = {layer: index for index, layer in enumerate(self.layers)}
+
+        def edit(layer: int, slot: int, tokens: Tensor, rows: Tensor) -> Tensor:
+            at = place[layer], slot
+            return self.formula(tokens, self.rotation[at], self.weight[at], self.bias[at])
+
+        editing = Editing(self.positions, slots_for(self.positions, self._config["tied"]))
+        with edited_layers(model, self.layers, editing, edit):
+            yield editing
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]:
+        """As ``attached``: gradients reach the edits through it."""
+        return self.attached(model, None)
+
+
+def initial(model: PreTrainedModel, settings: Settings, generator: torch.Generator) -> Reft:
+    """Untrained edits for ``model``."""
+    hidden = model.config.hidden_size
+    layers = choose_layers(settings.layers, len(decoder_layers(model)))
+    slots = slots_for(Positions.parse(settings.positions), settings.tied)
+    shape = (len(layers), slots, settings.rank, hidden)
+    draw = random_orthonormal if settings.formula == "loreft" else random_linear
+    rotation = draw(shape, generator)
+    if settings.initial == "random":
+        weight = random_linear(shape, generator)
+    else:
+        weight = torch.zeros(shape) if settings.formula == "direft" else rotation.clone()
+    config = {
+        "formula": settings.formula,
+        "layers": list(layers),
+        "positions": settings.positions,
+        "tied": settings.tied,
+    }
+    return Reft(config, rotation, weight, torch.zeros(shape[:-1]))
+
+
+def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> Reft:
+    return Reft(config, tensors["rotation"], tensors["weight"], tensors["bias"])

@@ -1,0 +1,212 @@
+"""What a run left behind, read into frames: settings, scores, decisions, curves, traces, gates, costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from pydantic import ConfigDict
+
+from pipeline.core.artifacts import read_json, read_jsonl, read_tensors
+from pipeline.core.config import Section
+from pipeline.core.errors import UserError
+from pipeline.core.types import Completion, Example
+from pipeline.reporting.tables import ROWS
+
+
+class Cell(Section):
+    """One method on one task: what is generated, scored and compared.
+
+    method: module of ``pipeline.methods``. row: the line it fills in each table of ``table``. seed: of the training.
+    adapter: path under ``artifacts``, without suffix.
+    """
+
+    method: str
+    row: str
+    table: tuple[str, ...]
+    task: str
+    scorer: str
+    seed: int
+    adapter: str
+
+
+class ReportSettings(Section):
+    """resamples, seed: of the bootstrap intervals. samples: prompts of each task shown with their answers."""
+
+    resamples: int
+    seed: int
+    samples: int
+
+
+class RunSettings(Section, at=""):
+    """The whole of params.yaml, as far as the report shows it.
+
+    trained, unseen: domain to task. The methods' own settings are shown as they stand, and checked by their stages.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    profile: str
+    seed: int
+    trained: dict[str, str]
+    unseen: dict[str, str]
+    cells: dict[str, Cell]
+    report: ReportSettings
+    svf: dict[str, Any]
+    reinforce: dict[str, Any]
+    lora: dict[str, Any]
+    reft: dict[str, Any]
+    csreft: dict[str, Any]
+    classifier: dict[str, Any]
+    dispatch: dict[str, Any]
+    mixing: dict[str, Any]
+    few_shot: dict[str, Any]
+
+    @property
+    def domains(self) -> dict[str, str]:
+        """Task to domain: the trained tasks, then the unseen ones."""
+        return {task: domain for group in (self.trained, self.unseen) for domain, task in group.items()}
+
+    @property
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The methods' own settings, by section."""
+        shown = ("svf", "reinforce", "lora", "reft", "csreft", "classifier", "dispatch", "mixing", "few_shot")
+        return {name: getattr(self, name) for name in shown}
+
+    def tables(self) -> list[str]:
+        """Names of the tables that the cells fill; the papers' first, in their order."""
+        known = {"table1": 0, "table2": 1, "csreft": 2}
+        names = dict.fromkeys(table for cell in self.cells.values() for table in cell.table)
+        return sorted(names, key=lambda name: known.get(name, len(known)))
+
+
+def read_scores(settings: RunSettings, folder: Path) -> pd.DataFrame:
+    """Every cell's scores, one line per example, with the columns row, task, seed, cell, id, ... of evaluation.
+
+    ``parsed`` becomes whether an answer could be read, and ``answer`` what was read.
+    """
+    frames = []
+    for name, cell in settings.cells.items():
+        path = folder / f"{name}.parquet"
+        if not path.is_file():
+            raise UserError(f"expected the scores of the cell '{name}' in {path}; run 'dvc repro score@{name}'")
+        frame = pd.read_parquet(path)
+        frame["answer"], frame["parsed"] = frame["parsed"], frame["parsed"].notna()
+        frames.append(frame.assign(row=cell.row, task=cell.task, seed=cell.seed, cell=name))
+    if not frames:
+        raise UserError("params.yaml: expected at least one cell to report, got none; add one to 'cells'")
+    return pd.concat(frames, ignore_index=True)
+
+
+def scores_of(scores: pd.DataFrame, settings: RunSettings, table: str) -> pd.DataFrame:
+    """The part of ``scores`` that fills a table: rows in the papers' order, tasks in that of params.yaml."""
+    cells = [name for name, cell in settings.cells.items() if table in cell.table]
+    part = scores[scores["cell"].isin(cells)]
+    places = {name: place for place, name in enumerate([*ROWS, *settings.domains])}
+    return part.sort_values(["row", "task"], key=lambda names: names.map(places), kind="stable")
+
+
+def read_examples(settings: RunSettings, folder: Path) -> dict[str, list[Example]]:
+    """The test split of every task that a cell is about."""
+    tasks = dict.fromkeys(cell.task for cell in settings.cells.values())
+    return {task: [Example(**row) for row in read_jsonl(folder / task / "test.jsonl")] for task in tasks}
+
+
+def read_completions(settings: RunSettings, folder: Path) -> dict[str, dict[str, Completion]]:
+    """Each cell's completions, by example."""
+    rows = {name: read_jsonl(folder / f"{name}.jsonl") for name in settings.cells}
+    return {name: {row["id"]: Completion(**row) for row in cell} for name, cell in rows.items()}
+
+
+def read_curves(folder: Path) -> dict[str, pd.DataFrame]:
+    """Learning curves by name: step, train, validation, chosen, objective."""
+    frames = {path.stem: pd.DataFrame(read_jsonl(path)) for path in sorted(folder.glob("*.jsonl"))}
+    return {name: frame for name, frame in frames.items() if len(frame)}
+
+
+def read_provenance(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Where each trained thing comes from, by its path under ``artifacts`` without suffix, and its ``bytes``."""
+    found = {}
+    for path in sorted(path for folder in folders for path in folder.glob("*.safetensors")):
+        meta = read_tensors(path)[1]
+        found[f"{path.parent.name}/{path.stem}"] = {**meta.get("provenance", {}), "bytes": path.stat().st_size}
+    return found
+
+
+def read_dispatch(settings: RunSettings, folder: Path) -> pd.DataFrame:
+    """Every dispatcher's decisions: row (the dispatcher), task (``trained`` or ``unseen``), domain, predicted, ...
+
+    The remaining columns are those of a scored cell, so that decisions are compared as answers are: a decision is
+    always read, and no token is generated for it.
+    """
+    lines = []
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.stem != "prompt", path.stem)):
+        for decision in read_jsonl(path):
+            known = decision["task"] in settings.trained.values()
+            lines.append(
+                {
+                    "row": path.stem,
+                    "task": "trained" if known else "unseen",
+                    "id": f"{decision['task']}/{decision['id']}",
+                    "domain": decision["domain"],
+                    "predicted": decision["predicted"],
+                    "correct": decision["predicted"] == decision["domain"],
+                }
+            )
+    frame = pd.DataFrame(lines, columns=["row", "task", "id", "domain", "predicted", "correct"])
+    return frame.assign(seed=settings.seed, cell=frame["row"], parsed=True, finished=True, tokens=0)
+
+
+def read_mixtures(folder: Path) -> dict[str, dict[str, Any]]:
+    """What each mix of SVF experts ended with (the last row of its trace), by name, with its ``task``.
+
+    An adaptation that only selects one of other experts has a trace, too, and mixes nothing.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        final = [row for row in read_jsonl(path) if row.get("final")]
+        if final and all(expert.startswith("svf-") for expert in final[-1]["experts"]):
+            provenance = read_tensors(path.with_suffix(".safetensors"))[1].get("provenance", {})
+            found[path.stem] = {**final[-1], "task": provenance.get("task", path.stem)}
+    return found
+
+
+def read_gates(folders: Sequence[Path]) -> pd.DataFrame | None:
+    """The router's mean gate per skill (rows) and subspace (columns), on validation prompts; None without a router."""
+    paths = [folder / "gates.jsonl" for folder in folders if (folder / "gates.jsonl").is_file()]
+    rows = [row for path in paths for row in read_jsonl(path)]
+    if not rows:
+        return None
+    gates = pd.DataFrame([row["gates"] for row in rows], dtype=float)
+    return gates.groupby([row["skill"] for row in rows], sort=False).mean()
+
+
+def read_published(folder: Path) -> dict[str, Any]:
+    """The papers' numbers, by file."""
+    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_records(folder: Path) -> list[Mapping[str, Any]]:
+    """The records of the stages that ran here, in the order they started; none where the outputs were fetched."""
+    records = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    return sorted(records, key=lambda record: record["started_unix_seconds"])
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run left that the report shows; the functions of this module say what each is."""
+
+    settings: RunSettings
+    scores: pd.DataFrame
+    examples: Mapping[str, Sequence[Example]]
+    completions: Mapping[str, Mapping[str, Completion]]
+    curves: Mapping[str, pd.DataFrame]
+    provenance: Mapping[str, Mapping[str, Any]]
+    base: Mapping[str, Any]
+    decisions: pd.DataFrame
+    mixtures: Mapping[str, Mapping[str, Any]]
+    gates: pd.DataFrame | None
+    published: Mapping[str, Any]
+    records: Sequence[Mapping[str, Any]]

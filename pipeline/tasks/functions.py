@@ -1,0 +1,102 @@
+"""Code, trained: write a short Python function from its description, judged by unit tests.
+
+Three families: over a list (which numbers × what of them), over a text, over one number. The expected values of
+the unit tests are what the reference function returns.
+
+measured: SmolLM2-135M-Instruct, bfloat16, with 56 new tokens, first 60 of the validation
+split: greedy 42 % correct, sampled at temperature 1 12 %; 42 prompt tokens, 23 target tokens.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count
+from typing import Any
+
+from pipeline.core.config import Section
+from pipeline.core.types import Example, Score
+from pipeline.scoring import code
+
+# Which numbers of a list: the words, and the test on n.
+CONDITIONS = (
+    ("even numbers", "n % 2 == 0"),
+    ("odd numbers", "n % 2 == 1"),
+    ("numbers greater than {k}", "n > {k}"),
+    ("numbers less than {k}", "n < {k}"),
+    ("numbers divisible by {k}", "n % {k} == 0"),
+    ("numbers other than {k}", "n != {k}"),
+)
+# What is made of them: the function's name, the words, and the expression.
+AGGREGATES = (
+    ("total", "the sum of the {which}", "sum(n for n in numbers if {condition})"),
+    ("count", "how many of the {which} there are", "sum(1 for n in numbers if {condition})"),
+    ("keep", "the list of the {which}", "[n for n in numbers if {condition}]"),
+    ("squares", "the squares of the {which}, as a list", "[n * n for n in numbers if {condition}]"),
+    ("double", "twice each of the {which}, as a list", "[2 * n for n in numbers if {condition}]"),
+)
+TEXTS = (
+    ("replace", "the text with every '{a}' replaced by '{b}'", "text.replace('{a}', '{b}')"),
+    ("count", "how often '{a}' occurs in the text", "text.count('{a}')"),
+    ("first", "the first {k} characters of the text", "text[:{k}]"),
+    ("last", "the last {k} characters of the text", "text[-{k}:]"),
+    ("starting", "the list of the words that start with '{a}'", "[w for w in text.split() if w.startswith('{a}')]"),
+    ("long", "the list of the words with more than {k} letters", "[w for w in text.split() if len(w) > {k}]"),
+    ("remove", "the text without its first {k} characters", "text[{k}:]"),
+)
+NUMBERS = (
+    ("linear", "{k} times x plus {m}", "{k} * x + {m}"),
+    ("remainder", "the remainder of x plus {m} divided by {k}", "(x + {m}) % {k}"),
+    ("larger", "the larger of x and {m}", "max(x, {m})"),
+    ("square", "the square of x minus {m}", "x ** 2 - {m}"),
+    ("divisible", "True if x is divisible by {k} and greater than {m}, else False", "x % {k} == 0 and x > {m}"),
+)
+WORDS = "banana apple tree cat dog green river stone eleven table orange moon letter winter".split()
+
+
+class Options(Section):
+    """lists, texts, numbers: weights of the three families."""
+
+    lists: int
+    texts: int
+    numbers: int
+
+
+def _task(draw: random.Random, options: Options) -> tuple[str, str, str, str, list[Any]]:
+    """Name, parameter, description, expression and the arguments to test it with."""
+    a, b = draw.sample("aeilnorst", 2)
+    words: dict[str, Any] = {"k": draw.randint(2, 12), "m": draw.randint(2, 30), "a": a, "b": b}
+    (family,) = draw.choices(("numbers", "text", "x"), (options.lists, options.texts, options.numbers))
+    if family == "numbers":
+        which, condition = draw.choice(CONDITIONS)
+        name, says, expression = draw.choice(AGGREGATES)
+        says, expression = says.format(which=which), expression.format(condition=condition)
+        tests: list[Any] = [[draw.randint(-5, 25) for _ in range(6)] + [words["k"]] for _ in range(3)] + [[]]
+    elif family == "text":
+        name, says, expression = draw.choice(TEXTS)
+        tests = [" ".join(draw.sample(WORDS, 4)) for _ in range(4)]
+    else:
+        name, says, expression = draw.choice(NUMBERS)
+        tests = [0, words["k"], words["m"] + 1, 6 * words["k"], draw.randint(-20, 90)]
+    return name, family, says.format(**words), expression.format(**words), tests
+
+
+def examples(seed: int, options: Options) -> Iterator[Example]:
+    draw = random.Random(f"functions {seed}")
+    for number in count():
+        name, parameter, says, expression, arguments = _task(draw, options)
+        reference = eval(f"lambda {parameter}: {expression}")  # our own expression, from the tables above
+        yield Example(
+            id=f"functions-{number}",
+            messages=(
+                {"role": "system", "content": "Write only code."},
+                {
+                    "role": "user",
+                    "content": f"Write a Python function that returns {says}:\ndef {name}({parameter}):",
+                },
+            ),
+            target=f"```python\ndef {name}({parameter}):\n    return {expression}\n```",
+            meta={"function": name, "tests": [[[argument], reference(argument)] for argument in arguments]},
+        )
+
+
+def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
+    return code.score([(example.id, example.meta["function"], example.meta["tests"]) for example in examples], answers)

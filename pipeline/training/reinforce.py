@@ -1,0 +1,442 @@
+"""REINFORCE with a KL penalty (Transformer², arXiv 2501.06252, Eq. 1), over whatever a learner trains.
+
+    J(z) = E[ r(ŷ, y) · log π_z(ŷ | x) ] − λ KL(π_z ‖ π_base)
+
+Answers are sampled from π_z, so that this is a policy gradient; the reward comes from a callable and is in [−1, 1]:
+this file knows no task and no method. One step reads top to bottom: ``rollout``, ``advantages``, ``loss``, ``update``.
+
+Rollouts are on the ids that were generated, the end-of-sequence token included; text is never tokenised again. The n
+samples of a prompt are learnt from as one packed sequence that computes the prompt once (``core.packing``).
+
+Deviations
+1. The advantage is the reward less the mean of the prompt's other samples (``rloo``) by default. The paper's own
+   estimator is ``none``; ``grpo`` divides by the group's standard deviation.
+2. The mean is over the answers of a step, and each answer counts the sum of its tokens' log-probabilities, as the
+   formula has it (no division by length).
+3. The KL is the mean over the sampled tokens, not the sum over each answer: its coefficient then means the same for
+   short and long answers.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.config import Section
+from pipeline.core.errors import UserError
+from pipeline.core.generation import Answer, generate
+from pipeline.core.logprobs import answer_log_likelihoods, head_weight, policy_objective
+from pipeline.core.models import Base, Compute, decoder
+from pipeline.core.packing import Group, answer_hidden, pack, token_batches
+from pipeline.core.progress import bar
+from pipeline.core.types import Example
+
+# An attachment, prompts, samples of each, temperature (0: the most likely answer), generator: to answers per prompt.
+Draw = Callable[[Attachment, Sequence[Sequence[int]], int, float, torch.Generator | None], list[list[Answer]]]
+# Examples and the texts of their answers, in the same order, to rewards in [−1, 1].
+Reward = Callable[[Sequence[Example], Sequence[str]], Sequence[float]]
+
+
+class Optimisation(Section):
+    """How a learner is trained.
+
+    steps: optimizer steps. prompts: prompts per step. samples: answers per prompt. temperature: of sampling; 0 is the
+    public code's choice and no policy gradient. advantage: see Deviations. learning_rate, weight_decay: AdamW's.
+    clip_norm: of the gradient. schedule: of the learning rate. kl_coefficients: λ, each tried, chosen on validation.
+    kl_estimator: ``full`` vocabulary or ``k3``. validate_every: steps. validation_prompts: how many, greedily.
+    patience: validations without a new best before stopping.
+    """
+
+    steps: int
+    prompts: int
+    samples: int
+    temperature: float
+    advantage: Literal["none", "rloo", "grpo"]
+    learning_rate: float
+    weight_decay: float
+    schedule: Literal["constant", "cosine"]
+    warmup_steps: int
+    clip_norm: float
+    kl_coefficients: tuple[float, ...]
+    kl_estimator: Literal["full", "k3"]
+    validate_every: int
+    validation_prompts: int
+    patience: int
+
+
+class Reinforce(Optimisation, at="reinforce"):
+    """The settings of the experts' training."""
+
+
+class Learner(Protocol):
+    """What this trainer needs of a thing to train."""
+
+    def parameters(self) -> list[nn.Parameter]: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, state: Mapping[str, Tensor]) -> None: ...
+
+    def sampling(self, model: nn.Module) -> AbstractContextManager[Attachment]:
+        """Attached for decoding."""
+        ...
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]:
+        """Attached for one forward and backward pass."""
+        ...
+
+
+Trained = TypeVar("Trained", bound=Learner)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The answers to one prompt with their rewards, (samples,)."""
+
+    example: Example
+    prompt: Sequence[int]
+    answers: Sequence[Answer]
+    rewards: Tensor
+
+
+@dataclass
+class Run:
+    """What a training has come to: also what is saved to resume it."""
+
+    step: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_validation: float = -math.inf
+    best_step: int = 0
+    since_best: int = 0
+
+
+def written(base: Base, *, compute: Compute, max_new_tokens: int) -> Draw:
+    """Answers are written, token by token."""
+
+    def draw(
+        attachment: Attachment,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        temperature: float,
+        generator: torch.Generator | None,
+    ) -> list[list[Answer]]:
+        return generate(
+            base,
+            prompts,
+            max_new_tokens=max_new_tokens,
+            batch_tokens=compute.batch_tokens,
+            cache_tokens=compute.cache_tokens,
+            attachment=attachment,
+            samples=samples,
+            temperature=temperature,
+            generator=generator,
+        )
+
+    return draw
+
+
+def chosen_among(base: Base, names: Sequence[Sequence[int]], *, compute: Compute) -> Draw:
+    """Answers are drawn from a few given ones, in proportion to their likelihood.
+
+    This is the policy q(k) = π(name_k) / Σ_j π(name_j). The gradient of log π(name_k) serves for that of log q(k):
+    they differ by a term that is the same for all k, which a baseline (``rloo``, ``grpo``) cancels in expectation.
+    """
+
+    def draw(
+        attachment: Attachment,
+        prompts: Sequence[Sequence[int]],
+        samples: int,
+        temperature: float,
+        generator: torch.Generator | None,
+    ) -> list[list[Answer]]:
+        groups = [Group(prompt, names) for prompt in prompts]
+        found = torch.tensor(
+            answer_log_likelihoods(base, groups, attachment, batch_tokens=compute.batch_tokens), dtype=torch.float64
+        )
+        if temperature == 0:
+            picked = found.argmax(1, keepdim=True)
+        else:
+            picked = torch.multinomial((found / temperature).softmax(1), samples, replacement=True, generator=generator)
+        return [[Answer(tuple(names[k]), (), finished=True) for k in row] for row in picked.tolist()]
+
+    return draw
+
+
+def rollout(
+    base: Base,
+    learner: Learner,
+    examples: Sequence[Example],
+    reward: Reward,
+    *,
+    settings: Optimisation,
+    draw: Draw,
+    generator: torch.Generator,
+) -> list[Rollout]:
+    """Sample answers from π_z and have them judged."""
+    prompts = [base.prompt_ids(example.messages) for example in examples]
+    with learner.sampling(base.model) as attachment:
+        samples = settings.samples if settings.temperature > 0 else 1
+        answers = draw(attachment, prompts, samples, settings.temperature, generator)
+    asked = [example for example, group in zip(examples, answers, strict=True) for _ in group]
+    rewards = iter(reward(asked, [base.text(answer.ids) for group in answers for answer in group]))
+    return [
+        Rollout(example, prompt, group, torch.tensor([next(rewards) for _ in group]))
+        for example, prompt, group in zip(examples, prompts, answers, strict=True)
+    ]
+
+
+def advantages(rewards: Tensor, estimator: str) -> Tensor:
+    """What each sample of one prompt counts. rewards: (samples,). Returns (samples,)."""
+    samples = len(rewards)
+    if estimator == "none" or samples == 1:
+        return rewards
+    if estimator == "rloo":
+        # r_i − mean of the others = (r_i − mean) · n / (n − 1): a baseline independent of sample i, hence unbiased
+        return (rewards - rewards.mean()) * samples / (samples - 1)
+    deviation = rewards.std(unbiased=False)
+    return (rewards - rewards.mean()) / (deviation + 1e-6)
+
+
+def loss_and_gradient(
+    base: Base,
+    learner: Learner,
+    rollouts: Sequence[Rollout],
+    *,
+    settings: Optimisation,
+    kl_coefficient: float,
+    compute: Compute,
+) -> dict[str, float]:
+    """Add the gradient of −J to the learner's parameters, micro-batch by micro-batch; returns what was measured."""
+    answers = sum(len(item.answers) for item in rollouts)
+    tokens = sum(len(answer.ids) for item in rollouts for answer in item.answers)
+    groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
+    weights = [advantages(item.rewards, settings.advantage) / answers for item in rollouts]
+    weight = head_weight(base.model)
+    sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
+    for batch in token_batches(groups, compute.batch_tokens):
+        packed = pack([groups[index] for index in batch], pad_id=0, device=base.device)
+        advantage = torch.cat([weights[index] for index in batch]).to(base.device)[packed.answer]
+        if kl_coefficient == 0 and not bool(advantage.any()):
+            continue  # every sample of these prompts was rewarded alike: nothing to learn from
+        reference = None
+        if kl_coefficient > 0:
+            with torch.no_grad():
+                reference = answer_hidden(decoder(base.model), packed)
+        with learner.learning(base.model) as attachment:
+            attachment.begin(packed.rows, packed.prompt_mask)
+            objective = policy_objective(
+                answer_hidden(decoder(base.model), packed),
+                weight,
+                packed.target,
+                advantage=advantage,
+                reference=reference,
+                kl_coefficient=kl_coefficient / tokens,
+                kl_estimator=settings.kl_estimator,
+            )
+            objective.loss.backward()
+        sums["loss"] += float(objective.loss.detach())
+        sums["kl"] += float(objective.kl.sum()) / tokens
+        sums["entropy"] += float(objective.entropy.sum()) / tokens
+    return sums
+
+
+def learning_rate(step: int, settings: Optimisation) -> float:
+    """Of the step with this number, from 1: linear warm-up, then constant or a cosine to zero."""
+    warm = min(1.0, step / settings.warmup_steps) if settings.warmup_steps else 1.0
+    if settings.schedule == "constant":
+        return settings.learning_rate * warm
+    return settings.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * (step - 1) / settings.steps))
+
+
+def update(learner: Learner, optimizer: torch.optim.Optimizer, *, step: int, settings: Optimisation) -> float:
+    """One clipped AdamW step; returns the gradient's norm before clipping."""
+    norm = float(nn.utils.clip_grad_norm_(learner.parameters(), settings.clip_norm))
+    if not math.isfinite(norm):
+        raise UserError(
+            f"expected a finite gradient at step {step}, got {norm}; lower the learning rate or set compute.dtype "
+            "to float32 in params.yaml"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, settings)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm
+
+
+def accuracy(
+    base: Base,
+    learner: Learner,
+    examples: Sequence[Example],
+    reward: Reward,
+    *,
+    draw: Draw,
+) -> float:
+    """Share of greedy answers that are rewarded with more than zero."""
+    with learner.sampling(base.model) as attachment:
+        answers = draw(attachment, [base.prompt_ids(example.messages) for example in examples], 1, 0.0, None)
+    rewards = reward(examples, [base.text(answer.ids) for (answer,) in answers])
+    return sum(value > 0 for value in rewards) / len(examples)
+
+
+def order_of(step: int, examples: int, per_step: int, seed: int) -> list[int]:
+    """Which examples a step (from 1) uses: shuffled epochs one after the other, known without running the others."""
+    chosen = []
+    for place in range((step - 1) * per_step, step * per_step):
+        epoch, offset = divmod(place, examples)
+        generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+        chosen.append(int(torch.randperm(examples, generator=generator)[offset]))
+    return chosen
+
+
+def train(
+    base: Base,
+    make_learner: Callable[[], Trained],
+    *,
+    train_examples: Sequence[Example],
+    validation_examples: Sequence[Example],
+    reward: Reward,
+    settings: Optimisation,
+    compute: Compute,
+    draw: Draw,
+    seed: int,
+    checkpoints: Checkpoints,
+) -> tuple[Trained, list[dict[str, Any]]]:
+    """Train once per KL coefficient; returns the learner at the step that did best on validation, and the curve."""
+    if not train_examples or not validation_examples:
+        raise UserError("expected examples to train and to validate on, got none; run 'dvc repro prepare'")
+    chosen: tuple[Trained, Run, float] | None = None
+    curve: list[dict[str, Any]] = []
+    for coefficient in settings.kl_coefficients:
+        learner = make_learner()
+        run = _train_once(
+            base,
+            learner,
+            train_examples=train_examples,
+            validation_examples=validation_examples[: settings.validation_prompts],
+            reward=reward,
+            settings=settings,
+            kl_coefficient=coefficient,
+            compute=compute,
+            draw=draw,
+            seed=seed,
+            checkpoints=checkpoints,
+        )
+        learner.load_state(run.best)
+        curve += run.curve
+        if chosen is None or run.best_validation > chosen[1].best_validation:
+            chosen = (learner, run, coefficient)
+    assert chosen is not None
+    learner, run, coefficient = chosen
+    for row in curve:
+        row["chosen"] = row["step"] == run.best_step and row["kl_coefficient"] == coefficient
+    return learner, curve
+
+
+def _train_once(
+    base: Base,
+    learner: Learner,
+    *,
+    train_examples: Sequence[Example],
+    validation_examples: Sequence[Example],
+    reward: Reward,
+    settings: Optimisation,
+    kl_coefficient: float,
+    compute: Compute,
+    draw: Draw,
+    seed: int,
+    checkpoints: Checkpoints,
+) -> Run:
+    optimizer = torch.optim.AdamW(
+        learner.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=False
+    )
+    name = f"kl-{kl_coefficient}"
+    run = _resume(checkpoints, name, learner, optimizer) or Run()
+    with bar(f"train, λ = {kl_coefficient}", settings.steps) as drawn:
+        drawn.advance(run.step)
+        while run.step <= settings.steps and run.since_best <= settings.patience:
+            if run.step > 0:
+                step = run.step
+                # A generator of its own for every step: a resumed run draws what an undisturbed one would.
+                generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+                examples = [train_examples[i] for i in order_of(step, len(train_examples), settings.prompts, seed)]
+                rollouts = rollout(
+                    base,
+                    learner,
+                    examples,
+                    reward,
+                    settings=settings,
+                    draw=draw,
+                    generator=generator,
+                )
+                measured = loss_and_gradient(
+                    base, learner, rollouts, settings=settings, kl_coefficient=kl_coefficient, compute=compute
+                )
+                norm = update(learner, optimizer, step=step, settings=settings)
+                answers = [answer for item in rollouts for answer in item.answers]
+                row: dict[str, Any] = {
+                    "step": step,
+                    "train": float(torch.cat([item.rewards for item in rollouts]).mean()),
+                    "tokens": sum(len(answer.ids) for answer in answers) / len(answers),
+                    "finished": sum(answer.finished for answer in answers) / len(answers),
+                    "gradient_norm": norm,
+                    **measured,
+                }
+                drawn.advance(1, f"reward {row['train']:+.2f}")
+            else:
+                row = {"step": 0, "train": None}
+            row |= {"objective": "reinforce", "kl_coefficient": kl_coefficient, "validation": None}
+            if run.step % settings.validate_every == 0 or run.step == settings.steps:
+                row["validation"] = accuracy(
+                    base,
+                    learner,
+                    validation_examples,
+                    reward,
+                    draw=draw,
+                )
+                if row["validation"] > run.best_validation:
+                    run.best = {key: tensor.clone() for key, tensor in learner.state().items()}
+                    run.best_validation, run.best_step, run.since_best = row["validation"], run.step, 0
+                else:
+                    run.since_best += 1
+            run.curve.append(row)
+            run.step += 1
+            _save(checkpoints, name, learner, optimizer, run)
+    return run
+
+
+def _save(checkpoints: Checkpoints, name: str, learner: Learner, optimizer: torch.optim.Optimizer, run: Run) -> None:
+    tensors = {f"learner.{key}": tensor for key, tensor in learner.state().items()}
+    tensors |= {f"best.{key}": tensor for key, tensor in run.best.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+    meta = {
+        "step": run.step,
+        "curve": run.curve,
+        "best_validation": run.best_validation,
+        "best_step": run.best_step,
+        "since_best": run.since_best,
+    }
+    checkpoints.save(name, tensors, meta)
+
+
+def _resume(checkpoints: Checkpoints, name: str, learner: Learner, optimizer: torch.optim.Optimizer) -> Run | None:
+    saved = checkpoints.load(name)
+    if saved is None:
+        return None
+    tensors, meta = saved
+    learner.load_state({key.removeprefix("learner."): t for key, t in tensors.items() if key.startswith("learner.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, entry = key.split(".", 2)
+            state.setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    best = {key.removeprefix("best."): t for key, t in tensors.items() if key.startswith("best.")}
+    return Run(best=best, **meta)

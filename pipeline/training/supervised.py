@@ -1,0 +1,238 @@
+"""Next-token prediction on reference answers, for any adapter over a frozen base.
+
+The loss of an example is the mean, over its answer's tokens (the end-of-sequence token included), of −log p in
+nats; a batch's loss is the mean over its examples, plus what the adapter itself asks for. The language-model head
+is run on answer positions only, so no (batch, seq, vocabulary) tensor exists.
+
+AdamW with a linear warmup and a linear or cosine decay; gradients are clipped by their norm; the state of lowest
+validation loss is kept. A run is a function of its arguments: what is drawn at step t depends on the seed and t
+alone, so a run that is killed and started again ends with the same bytes.
+
+**Deviations**
+1. Examples weigh the same, not tokens: skills whose answers are long would otherwise outweigh those whose answers
+   are a number.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.config import Section
+from pipeline.core.errors import UserError
+from pipeline.core.models import Base, decoder
+from pipeline.core.packing import Group, answer_hidden, pack, token_batches
+from pipeline.core.progress import bar
+from pipeline.core.types import Example
+
+
+class Training(Section):
+    """How an adapter is trained.
+
+    steps: optimizer steps, of ``batch`` examples each. warmup: share of the steps over which the rate rises.
+    clip: largest norm of the gradient. validate_every, checkpoint_every: in steps.
+    validation_examples: how many of each validation file are used, from its start.
+    """
+
+    steps: int
+    batch: int
+    learning_rate: float
+    schedule: Literal["linear", "cosine"]
+    warmup: float
+    weight_decay: float
+    clip: float
+    validate_every: int
+    validation_examples: int
+    checkpoint_every: int
+
+
+class Trainable(Protocol):
+    """What can be trained: an adapter's side of the bargain."""
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]:
+        """Attached so that gradients reach ``parameters()``."""
+        ...
+
+    def retract(self) -> None:
+        """Called after each optimizer step: back onto whatever surface the parameters live on."""
+        ...
+
+    def extra_loss(self) -> Tensor | None:
+        """What joins the loss of the last forward pass, as a mean over its examples."""
+        ...
+
+
+def encode(base: Base, examples: Sequence[Example]) -> list[Group]:
+    """Examples as token ids: a prompt and its one answer each; an example's row is its index."""
+    return [
+        Group(base.prompt_ids(example.messages), [base.answer_ids(example.target)], row)
+        for row, example in enumerate(examples)
+    ]
+
+
+def answer_losses(base: Base, attachment: Attachment, groups: Sequence[Group]) -> Tensor:
+    """Nats per answer token of each of ``groups``: (len(groups),) float32."""
+    packed = pack(groups, pad_id=0, device=base.device)
+    attachment.begin(packed.rows, packed.prompt_mask)
+    logits = base.model.get_output_embeddings()(answer_hidden(decoder(base.model), packed)).float()
+    losses = functional.cross_entropy(logits, packed.target, reduction="none")
+    total = losses.new_zeros(packed.answers).index_add(0, packed.answer, losses)
+    return total / packed.answer.bincount(minlength=packed.answers)
+
+
+def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group], batch_tokens: int) -> float:
+    """Mean over the examples, in nats per answer token."""
+    with torch.no_grad():
+        losses = [
+            answer_losses(base, attachment, [groups[index] for index in batch]).double().sum().item()
+            for batch in token_batches(groups, batch_tokens)
+        ]
+    return math.fsum(losses) / len(groups)
+
+
+def rate(step: int, training: Training) -> float:
+    """The learning rate of a step, counted from 0: up linearly over the warmup, then down to 0."""
+    warmup = round(training.warmup * training.steps)
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, training.steps - warmup)
+    left = 1 - done if training.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return training.learning_rate * left
+
+
+def order(examples: int, wanted: int, seed: int) -> list[int]:
+    """``wanted`` indices: one shuffle of all examples after another."""
+    generator = torch.Generator().manual_seed(seed)
+    shuffles = [torch.randperm(examples, generator=generator) for _ in range(math.ceil(wanted / examples))]
+    return torch.cat(shuffles)[:wanted].tolist()
+
+
+def train(
+    base: Base,
+    adapter: Trainable,
+    *,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    training: Training,
+    batch_tokens: int,
+    seed: int,
+    checkpoints: Checkpoints,
+) -> list[dict[str, Any]]:
+    """Train ``adapter`` in place, leave it at its best validated state, and return the curve, a row per step.
+
+    Rows are passed to the adapter as indices into ``examples``.
+    """
+    if not examples or not validation:
+        raise UserError(
+            f"expected training and validation examples, got {len(examples)} and {len(validation)}; "
+            "raise their numbers in params.yaml"
+        )
+    encoded, held_out = encode(base, examples), encode(base, validation)
+    rows = order(len(examples), training.steps * training.batch, seed)
+    with adapter.learning(base.model) as attachment:
+        parameters = list(adapter.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+        curve, best = _resume(adapter, optimizer, checkpoints)
+        if not curve:
+            loss = validation_loss(base, attachment, held_out, batch_tokens)
+            curve, best = [_row(0, None, loss)], _copy(adapter)
+        lowest = min(row["validation"] for row in curve if row["validation"] is not None)
+        with bar("train", training.steps) as drawn:
+            drawn.advance(curve[-1]["step"])
+            for step in range(curve[-1]["step"], training.steps):
+                chosen = [encoded[row] for row in rows[step * training.batch : (step + 1) * training.batch]]
+                # Dropout draws from the global generator: seeded by the step, so that a resumed run draws the same.
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed * 1_000_003 + step)
+                    loss = _accumulate(base, adapter, attachment, chosen, batch_tokens)
+                torch.nn.utils.clip_grad_norm_(parameters, training.clip)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate(step, training)
+                optimizer.step()
+                optimizer.zero_grad()
+                adapter.retract()
+                done = step + 1
+                validated = None
+                if done % training.validate_every == 0 or done == training.steps:
+                    validated = validation_loss(base, attachment, held_out, batch_tokens)
+                    if validated < lowest:
+                        lowest, best = validated, _copy(adapter)
+                curve.append(_row(done, loss, validated))
+                if done % training.checkpoint_every == 0 and done < training.steps:
+                    _save(adapter, optimizer, curve, best, checkpoints)
+                drawn.advance(note=f"loss {loss:.3f}, validation {lowest:.3f}")
+        adapter.load_state(best)
+    chosen_row = next(row for row in curve if row["validation"] == lowest)
+    return [{**row, "chosen": row is chosen_row} for row in curve]
+
+
+def _accumulate(
+    base: Base, adapter: Trainable, attachment: Attachment, groups: Sequence[Group], batch_tokens: int
+) -> float:
+    """Add one batch's gradient to the parameters; the answers' mean loss, in nats per token."""
+    total = 0.0
+    for batch in token_batches(groups, batch_tokens):
+        losses = answer_losses(base, attachment, [groups[index] for index in batch])
+        loss = losses.sum() / len(groups)
+        extra = adapter.extra_loss()
+        if extra is not None:
+            loss = loss + extra * len(batch) / len(groups)
+        loss.backward()
+        total += losses.detach().double().sum().item()
+    return total / len(groups)
+
+
+def _copy(adapter: Trainable) -> dict[str, Tensor]:
+    """The adapter's state as it is now."""
+    return {name: tensor.clone() for name, tensor in adapter.state().items()}
+
+
+def _row(step: int, train_loss: float | None, validated: float | None) -> dict[str, Any]:
+    return {"step": step, "objective": "next_token", "train": train_loss, "validation": validated}
+
+
+def _save(
+    adapter: Trainable,
+    optimizer: torch.optim.Optimizer,
+    curve: list[dict[str, Any]],
+    best: Mapping[str, Tensor],
+    checkpoints: Checkpoints,
+) -> None:
+    tensors = {f"now.{name}": tensor for name, tensor in adapter.state().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in moments.items()}
+    checkpoints.save("supervised", tensors, {"curve": curve})
+
+
+def _resume(
+    adapter: Trainable, optimizer: torch.optim.Optimizer, checkpoints: Checkpoints
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """The curve so far and the best state of a run that was killed, with adapter and optimizer put back; or nothing."""
+    found = checkpoints.load("supervised")
+    if found is None:
+        return [], {}
+    tensors, meta = found
+    parts: dict[str, dict[str, Tensor]] = {"now": {}, "best": {}, "optimizer": {}}
+    for name, tensor in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor
+    adapter.load_state(parts["now"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in parts["optimizer"].items():
+        index, _, key = name.partition(".")
+        moments.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    return meta["curve"], parts["best"]

@@ -1,0 +1,79 @@
+"""The first pass by category: which expert every test prompt gets, from the base model or the classification expert."""
+
+from pipeline.adaptation import dispatch as dispatching
+from pipeline.core.adapters import Factors, load_adapter, save_adapter
+from pipeline.core.artifacts import atomic_folder, read_examples, write_jsonl
+from pipeline.core.config import Section
+from pipeline.core.models import Compute, load_base, prepare_process
+from pipeline.core.progress import show_table, step
+from pipeline.core.stage import In, Out, main
+from pipeline.methods.svf import Mixing, stack_experts
+
+
+class Trained(Section, at="trained"):
+    """The trained task of each domain, in the order of the experts."""
+
+    math: str
+    code: str
+    reasoning: str
+
+
+def run(
+    *,
+    adapter: In,
+    model: In,
+    factors: In,
+    experts: list[In],
+    examples: list[In],
+    compute: Compute,
+    dispatch: dispatching.Dispatch,
+    mixing: Mixing,
+    trained: Trained,
+    adapted: Out,
+    decisions: Out,
+) -> dict[str, float]:
+    prepare_process(compute)
+    domains = list(trained.model_dump())
+    names = [path.stem for path in experts]
+    with step("load the base model and the experts"):
+        base = load_base(model, compute)
+        classifier, _ = load_adapter(adapter)
+        stacked = stack_experts([load_adapter(path)[0] for path in experts], names, mixing.mix)
+        tasks = {path.parent.name: read_examples(path) for path in examples}
+    rows = []
+    with step("name the category of every prompt"), classifier.attached(base.model, Factors(factors)) as attachment:
+        for task, prompts in tasks.items():
+            found = dispatching.categories(base, prompts, attachment, settings=dispatch, compute=compute)
+            rows += [
+                {
+                    "id": example.id,
+                    "task": task,
+                    "domain": example.meta["domain"],
+                    "predicted": dispatching.predicted(values),
+                    "log_likelihoods": values,
+                }
+                for example, values in zip(prompts, found, strict=True)
+            ]
+    with step("write the mixtures"), atomic_folder(adapted) as folder:
+        for task in tasks:
+            own = [row for row in rows if row["task"] == task]
+            mixture = dispatching.mixture(
+                [row["id"] for row in own],
+                [row["predicted"] for row in own],
+                domains=domains,
+                experts=names,
+                mix=mixing.mix,
+            )
+            provenance = {"method": "svf", "task": task, "base": model.parent.name, "parameters": 0}
+            save_adapter(folder / f"{task}.safetensors", stacked.mixed_by(mixture), provenance)
+    write_jsonl(decisions, rows)
+    accuracy = {
+        task: sum(row["predicted"] == row["domain"] for row in rows if row["task"] == task) / len(prompts)
+        for task, prompts in tasks.items()
+    }
+    show_table("dispatch", [{"task": task, "accuracy": value} for task, value in accuracy.items()])
+    return accuracy
+
+
+if __name__ == "__main__":
+    main()

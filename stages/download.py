@@ -1,0 +1,23 @@
+"""Fetch a base model from its source, and write the unadapted model as an adapter beside it."""
+
+from pipeline.core.adapters import save_adapter
+from pipeline.core.artifacts import digest
+from pipeline.core.stage import Out, main
+from pipeline.methods.base import Unadapted, provenance
+from pipeline.sources import Source
+
+
+def run(*, name: str, source: Source, model: Out, adapter: Out) -> dict[str, object]:
+    """Fetch the base model ``name`` of params.yaml into the folder ``model``."""
+    parameters = source.fetch(model)
+    save_adapter(adapter, Unadapted(), provenance(source.name, parameters))
+    return {
+        "base": source.name,
+        "parameters": parameters,
+        "bytes": sum(file.stat().st_size for file in model.iterdir()),
+        "digest": digest(model),
+    }
+
+
+if __name__ == "__main__":
+    main()

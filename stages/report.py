@@ -1,0 +1,74 @@
+"""The report of a run: metrics, tables, figures and one page, all from the run's files."""
+
+from pathlib import Path
+
+from pipeline.core.artifacts import atomic_folder, write_json, write_text
+from pipeline.core.progress import show_markdown, step
+from pipeline.core.stage import STATE, In, Out, main
+from pipeline.evaluation import Resampling, compare, trivial_baselines
+from pipeline.reporting import run as left
+from pipeline.reporting.compose import Statistics, compose
+from pipeline.reporting.tables import RIVALS
+
+
+def run(
+    *,
+    settings: left.RunSettings,
+    examples: In,
+    scores: In,
+    completions: In,
+    curves: In,
+    experts: In,
+    adapters: list[In],
+    base: In,
+    dispatched: In,
+    adapted: In,
+    published: In,
+    metrics: Out,
+    tables: Out,
+    figures: Out,
+    page: Out,
+) -> dict[str, object]:
+    """Write what the run found, and what may be claimed from it."""
+    with step("read the run"):
+        found = left.Run(
+            settings=settings,
+            scores=left.read_scores(settings, scores),
+            examples=left.read_examples(settings, examples),
+            completions=left.read_completions(settings, completions),
+            curves=left.read_curves(curves),
+            provenance=left.read_provenance([experts, *adapters, adapted]),
+            base=left.read_provenance([base.parent])[f"{base.parent.name}/{base.stem}"],
+            decisions=left.read_dispatch(settings, dispatched),
+            mixtures=left.read_mixtures(adapted),
+            gates=left.read_gates(adapters),
+            published=left.read_published(published),
+            records=left.read_records(STATE / "runs"),
+        )
+    with step("resample"):
+        resampling = Resampling(resamples=settings.report.resamples, seed=settings.report.seed)
+        parts = {key: left.scores_of(found.scores, settings, key) for key in settings.tables()}
+        statistics = Statistics(
+            comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
+            rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
+            dispatch=compare(found.decisions, resampling, "prompt"),
+            baselines={task: trivial_baselines(group) for task, group in found.examples.items()},
+        )
+    with step("draw and write"):
+        report = compose(found, statistics)
+        write_json(metrics, report.metrics)
+        write_folder(tables, report.tables)
+        write_folder(figures, report.figures)
+        write_text(page, report.page)
+    show_markdown("claims", "\n".join(f"- {claim}" for claim in report.claims))
+    return {"claims": list(report.claims)}
+
+
+def write_folder(folder: Path, files: dict[str, str]) -> None:
+    with atomic_folder(folder) as temporary:
+        for name, text in files.items():
+            (temporary / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

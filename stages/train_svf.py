@@ -1,0 +1,68 @@
+"""Train one SVF expert on one task by REINFORCE."""
+
+import importlib
+from collections.abc import Sequence
+
+import torch
+
+from pipeline.core.adapters import Factors, save_trained
+from pipeline.core.artifacts import read_examples
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.generation import Decoding
+from pipeline.core.models import Compute, load_base, prepare_process
+from pipeline.core.progress import step
+from pipeline.core.stage import In, Out, main
+from pipeline.core.types import Example
+from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.training.reinforce import Reinforce, train, written
+
+
+def run(
+    *,
+    task: str,
+    seed: int,
+    model: In,
+    factors: In,
+    train_split: In,
+    validation_split: In,
+    compute: Compute,
+    targets: Targets,
+    settings: Reinforce,
+    decoding: Decoding,
+    expert: Out,
+    curve: Out,
+    checkpoints: Checkpoints,
+) -> dict[str, float]:
+    prepare_process(compute, seed)
+    score = importlib.import_module(f"pipeline.tasks.{task}").score
+
+    def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+        return [1.0 if item.correct else -1.0 for item in score(examples, answers)]
+
+    with step("load the base model"):
+        base = load_base(model, compute)
+    with step("train z by REINFORCE"):
+        learner, rows = train(
+            base,
+            lambda: SvfLearner(Factors(factors), targets, torch.Generator().manual_seed(seed)),
+            train_examples=read_examples(train_split),
+            validation_examples=read_examples(validation_split),
+            reward=reward,
+            settings=settings,
+            compute=compute,
+            draw=written(base, compute=compute, max_new_tokens=decoding.max_new_tokens),
+            seed=seed,
+            checkpoints=checkpoints,
+        )
+    provenance = {
+        "method": "svf",
+        "task": task,
+        "seed": seed,
+        "base": model.parent.name,
+        "parameters": learner.flat.numel(),
+    }
+    return save_trained(learner.adapter(f"{task}-{seed}"), rows, path=expert, curve=curve, provenance=provenance)
+
+
+if __name__ == "__main__":
+    main()

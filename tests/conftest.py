@@ -1,0 +1,18 @@
+"""What all tests share: few threads, no network, no recording."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["SELFADAPT_PREFECT"] = "off"
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The project's folder."""
+    return Path(__file__).resolve().parents[1]

@@ -1,0 +1,133 @@
+"""The whole graph on the profile tiny: run once, then asked what a user would ask of it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.core.artifacts import digest, read_jsonl
+from pipeline.core.splits import normalised
+from pipeline.core.types import Example
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(2400)]  # three minutes, on two cores with nothing else to do
+BIN = Path(sys.executable).parent
+ENV = {
+    **os.environ,
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "SELFADAPT_PREFECT": "off",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+}
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["dvc", *arguments], cwd=folder, env=ENV, capture_output=True, text=True, timeout=2000)
+    assert done.returncode == 0, f"dvc {' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def project(root, tmp_path_factory):
+    """A copy of the project, as git would clone it, after `dvc repro` on the profile tiny."""
+    folder = tmp_path_factory.mktemp("tiny") / "project"
+    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True)
+    for name in tracked.stdout.split():
+        if (root / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    shutil.copyfile(folder / "pipeline" / "profiles" / "tiny.yaml", folder / "params.yaml")
+    dvc(folder, "repro")
+    return folder
+
+
+def changed_stages(folder: Path) -> set[str]:
+    return set(json.loads(dvc(folder, "status", "--json")))
+
+
+def test_the_report_says_what_the_run_found(project):
+    metrics = json.loads((project / "reports" / "metrics.json").read_text())
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    for cell in params["cells"].values():
+        for table in cell["table"]:
+            found = metrics[table][cell["row"]][cell["task"]]
+            assert found["n"] == params["tasks"][cell["task"]]["data"]["test"]
+            assert 0 <= found["low"] <= found["mean"] <= found["high"] <= 1
+    page = (project / "reports" / "index.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
+def test_a_second_repro_runs_nothing(project):
+    assert "Running stage" not in dvc(project, "repro")
+    assert changed_stages(project) == set()
+
+
+def test_splits_are_disjoint_across_all_tasks(project):
+    seen = {}
+    for path in sorted((project / "data" / "tasks").glob("*/*.jsonl")):
+        for row in read_jsonl(path):
+            text = normalised(Example(**row))
+            assert seen.setdefault(text, path) == path, f"{text!r} stands in {seen[text]} and in {path}"
+
+
+def test_changing_a_scorer_touches_no_other_task_and_generates_nothing(project):
+    scorer = project / "pipeline" / "scoring" / "choices" / "__init__.py"
+    before = scorer.read_text()
+    try:
+        scorer.write_text(before + "\n# a change\n")
+        changed = changed_stages(project)
+    finally:
+        scorer.write_text(before)
+    assert "train_svf@oldest-0" in changed
+    assert not [name for name in changed if name.startswith("generate@")]
+    assert not [name for name in changed if "sums" in name or "functions" in name or "groceries" in name]
+
+
+def test_changing_one_number_of_the_classifier_reruns_the_classifier_alone(project):
+    path = project / "params.yaml"
+    before = path.read_text()
+    try:
+        params = yaml.safe_load(before)
+        params["classifier"]["learning_rate"] *= 2
+        path.write_text(yaml.safe_dump(params))
+        assert changed_stages(project) == {"fit_classifier", "report"}  # the report prints the settings
+    finally:
+        path.write_text(before)
+
+
+@pytest.mark.parametrize("stage", ["train_svf@sums-0", "train_csreft", "adapt@few_shot-groceries"])
+def test_a_stage_killed_midway_resumes_to_the_same_bytes(project, stage):
+    resolved = yaml.safe_load((project / "dvc.lock").read_text())["stages"][stage]
+    outputs = [project / out["path"] for out in resolved["outs"]]
+    expected = [digest(path) for path in outputs]
+    for path in outputs:
+        path.unlink()
+    shutil.rmtree(project / ".selfadapt" / "checkpoints", ignore_errors=True)
+    running = subprocess.Popen(
+        ["dvc", "repro", "--single-item", "--force", "--no-run-cache", stage],
+        cwd=project,
+        env=ENV,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((project / ".selfadapt" / "checkpoints").glob("*/*.safetensors")):
+        assert running.poll() is None, "the stage ended before its first checkpoint was seen"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    assert not any(path.exists() for path in outputs)
+    assert list((project / ".selfadapt" / "checkpoints").glob("*/*.safetensors"))
+    dvc(project, "repro", "--single-item", "--force", "--no-run-cache", stage)
+    assert [digest(path) for path in outputs] == expected
+    assert not list((project / ".selfadapt" / "checkpoints").glob("*/*.safetensors"))

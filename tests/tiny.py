@@ -1,0 +1,53 @@
+"""A random two-layer Llama with a stand-in tokenizer of letters: what the tests attach things to."""
+
+from types import SimpleNamespace
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pipeline.core.adapters import Factors
+from pipeline.core.artifacts import write_tensors
+from pipeline.core.models import linear_modules
+from pipeline.methods.svf import decompose
+
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+END = 2
+
+
+def tiny_model(layers: int = 2, vocab: int = 61) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attn_implementation="sdpa",
+        initializer_range=0.2,  # large enough for logits to differ: greedy choices are then no ties
+        bos_token_id=1,
+        eos_token_id=END,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def tiny_base(layers: int = 2, vocab: int = 61) -> SimpleNamespace:
+    model = tiny_model(layers, vocab)
+    return SimpleNamespace(
+        model=model,
+        device=torch.device("cpu"),
+        end_ids=frozenset([END]),
+        prompt_ids=lambda messages: [1, *(3 + ord(letter) % (vocab - 3) for letter in messages[-1]["content"])],
+        answer_ids=lambda text: [*(3 + ord(letter) % (vocab - 3) for letter in text), END],
+        text=lambda ids: " ".join(str(id_) for id_ in ids),
+    )
+
+
+def tiny_factors(model: LlamaForCausalLM, folder) -> Factors:
+    tensors = {}
+    for name in linear_modules(model, MODULES):
+        u, sigma, vt = decompose(model.get_submodule(name).weight)
+        tensors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
+    write_tensors(folder / "factors.safetensors", tensors, {})
+    return Factors(folder / "factors.safetensors")

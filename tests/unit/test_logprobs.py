@@ -1,0 +1,93 @@
+"""Packed sequences and chunked losses against the slow, obvious way."""
+
+import pytest
+import torch
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.logprobs import answer_log_likelihoods, head_weight, policy_objective
+from pipeline.core.packing import Group, token_batches
+from tests.tiny import tiny_base
+
+GROUPS = [
+    Group([5, 6, 7, 8], [[9, 10, 2], [11, 2], [12, 13, 14, 15]]),
+    Group([20], [[21], [22, 23]]),
+    Group([30, 31, 32, 33, 34, 35, 36], [[37, 2]]),
+]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base()
+
+
+def test_packed_answers_have_the_likelihood_they_have_alone(base):
+    found = answer_log_likelihoods(base, GROUPS, Attachment(), batch_tokens=24)
+    for group, values in zip(GROUPS, found, strict=True):
+        for answer, value in zip(group.answers, values, strict=True):
+            logits = base.model(input_ids=torch.tensor([[*group.prompt, *answer]])).logits[0].log_softmax(-1)
+            tokens = logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None])
+            assert value == pytest.approx(float(tokens.sum()), abs=1e-4)
+
+
+def test_batches_keep_to_the_budget_and_lose_nothing():
+    groups = [Group([1] * length, [[2]]) for length in (3, 50, 7, 7, 20, 1, 9)]
+    batches = list(token_batches(groups, 32))
+    assert sorted(index for batch in batches for index in batch) == list(range(7))
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(groups[index].tokens for index in batch) <= 32
+
+
+@pytest.mark.parametrize("estimator", ["full", "k3"])
+def test_the_fused_gradient_equals_autograd(base, estimator):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(150, 32, generator=generator, requires_grad=True)
+    reference = torch.randn(150, 32, generator=generator)
+    target = torch.randint(0, 61, (150,), generator=generator)
+    advantage = torch.randn(150, generator=generator)
+    weight = head_weight(base.model)
+    objective = policy_objective(
+        hidden,
+        weight,
+        target,
+        advantage=advantage,
+        reference=reference,
+        kl_coefficient=0.3,
+        kl_estimator=estimator,
+    )
+    (2 * objective.loss).backward()
+    found = hidden.grad.clone()
+    hidden.grad = None
+    log_p, log_q = (hidden @ weight.T).log_softmax(-1), (reference @ weight.T).log_softmax(-1)
+    p_token, q_token = (log.gather(1, target[:, None]).squeeze(1) for log in (log_p, log_q))
+    if estimator == "full":
+        kl = (log_p.exp() * (log_p - log_q)).sum(1)
+    else:
+        kl = (q_token - p_token).exp() - 1 - (q_token - p_token)
+    loss = (-advantage * p_token).sum() + 0.3 * kl.sum()
+    (2 * loss).backward()
+    torch.testing.assert_close(objective.loss, loss, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(objective.kl, kl, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found, hidden.grad, rtol=1e-3, atol=1e-3)
+
+
+def test_kl_is_zero_at_equality_and_has_the_stated_direction(base):
+    generator = torch.Generator().manual_seed(0)
+    hidden, other = torch.randn(2, 20, 32, generator=generator)
+    weight, target = head_weight(base.model), torch.zeros(20, dtype=torch.long)
+
+    def kl(policy, reference):
+        return policy_objective(
+            policy,
+            weight,
+            target,
+            advantage=torch.zeros(20),
+            reference=reference,
+            kl_coefficient=1.0,
+            kl_estimator="full",
+        ).kl
+
+    torch.testing.assert_close(kl(hidden, hidden), torch.zeros(20), atol=1e-5, rtol=0)
+    policy, base_model = (torch.distributions.Categorical(logits=states @ weight.T) for states in (hidden, other))
+    expected = torch.distributions.kl_divergence(policy, base_model)  # KL(π ‖ π_base)
+    torch.testing.assert_close(kl(hidden, other), expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(kl(other, hidden), expected, rtol=0.05)

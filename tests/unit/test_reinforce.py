@@ -1,0 +1,241 @@
+"""REINFORCE: its gradient on a bandit, its advantages, and going on after a kill."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.artifacts import same_tensors
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.errors import UserError
+from pipeline.core.generation import Answer
+from pipeline.core.models import Compute
+from pipeline.core.types import Example
+from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.training import reinforce
+from tests.tiny import MODULES, tiny_base, tiny_factors
+
+COMPUTE = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=200, cache_tokens=2000)
+
+
+def settings(**changes) -> reinforce.Optimisation:
+    values = {
+        "steps": 4,
+        "prompts": 3,
+        "samples": 4,
+        "temperature": 1.0,
+        "advantage": "rloo",
+        "learning_rate": 0.02,
+        "weight_decay": 0.0,
+        "schedule": "cosine",
+        "warmup_steps": 0,
+        "clip_norm": 1.0,
+        "kl_coefficients": (0.1,),
+        "kl_estimator": "full",
+        "validate_every": 2,
+        "validation_prompts": 4,
+        "patience": 9,
+        **changes,
+    }
+    return reinforce.Optimisation(**values)
+
+
+class BanditModel(nn.Module):
+    """A language model of one decision: whatever the prompt, the logits of the next token are those of the learner."""
+
+    def __init__(self, arms: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(arms, arms, bias=False)
+        self.head.weight.data = torch.eye(arms)
+        self.head.requires_grad_(False)
+        self.state = [torch.zeros(arms)]  # in a list: a module would take a parameter for its own
+
+    def get_decoder(self):
+        return lambda input_ids, **_: SimpleNamespace(last_hidden_state=self.state[0].expand(*input_ids.shape, -1))
+
+    def get_output_embeddings(self):
+        return self.head
+
+
+class BanditLearner:
+    def __init__(self, theta: torch.Tensor) -> None:
+        self.theta = nn.Parameter(theta.clone())
+
+    def parameters(self):
+        return [self.theta]
+
+    @contextmanager
+    def learning(self, model):
+        model.state = [self.theta]
+        yield Attachment()
+        model.state = [torch.zeros(len(self.theta))]
+
+
+@pytest.mark.parametrize("estimator", ["none", "rloo"])
+def test_the_gradient_on_a_bandit_equals_the_analytic_one(estimator):
+    theta = torch.tensor([0.2, -0.4, 0.7])
+    reward = torch.tensor([1.0, -1.0, -1.0])
+    p = theta.softmax(0)
+    # ∂/∂θ E[r] = p ⊙ (r − E[r]); the base model is uniform: ∂/∂θ KL = p ⊙ (log p − log q − KL)
+    kl = (p * (p.log() + torch.tensor(3.0).log())).sum()
+    analytic = -p * (reward - (p * reward).sum()) + 0.3 * p * (p.log() + torch.tensor(3.0).log() - kl)
+    model, learner = BanditModel(3), BanditLearner(theta)
+    base = SimpleNamespace(model=model, device=torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    rollouts = []
+    for number in range(3000):
+        arms = torch.multinomial(p, 8, replacement=True, generator=generator)
+        answers = [Answer((int(arm),), (float(p[arm].log()),), True) for arm in arms]
+        rollouts.append(reinforce.Rollout(Example(str(number), (), ""), [0], answers, reward[arms]))
+    reinforce.loss_and_gradient(
+        base, learner, rollouts, settings=settings(advantage=estimator), kl_coefficient=0.3, compute=COMPUTE
+    )
+    torch.testing.assert_close(learner.theta.grad, analytic, atol=0.015, rtol=0)
+
+
+def test_leave_one_out_is_the_reward_less_the_mean_of_the_others():
+    rewards = torch.tensor([1.0, -1.0, -1.0, 1.0, 1.0])
+    expected = [float(r - (rewards.sum() - r) / 4) for r in rewards]
+    assert reinforce.advantages(rewards, "rloo").tolist() == pytest.approx(expected)
+    assert torch.equal(reinforce.advantages(rewards, "none"), rewards)
+    assert reinforce.advantages(rewards, "grpo").mean().abs() < 1e-6
+    assert reinforce.advantages(torch.ones(4), "rloo").abs().max() == 0
+    assert reinforce.advantages(torch.ones(4), "grpo").abs().max() == 0
+
+
+def test_every_example_is_used_once_an_epoch():
+    used = [index for step in range(1, 6) for index in reinforce.order_of(step, 10, 4, seed=0)]
+    assert sorted(used[:10]) == sorted(used[10:]) == list(range(10))
+
+
+def test_the_learning_rate_warms_up_and_decays_to_almost_nothing():
+    chosen = settings(steps=100, warmup_steps=10)
+    rates = [reinforce.learning_rate(step, chosen) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.002)
+    assert max(rates) <= 0.02
+    assert rates[-1] < 1e-5
+
+
+def examples(prefix: str, count: int) -> list[Example]:
+    return [Example(f"{prefix}{i}", ({"role": "user", "content": f"{prefix}{i * 7}"},), "x") for i in range(count)]
+
+
+def even_first(asked, answers):
+    """Rewards answers whose first token is even: learnable, and known without a task."""
+    return [1.0 if int(answer.split()[0]) % 2 == 0 else -1.0 for answer in answers]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base()
+
+
+@pytest.fixture(scope="module")
+def factors(base, tmp_path_factory):
+    return tiny_factors(base.model, tmp_path_factory.mktemp("svd"))
+
+
+def run(base, factors, checkpoints, reward=even_first, **changes):
+    targets = Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
+    return reinforce.train(
+        base,
+        lambda: SvfLearner(factors, targets, torch.Generator().manual_seed(0)),
+        train_examples=examples("t", 20),
+        validation_examples=examples("v", 8),
+        reward=reward,
+        settings=settings(**changes),
+        compute=COMPUTE,
+        draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3),
+        seed=0,
+        checkpoints=checkpoints,
+    )
+
+
+def test_training_raises_the_reward(base, factors, tmp_path):
+    _, curve = run(
+        base,
+        factors,
+        Checkpoints(tmp_path),
+        steps=30,
+        prompts=10,
+        learning_rate=0.05,
+        schedule="constant",
+        kl_coefficients=(0.0,),
+        validate_every=30,
+    )
+    rewards = [row["train"] for row in curve if row["step"]]
+    assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.3
+
+
+def test_a_killed_training_resumes_to_the_same_bits(base, factors, tmp_path):
+    undisturbed, curve = run(base, factors, Checkpoints(tmp_path / "a"))
+    calls = 0
+
+    def dies(asked, answers):
+        nonlocal calls
+        calls += 1
+        if calls == 5:
+            raise KeyboardInterrupt
+        return even_first(asked, answers)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(base, factors, Checkpoints(tmp_path / "b"), reward=dies)
+    resumed, again = run(base, factors, Checkpoints(tmp_path / "b"))
+    assert same_tensors(undisturbed.state(), resumed.state())
+    assert curve == again
+
+
+def test_the_learner_ends_at_the_step_that_validated_best(base, factors, tmp_path):
+    learner, curve = run(base, factors, Checkpoints(tmp_path))
+    best = max((row["validation"], -row["step"]) for row in curve if row["validation"] is not None)
+    (chosen,) = [row for row in curve if row["chosen"]]
+    assert (chosen["validation"], -chosen["step"]) == best
+    if chosen["step"] == 0:
+        assert bool((learner.flat == 0).all())
+
+
+def test_every_kl_coefficient_is_tried_and_one_row_is_chosen(base, factors, tmp_path):
+    _, curve = run(base, factors, Checkpoints(tmp_path), steps=2, kl_coefficients=(0.0, 0.2))
+    assert {row["kl_coefficient"] for row in curve} == {0.0, 0.2}
+    assert sum(row["chosen"] for row in curve) == 1
+
+
+def test_a_gradient_that_is_not_finite_stops_with_a_sentence():
+    learner = BanditLearner(torch.zeros(2))
+    learner.theta.grad = torch.tensor([float("nan"), 0.0])
+    optimizer = torch.optim.AdamW(learner.parameters())
+    with pytest.raises(UserError, match="expected a finite gradient at step 3"):
+        reinforce.update(learner, optimizer, step=3, settings=settings())
+
+
+def test_no_examples_is_an_error_in_one_sentence(base, tmp_path):
+    with pytest.raises(UserError, match="expected examples to train"):
+        reinforce.train(
+            base,
+            lambda: BanditLearner(torch.zeros(2)),
+            train_examples=[],
+            validation_examples=[],
+            reward=even_first,
+            settings=settings(),
+            compute=COMPUTE,
+            draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3),
+            seed=0,
+            checkpoints=Checkpoints(tmp_path),
+        )
+
+
+def test_answers_chosen_among_a_few_follow_their_likelihood(base):
+    names = [[5, 2], [6, 7, 2], [8, 2]]
+    draw = reinforce.chosen_among(base, names, compute=COMPUTE)
+    found = draw(Attachment(), [[1, 20, 30]], 4000, 1.0, torch.Generator().manual_seed(0))
+    likelihood = torch.zeros(3)
+    for k, name in enumerate(names):
+        logits = base.model(input_ids=torch.tensor([[1, 20, 30, *name]])).logits[0].log_softmax(-1)
+        likelihood[k] = logits[2:-1].gather(1, torch.tensor(name)[:, None]).sum()
+    drawn = torch.tensor([names.index(list(answer.ids)) for answer in found[0]])
+    torch.testing.assert_close(drawn.bincount(minlength=3) / 4000, likelihood.softmax(0), atol=0.03, rtol=0)
+    (most_likely,) = draw(Attachment(), [[1, 20, 30]], 1, 0.0, None)[0]
+    assert list(most_likely.ids) == names[int(likelihood.argmax())]

@@ -1,0 +1,207 @@
+"""Next-token prediction: its loss, its schedule, and going on after a kill."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pipeline.core.adapters import Attachment
+from pipeline.core.artifacts import same_tensors
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.errors import UserError
+from pipeline.core.types import Example
+from pipeline.methods import csreft, lora, reft
+from pipeline.training import supervised
+
+END = 2
+
+
+@pytest.fixture(scope="module")
+def base():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=61,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    return SimpleNamespace(
+        model=model,
+        device=torch.device("cpu"),
+        prompt_ids=lambda messages: [1, *(3 + ord(letter) % 50 for letter in messages[-1]["content"])],
+        answer_ids=lambda text: [*(3 + ord(letter) % 50 for letter in text), END],
+    )
+
+
+def example(question: str, target: str) -> Example:
+    return Example(question, ({"role": "user", "content": question},), target, {})
+
+
+# The answer repeats the question's last letter, once or three times.
+EXAMPLES = [
+    example("abcdefgh"[: 2 + i % 6] + letter, letter * (1 + 2 * (i % 2))) for i, letter in enumerate("pqrstuvw")
+]
+
+
+def training(**changes) -> supervised.Training:
+    values = {
+        "steps": 6,
+        "batch": 4,
+        "learning_rate": 0.02,
+        "schedule": "cosine",
+        "warmup": 0.2,
+        "weight_decay": 0.01,
+        "clip": 1.0,
+        "validate_every": 2,
+        "validation_examples": 4,
+        "checkpoint_every": 1,
+    }
+    return supervised.Training.parse({**values, **changes}, "training")
+
+
+def adapters(base):
+    generator = torch.Generator().manual_seed(1)
+    edits = {"rank": 2, "layers": "all", "positions": "f1+l2", "tied": True, "initial": "identity"}
+    router = {
+        "input": "last_token",
+        "layer": 0,
+        "gate": "hard",
+        "penalty": "sparsity",
+        "penalty_weight": 0.01,
+        "supervision": 0.1,
+    }
+    gated = csreft.initial(
+        base.model,
+        csreft.Settings.parse({**edits, "orthonormal": "across", "router": router}, "csreft.adapter"),
+        ["one", "two"],
+        generator,
+    )
+    gated.supervise([row % 2 for row in range(len(EXAMPLES))])
+    low_rank = {"rank": 2, "alpha": 4, "dropout": 0.2, "modules": ["q_proj", "v_proj"]}
+    return {
+        "reft": reft.initial(
+            base.model, reft.Settings.parse({"formula": "loreft", **edits}, "reft.adapter"), generator
+        ),
+        "csreft": gated,
+        "lora": lora.initial(base.model, lora.Settings.parse(low_rank, "lora.adapter"), generator),
+    }
+
+
+def train(base, adapter, folder, **changes):
+    return supervised.train(
+        base,
+        adapter,
+        examples=EXAMPLES,
+        validation=EXAMPLES[:4],
+        training=training(**changes),
+        batch_tokens=64,
+        seed=0,
+        checkpoints=Checkpoints(folder),
+    )
+
+
+def test_loss_is_the_mean_over_answer_tokens_of_each_example_alone(base):
+    groups = supervised.encode(base, EXAMPLES)
+    with torch.no_grad():
+        losses = supervised.answer_losses(base, Attachment(), groups)
+        for group, loss in zip(groups, losses, strict=True):
+            ids = torch.tensor([[*group.prompt, *group.answers[0]]])
+            logits = base.model(input_ids=ids).logits[0, len(group.prompt) - 1 : -1]
+            expected = functional.cross_entropy(logits, torch.tensor(group.answers[0]))
+            torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+    assert groups[0].answers[0][-1] == END
+
+
+def test_gradient_does_not_depend_on_the_micro_batches(base):
+    gradients = []
+    for batch_tokens in (8, 1000):
+        adapter = adapters(base)["reft"]
+        with adapter.learning(base.model) as attachment:
+            groups = supervised.encode(base, EXAMPLES)
+            supervised._accumulate(base, adapter, attachment, groups, batch_tokens)
+        gradients.append(adapter.weight.grad)
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+
+
+def test_rate_rises_over_the_warmup_and_falls_to_zero():
+    for schedule in ("linear", "cosine"):
+        settings = training(steps=10, warmup=0.2, schedule=schedule)
+        rates = [supervised.rate(step, settings) for step in range(11)]
+        assert rates[:3] == pytest.approx([0.01, 0.02, 0.02]) and rates[10] == pytest.approx(0)
+        assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_order_is_whole_shuffles_and_a_function_of_the_seed():
+    rows = supervised.order(5, 12, seed=3)
+    assert sorted(rows[:5]) == sorted(rows[5:10]) == list(range(5)) and len(rows) == 12
+    assert rows == supervised.order(5, 12, seed=3) != supervised.order(5, 12, seed=4)
+
+
+@pytest.mark.parametrize("kind", ["reft", "csreft", "lora"])
+def test_training_lowers_the_loss_and_keeps_the_best_state(base, tmp_path, kind):
+    adapter = adapters(base)[kind]
+    weights = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
+    curve = train(base, adapter, tmp_path, steps=20)
+    assert [row["step"] for row in curve] == list(range(21))
+    validated = {row["step"]: row["validation"] for row in curve if row["validation"] is not None}
+    (chosen,) = [row for row in curve if row["chosen"]]
+    assert chosen["validation"] == min(validated.values()) < validated[0]
+    assert {row["objective"] for row in curve} == {"next_token"}
+    with adapter.learning(base.model) as attachment:
+        groups = supervised.encode(base, EXAMPLES[:4])
+        assert supervised.validation_loss(base, attachment, groups, 64) == chosen["validation"]
+    assert same_tensors(dict(base.model.state_dict()), weights)
+
+
+@pytest.mark.parametrize("kind", ["reft", "csreft", "lora"])
+def test_a_killed_run_ends_with_the_same_bytes(base, tmp_path, kind, monkeypatch):
+    undisturbed = adapters(base)[kind]
+    curve = train(base, undisturbed, tmp_path / "undisturbed", checkpoint_every=3)
+
+    class Killed(BaseException):
+        pass
+
+    real, calls = supervised.rate, []
+
+    def dies(step, settings):
+        calls.append(step)
+        if len(calls) == 5:  # step 4, two steps after the checkpoint
+            raise Killed
+        return real(step, settings)
+
+    monkeypatch.setattr(supervised, "rate", dies)
+    with pytest.raises(Killed):
+        train(base, adapters(base)[kind], tmp_path / "killed", checkpoint_every=3)
+    torch.manual_seed(99)  # another process: another state of the global generator
+    resumed = adapters(base)[kind]
+    assert train(base, resumed, tmp_path / "killed", checkpoint_every=3) == curve
+    assert calls == [0, 1, 2, 3, 4, 3, 4, 5]
+    assert same_tensors(resumed.state(), undisturbed.state())
+
+
+def test_loreft_stays_orthonormal_through_training(base, tmp_path):
+    adapter = adapters(base)["reft"]
+    start = adapter.rotation.detach().clone()
+    train(base, adapter, tmp_path, steps=10)
+    products = (adapter.rotation @ adapter.rotation.mT).detach()
+    torch.testing.assert_close(products, torch.eye(2).expand_as(products), atol=1e-5, rtol=0)
+    assert (adapter.rotation - start).abs().max() > 0.01
+
+
+def test_no_examples_are_refused(base, tmp_path):
+    with pytest.raises(UserError, match="expected training and validation examples"):
+        supervised.train(
+            base,
+            adapters(base)["reft"],
+            examples=[],
+            validation=EXAMPLES,
+            training=training(),
+            batch_tokens=64,
+            seed=0,
+            checkpoints=Checkpoints(tmp_path),
+        )

@@ -1,0 +1,148 @@
+"""The generated tasks, with the settings of the profile laptop."""
+
+import importlib
+from collections import Counter
+from functools import cache
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pipeline.core.artifacts import read_jsonl
+from pipeline.core.config import read_params
+from pipeline.core.errors import UserError
+from pipeline.core.splits import fill, normalised
+from pipeline.core.types import SPLITS, Example
+from stages.prepare import TaskData, run
+
+PARAMS = read_params(Path(importlib.import_module("pipeline").__file__).parent / "profiles" / "laptop.yaml")
+TASKS = sorted(PARAMS["tasks"])
+
+
+def module(task: str) -> ModuleType:
+    return importlib.import_module(f"pipeline.tasks.{task}")
+
+
+def settings(task: str) -> TaskData:
+    return TaskData.parse(PARAMS["tasks"][task]["data"], f"tasks.{task}.data")
+
+
+@cache
+def splits(task: str) -> dict[str, list[Example]]:
+    data = settings(task)
+    options = module(task).Options.parse(data.options, "options")
+    return fill(module(task).examples(data.seed, options), {split: getattr(data, split) for split in SPLITS})
+
+
+def test_every_domain_has_a_trained_and_an_unseen_task():
+    for role in ("trained", "unseen"):
+        assert {domain: settings(task).domain for domain, task in PARAMS[role].items()} == {
+            domain: domain for domain in ("math", "code", "reasoning")
+        }
+    assert sorted([*PARAMS["trained"].values(), *PARAMS["unseen"].values()]) == TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_target_of_every_example_is_correct(task: str):
+    for split, examples in splits(task).items():
+        scores = module(task).score(examples, [example.target for example in examples])
+        assert [score.id for score in scores] == [example.id for example in examples]
+        assert all(score.correct and score.value == 1 and score.parsed for score in scores), split
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_target_of_another_example_is_mostly_wrong(task: str):
+    examples = splits(task)["test"]
+    targets = [example.target for example in examples]
+    scores = module(task).score(examples, targets[1:] + targets[:1])
+    assert sum(score.correct for score in scores) / len(scores) < 0.15
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_constant_answer_is_right_often(task: str):
+    examples = splits(task)["test"]
+    for target, _ in Counter(example.target for example in examples).most_common(3):
+        scores = module(task).score(examples, [target] * len(examples))
+        assert sum(score.correct for score in scores) / len(scores) <= 0.35, target
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_seed_gives_the_same_examples_and_another_seed_others(task: str):
+    options = module(task).Options.parse(settings(task).options, "options")
+    first, again, other = (list(islice(module(task).examples(seed, options), 50)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_no_prompt_stands_in_two_splits_of_any_tasks():
+    texts = [normalised(example) for task in TASKS for examples in splits(task).values() for example in examples]
+    assert len(texts) == len(set(texts)) == sum(getattr(settings(task), split) for task in TASKS for split in SPLITS)
+
+
+def test_no_prompt_of_the_test_split_is_shown_in_a_worked_turn():
+    shown = {
+        normalised(Example("", (turn,), ""))
+        for task in TASKS
+        for example in splits(task)["test"]
+        for turn in example.messages[:-1]
+    }
+    assert not shown & {normalised(example) for task in TASKS for example in splits(task)["test"]}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_ids_are_unique(task: str):
+    ids = [example.id for examples in splits(task).values() for example in examples]
+    assert len(ids) == len(set(ids))
+
+
+GOLDEN = {
+    "sums": ("12 + 30 = 42", "12 + 30 = 43", {"answer": "42"}),
+    "groceries": ("6 * 7 = 42", "6 + 7 = 13", {"answer": "42"}),
+    "oldest": ("Leo is the oldest.", "Mia is the oldest.", {"answer": "Leo", "people": ["Leo", "Mia", "Sam"]}),
+    "functions": (
+        "```python\ndef keep(numbers):\n    return [n for n in numbers if n > 2]\n```",
+        "```python\ndef keep(numbers):\n    return [n for n in numbers if n < 2]\n```",
+        {"function": "keep", "tests": [[[[1, 2, 3]], [3]], [[[]], []]]},
+    ),
+    "repairs": (
+        "def change(x):\n    return 9 - x",
+        "def change(x):\n    return x - 9",
+        {"function": "change", "tests": [[[1], 8], [[9], 0]]},
+    ),
+}
+
+
+@pytest.mark.parametrize("task", GOLDEN)
+def test_a_row_written_by_hand_is_scored_as_a_person_would(task: str):
+    right, wrong, meta = GOLDEN[task]
+    example = Example("golden", ({"role": "user", "content": "?"},), right, meta)
+    assert [score.correct for score in module(task).score([example] * 3, [right, wrong, ""])] == [True, False, False]
+
+
+def test_prepare_writes_four_splits_and_replaces_the_folder(tmp_path: Path):
+    folder = tmp_path / "sums"
+    folder.mkdir()
+    (folder / "stale").touch()
+    data = settings("sums").model_copy(update={"train": 5, "validation": 4, "test": 3, "few_shot": 2})
+    metrics = run(task="sums", data=data, examples=folder)
+    assert metrics == {"test": 3, "few_shot": 2, "validation": 4, "train": 5}
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(f"{s}.jsonl" for s in SPLITS)
+    for row in (row for split in SPLITS for row in read_jsonl(folder / f"{split}.jsonl")):
+        assert set(row) == {"id", "messages", "target", "meta"}
+        assert (row["meta"]["task"], row["meta"]["domain"]) == ("sums", "math")
+
+
+def test_a_larger_training_split_leaves_the_test_split_as_it_is():
+    data = settings("sums")
+    options = module("sums").Options.parse(data.options, "options")
+    sizes = {"train": 10, "validation": 5, "test": 20, "few_shot": 5}
+    small = fill(module("sums").examples(1, options), sizes)
+    large = fill(module("sums").examples(1, options), sizes | {"train": 50})
+    assert small["test"] == large["test"] and small["few_shot"] == large["few_shot"]
+
+
+def test_a_task_that_runs_dry_is_said_in_a_sentence():
+    options = module("sums").Options(smallest=1, largest=3)
+    with pytest.raises(UserError, match="expected 20 different examples, the task gave only 9"):
+        fill(module("sums").examples(1, options), {"train": 5, "validation": 5, "test": 5, "few_shot": 5})
