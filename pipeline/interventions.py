@@ -115,6 +115,9 @@ class Editing(Attachment):
     def begin(self, rows: Tensor, prompt_mask: Tensor | None) -> None:
         self.spots = None if prompt_mask is None else find_spots(prompt_mask, self.positions, self.slots)
 
+    def alike(self, rows: Tensor) -> None:
+        """Which tokens are a prompt's last ones, and edited as such, shows only at its end."""
+
 
 def layer_output(output: Tensor | tuple) -> Tensor:
     """The hidden states (batch, seq, hidden) among what a decoder layer returns."""

@@ -46,7 +46,17 @@ def run(
         examples = read_examples(shots)[: settings.shots]
 
     def judged(attachment, candidates: int) -> tuple[Tensor, Tensor]:
-        return judge(base, attachment, examples, candidates=candidates, score=score, decoding=decoding, compute=compute)
+        best = min(settings.elites, candidates)
+        return judge(
+            base,
+            attachment,
+            examples,
+            candidates=candidates,
+            best=best,
+            score=score,
+            decoding=decoding,
+            compute=compute,
+        )
 
     def together(candidates: Tensor) -> tuple[Tensor, Tensor]:
         assert stacked is not None

@@ -62,7 +62,13 @@ def run(
             reward=reward,
             settings=settings,
             compute=compute,
-            draw=chosen_among(base, [base.answer_ids(name) for name in dispatch.names.values()], compute=compute),
+            draw=chosen_among(
+                base,
+                [base.answer_ids(name) for name in dispatch.names.values()],
+                compute=compute,
+                temperature=settings.temperature,
+            ),
+            advantage="exact",
             seed=seed,
             checkpoints=checkpoints,
         )

@@ -50,7 +50,14 @@ def run(
             reward=reward,
             settings=settings,
             compute=compute,
-            draw=written(base, compute=compute, max_new_tokens=decoding.max_new_tokens),
+            draw=written(
+                base,
+                compute=compute,
+                max_new_tokens=decoding.max_new_tokens,
+                samples=settings.samples,
+                temperature=settings.temperature,
+            ),
+            advantage=settings.advantage,
             seed=seed,
             checkpoints=checkpoints,
         )

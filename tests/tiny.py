@@ -7,6 +7,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.core.adapters import Factors
 from pipeline.core.artifacts import write_tensors
+from pipeline.core.attention import ATTENTION
 from pipeline.core.models import linear_modules
 from pipeline.methods.svf import decompose
 
@@ -23,7 +24,7 @@ def tiny_model(layers: int = 2, vocab: int = 61) -> LlamaForCausalLM:
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        attn_implementation="sdpa",
+        attn_implementation=ATTENTION,
         initializer_range=0.2,  # large enough for logits to differ: greedy choices are then no ties
         bos_token_id=1,
         eos_token_id=END,

@@ -5,8 +5,8 @@ classification expert z^c attached. Both are this one function under another att
 weights.
 
 The model is not asked to write the category: the log-likelihoods of all category names are taken in one pass that
-computes the question once (``core.packing``), and the largest wins. A name's log-likelihood includes the
-end-of-sequence token, so a name that begins another is not favoured.
+computes each question once, and what all questions begin with once for all (``core.generation.weigh``); the largest
+wins. A name's log-likelihood includes the end-of-sequence token, so a name that begins another is not favoured.
 
 Deviations
 1. No free text is generated (the paper parses it): nothing can be unparsable, and it costs a prefill.
@@ -19,9 +19,8 @@ from typing import Literal
 from pipeline.core.adapters import Attachment
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.logprobs import answer_log_likelihoods
+from pipeline.core.generation import weigh
 from pipeline.core.models import Base, Compute
-from pipeline.core.packing import Group
 from pipeline.core.types import Example, Mixture
 
 OTHERS = "others"
@@ -62,10 +61,14 @@ def categories(
 ) -> list[dict[str, float]]:
     """For every example the log-likelihood (nats) of each category's name."""
     names = {category: base.answer_ids(name) for category, name in settings.names.items()}
-    groups = [
-        Group(base.prompt_ids(question(example, settings, "").messages), list(names.values())) for example in examples
-    ]
-    found = answer_log_likelihoods(base, groups, attachment, batch_tokens=compute.batch_tokens)
+    found = weigh(
+        base,
+        [base.prompt_ids(question(example, settings, "").messages) for example in examples],
+        [list(names.values())] * len(examples),
+        batch_tokens=compute.batch_tokens,
+        cache_tokens=compute.cache_tokens,
+        attachment=attachment,
+    )
     return [dict(zip(names, values, strict=True)) for values in found]
 
 

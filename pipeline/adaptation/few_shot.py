@@ -81,7 +81,7 @@ def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: 
                         "configuration": configuration,
                         "iteration": generation,
                         "best_accuracy": float(accuracy[top]),
-                        "mean_accuracy": float(accuracy.mean()),
+                        "elites_accuracy": float(accuracy[order[: settings.elites]].mean()),
                         "best_log_likelihood": float(log_likelihood[top]),
                         "prompts": best.prompts,
                     }

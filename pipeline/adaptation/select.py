@@ -29,7 +29,6 @@ def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: 
             "configuration": "one expert",
             "iteration": 0,
             "best_accuracy": found.accuracy,
-            "mean_accuracy": float(accuracy.mean()),
             "best_log_likelihood": found.log_likelihood,
             "prompts": found.prompts,
         }

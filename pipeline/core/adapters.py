@@ -66,6 +66,12 @@ class Attachment:
             None on a decode step, which holds generated tokens only.
         """
 
+    def alike(self, rows: LongTensor) -> list[int] | None:
+        """A number for each of ``rows``: those with the same one make the same of the same tokens, whatever stands
+        behind them, so that a beginning they have in common is computed once. None: what becomes of a token depends on
+        the tokens behind it, and nothing can be shared. By default, the rows are all alike."""
+        return [0] * len(rows)
+
     def rows(self, ids: Sequence[str]) -> Sequence[int]:
         """The row of this adapter that each prompt uses, by the prompts' ids (default: its place)."""
         return range(len(ids))

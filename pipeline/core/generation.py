@@ -2,11 +2,13 @@
 
 What makes it fast, on a CPU first:
 1. Prompts are sorted by length and batched by tokens held in the key-value cache, not by rows.
-2. A prompt's samples share its prefill.
+2. What all prompts of a batch begin with (a system message, worked turns) is computed once, or once per adapter row
+   where rows have adapters of their own. A prompt's samples share its prefill, and so do the answers it writes and
+   the given ones it weighs.
 3. The cache is allocated once per batch. On a CPU it is float32 whatever the model's dtype: attention with one query
    is bound by memory and by conversions, and float32 is the faster of the two there.
-4. Attention with one query is two batched matrix products over the grouped heads; keys are never repeated.
-5. Finished rows leave the batch, and their cache with them.
+4. Attention with one query is two batched matrix products over the grouped heads (``core.attention``).
+5. Finished rows leave the batch, and their cache with them; so do rows whose answer nobody needs any more.
 6. Sampling inverts the distribution function, first over blocks of the vocabulary, then within one: one pass of exp
    over the logits instead of a sorted or renormalised copy. The sampled token's log-probability falls out of it.
 
@@ -14,22 +16,22 @@ The randomness of a sample is fixed by its number and step (one uniform each, dr
 on how rows were batched.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import LongTensor, Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.config import Section
+from pipeline.core.logprobs import head_weight, token_logprobs
 from pipeline.core.models import Base, decoder
 
-ATTENTION = "selfadapt"
 BLOCK = 256  # vocabulary entries per block of the sampler
 KEEP = 0.75  # finished rows leave when the share of unfinished ones falls below this: moving the cache costs, too
+SHORTEST_PREFIX = 4  # tokens: a shorter common beginning is not worth a pass of its own
 
 
 class Decoding(Section, at="tasks.{task}.decoding"):
@@ -40,33 +42,45 @@ class Decoding(Section, at="tasks.{task}.decoding"):
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated ids (the end-of-sequence token included), their log-probabilities (nats), whether it ended itself."""
+    """Generated ids (the end-of-sequence token included), their log-probabilities (nats), whether it ended itself.
+
+    probability: where this is no sample but one of all answers there can be, the share of it.
+    """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finished: bool
+    probability: float | None = None
 
 
 class _Cache:
-    """Keys and values of one batch, (rows, key-value heads, columns, head size) a layer; rows are right-aligned."""
+    """Keys and values of one batch, (rows, key-value heads, columns, head size) a layer.
+
+    Columns hold the shared beginning of all rows first, then their rests, right-aligned.
+    """
 
     def __init__(self, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
         self.rows, self.columns, self.dtype, self.device = rows, columns, dtype, device
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.target: tuple[slice, slice, int] | None = None  # rows, columns, samples: set for a prefill
         self.used = 0
+        self._write: Callable[[Tensor, Tensor], None] | None = None
+        self._read: Callable[[Tensor, Tensor], Tensor] | None = None
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+        """What a model's attention layer calls with the keys and values of the tokens it was given."""
         if layer == len(self.keys):
             shape = (self.rows, keys.shape[1], self.columns, keys.shape[3])
             self.keys.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
             self.values.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
-        if self.target is not None:
-            rows, columns, samples = self.target
-            self.keys[layer][rows, :, columns] = keys.to(self.dtype).repeat_interleave(samples, 0)
-            self.values[layer][rows, :, columns] = values.to(self.dtype).repeat_interleave(samples, 0)
-            return keys, values  # a prefill begins the sequence: it looks at itself alone
+        if self._write is not None or self._read is not None:
+            seen = keys, values
+            if self._read is not None:
+                seen = self._read(self.keys[layer], keys), self._read(self.values[layer], values)
+            if self._write is not None:
+                self._write(self.keys[layer], keys)
+                self._write(self.values[layer], values)
+            return seen
         end = self.used + 1
         self.keys[layer][:, :, self.used] = keys[:, :, 0]
         self.values[layer][:, :, self.used] = values[:, :, 0]
@@ -74,6 +88,21 @@ class _Cache:
 
     def get_seq_length(self, layer: int = 0) -> int:
         return self.used
+
+    @contextmanager
+    def several_tokens(
+        self,
+        *,
+        write: Callable[[Tensor, Tensor], None] | None = None,
+        read: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ) -> Iterator[None]:
+        """A pass over more than one token a row. write: (a layer's cache, the tokens' keys or values) → None, where
+        they go; read: the same → what the tokens look at, if not at themselves alone."""
+        self._write, self._read = write, read
+        try:
+            yield
+        finally:
+            self._write = self._read = None
 
     def keep(self, rows: LongTensor) -> None:
         """Drop all other rows; their memory is given back."""
@@ -84,41 +113,6 @@ class _Cache:
                 new[:, :, : self.used] = old[:, :, : self.used].index_select(0, rows)
                 tensors[layer] = new
         self.rows = len(rows)
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """One query per row against the cache, over grouped heads; anything longer goes to PyTorch's own attention."""
-    if query.shape[2] > 1:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
-    rows, heads, _, size = query.shape
-    groups = key.shape[1]
-    grouped = query.reshape(rows, groups, heads // groups, size).to(key.dtype)
-    scores = torch.matmul(grouped * (scaling or size**-0.5), key.transpose(-1, -2))
-    weights = scores.add_(attention_mask).softmax(-1)
-    mixed = torch.matmul(weights, value).to(query.dtype)
-    return mixed.reshape(rows, 1, heads, size), None
-
-
-AttentionInterface.register(ATTENTION, _attention)
-
-
-@contextmanager
-def _decoding_attention(model: nn.Module) -> Iterator[None]:
-    before = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[LongTensor, Tensor]:
@@ -162,6 +156,10 @@ def greedy(logits: Tensor) -> tuple[LongTensor, Tensor]:
     return ids, top - scaled.logsumexp(1)
 
 
+# The answers that have just ended, by the number of their prompt, to the numbers of prompts that need no answer now.
+Finished = Callable[[Mapping[int, Answer]], Collection[int]]
+
+
 @torch.no_grad()
 def generate(
     base: Base,
@@ -188,104 +186,334 @@ def generate(
         raise ValueError("expected a generator to sample with")
     if temperature == 0 and samples != 1:
         raise ValueError("expected one sample at temperature 0: all would be the same")
-    rows = range(len(prompts)) if rows is None else rows
     uniform = None
     if temperature > 0:
         uniform = torch.rand(len(prompts), samples, max_new_tokens, generator=generator)
     found: list[list[Answer]] = [[] for _ in prompts]
-    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
-    with _decoding_attention(base.model):
-        while order:
-            columns = len(prompts[order[0]]) + max_new_tokens
-            size = max(1, cache_tokens // (columns * samples))
-            batch, order = order[:size], order[size:]
-            answers = _decode(
-                base,
-                [prompts[index] for index in batch],
-                rows=torch.tensor([rows[index] for index in batch]),
-                attachment=attachment or Attachment(),
-                uniform=None if uniform is None else uniform[batch],
-                max_new_tokens=max_new_tokens,
-                batch_tokens=batch_tokens,
-                samples=samples,
-                temperature=temperature,
-            )
-            for number, index in enumerate(batch):
-                found[index] = answers[number * samples : (number + 1) * samples]
-            if watch:
-                watch(len(batch))
+    for batch in _batches(prompts, (len(prompt) + max_new_tokens for prompt in prompts), samples, cache_tokens):
+        filled = _prefill(
+            base,
+            [prompts[index] for index in batch],
+            rows=_rows(batch, rows),
+            attachment=attachment or Attachment(),
+            more_columns=max_new_tokens,
+            batch_tokens=batch_tokens,
+            samples=samples,
+        )
+        answers = _decode(filled, None if uniform is None else uniform[batch], max_new_tokens, temperature)
+        for place, index in enumerate(batch):
+            found[index] = answers[place * samples : (place + 1) * samples]
+        if watch:
+            watch(len(batch))
     return found
+
+
+@torch.no_grad()
+def weigh(
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    *,
+    batch_tokens: int,
+    cache_tokens: int,
+    attachment: Attachment | None = None,
+    rows: Sequence[int] | None = None,
+) -> list[list[float]]:
+    """The log-likelihood (nats) of each given continuation of each prompt, summed over its tokens."""
+    found: list[list[float]] = [[] for _ in prompts]
+    for batch in _batches(prompts, map(len, prompts), 1, cache_tokens):
+        filled = _prefill(
+            base,
+            [prompts[index] for index in batch],
+            rows=_rows(batch, rows),
+            attachment=attachment or Attachment(),
+            more_columns=0,
+            batch_tokens=batch_tokens,
+            samples=1,
+        )
+        for index, values in zip(batch, _weigh(filled, [continuations[index] for index in batch]), strict=True):
+            found[index] = values
+    return found
+
+
+@torch.no_grad()
+def answer_and_weigh(
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    continuations: Sequence[Sequence[Sequence[int]]],
+    *,
+    max_new_tokens: int,
+    batch_tokens: int,
+    cache_tokens: int,
+    attachment: Attachment,
+    rows: Sequence[int],
+    finished: Finished,
+) -> list[list[float]]:
+    """Answer greedily and weigh the given continuations (nats, as ``weigh``) behind the same prefill.
+
+    Answers are handed to ``finished`` as they end; the log-likelihoods are returned.
+    """
+    found: list[list[float]] = [[] for _ in prompts]
+    needless: set[int] = set()
+    for batch in _batches(prompts, (len(prompt) + max_new_tokens for prompt in prompts), 1, cache_tokens):
+        filled = _prefill(
+            base,
+            [prompts[index] for index in batch],
+            rows=_rows(batch, rows),
+            attachment=attachment,
+            more_columns=max_new_tokens,
+            batch_tokens=batch_tokens,
+            samples=1,
+        )
+        for index, values in zip(batch, _weigh(filled, [continuations[index] for index in batch]), strict=True):
+            found[index] = values
+
+        def ended(answers: Mapping[int, Answer], batch: Sequence[int] = batch) -> Collection[int]:
+            needless.update(finished({batch[place]: answer for place, answer in answers.items()}))
+            return [place for place, index in enumerate(batch) if index in needless]
+
+        _decode(filled, None, max_new_tokens, 0.0, ended)
+    return found
+
+
+def _rows(batch: Sequence[int], rows: Sequence[int] | None) -> LongTensor:
+    return torch.tensor(batch if rows is None else [rows[index] for index in batch])
+
+
+def _batches(
+    prompts: Sequence[Sequence[int]], columns: Iterable[int], samples: int, cache_tokens: int
+) -> Iterator[list[int]]:
+    """Numbers of the prompts of each batch, longest first. columns: of the cache, that a prompt needs."""
+    needed = list(columns)
+    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+    while order:
+        size = max(1, cache_tokens // (needed[order[0]] * samples))
+        yield order[:size]
+        order = order[size:]
+
+
+@dataclass
+class _Filled:
+    """The prompts of one batch, computed: what answering goes on from.
+
+    hidden: (prompts, hidden) the states that predict the first token of an answer. rows: (prompts,) of the adapter.
+    lengths: (prompts,) tokens. prefix: tokens that all of them begin with. longest: the columns used of the cache.
+    """
+
+    base: Base
+    attachment: Attachment
+    cache: _Cache
+    hidden: Tensor
+    rows: LongTensor
+    lengths: LongTensor
+    prefix: int
+    longest: int
+    samples: int
+    batch_tokens: int
+
+    def visible(self) -> Tensor:
+        """(prompts, longest): True on the columns that hold tokens of the prompt."""
+        column = torch.arange(self.longest, device=self.lengths.device)
+        return (column < self.prefix) | (column >= (self.longest - self.lengths + self.prefix)[:, None])
+
+
+def _common_beginning(prompts: Sequence[Sequence[int]], alike: Sequence[int] | None) -> int:
+    """How many tokens the prompts of each group have in common, at least; 0 where computing them once saves nothing."""
+    if alike is None:
+        return 0  # what the adapter does to a token depends on tokens behind it
+    groups: dict[int, list[list[int]]] = {}
+    for prompt, group in zip(prompts, alike, strict=True):
+        groups.setdefault(group, []).append(list(prompt))
+    # what the first and the last of a group in alphabetical order have in common, all of it has
+    ends = ((min(members), max(members)) for members in groups.values())
+    common = min(len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*pair, strict=False)))) for pair in ends)
+    common = min(common, len(prompts[-1]) - 1)  # every prompt keeps a token: its state predicts the answer
+    return common if common >= SHORTEST_PREFIX and len(groups) < len(prompts) else 0
 
 
 def _prefill(
     base: Base,
     prompts: Sequence[Sequence[int]],
-    cache: _Cache,
     *,
     rows: LongTensor,
     attachment: Attachment,
+    more_columns: int,
     batch_tokens: int,
     samples: int,
-) -> Tensor:
-    """Fill the cache with the prompts (longest first), right-aligned; returns the last hidden states (rows, hidden)."""
-    longest = len(prompts[0])
-    device = base.device
+) -> _Filled:
+    """Compute the prompts, longest first, into a new cache with room for ``more_columns`` tokens of an answer."""
+    longest, device = len(prompts[0]), base.device
+    rows = rows.to(device)
+    dtype = torch.float32 if device.type == "cpu" else base.model.dtype
+    cache = _Cache(len(prompts) * samples, longest + more_columns, dtype, device)
+    alike = attachment.alike(rows)
+    prefix = _common_beginning(prompts, alike)
+    if prefix:
+        assert alike is not None
+        _prefill_beginnings(
+            base, prompts, cache, prefix, alike, rows=rows, attachment=attachment, batch_tokens=batch_tokens
+        )
     last = []
     start = 0
     while start < len(prompts):
-        length = len(prompts[start])
-        end = min(len(prompts), start + max(1, batch_tokens // length))
-        part = prompts[start:end]
-        ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in part], device=device)
-        real = torch.tensor([[False] * (length - len(p)) + [True] * len(p) for p in part], device=device)
-        positions = (real.cumsum(1) - 1).clamp_(min=0)
-        causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        width = len(prompts[start]) - prefix
+        end = min(len(prompts), start + max(1, batch_tokens // width))
+        part = [prompt[prefix:] for prompt in prompts[start:end]]
+        ids = torch.tensor([[0] * (width - len(rest)) + list(rest) for rest in part], device=device)
+        real = torch.tensor([[False] * (width - len(rest)) + [True] * len(rest) for rest in part], device=device)
+        positions = prefix + (real.cumsum(1) - 1).clamp_(min=0)
+        causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         # Padding sees padding: a row of the softmax without any key would be undefined.
         mask = (real[:, None, :] == real[:, :, None]) & causal
-        cache.target = (slice(start * samples, end * samples), slice(longest - length, longest), samples)
-        attachment.begin(rows[start:end].to(device), real)
-        hidden = decoder(base.model)(
-            input_ids=ids, position_ids=positions, attention_mask=mask[:, None], past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        last.append(hidden[:, -1])
+        mask = torch.cat([mask.new_ones(len(part), width, prefix), mask], 2)
+        own = slice(start * samples, end * samples)
+        first = slice(start * samples, end * samples, samples)  # one row a prompt
+        columns = slice(longest - width, longest)
+
+        def write(kept: Tensor, new: Tensor, own: slice = own, columns: slice = columns) -> None:
+            kept[own, :, columns] = new.to(kept.dtype).repeat_interleave(samples, 0)
+
+        def read(kept: Tensor, new: Tensor, first: slice = first) -> Tensor:
+            return torch.cat([kept[first, :, :prefix].to(new.dtype), new], 2) if prefix else new
+
+        attachment.begin(rows[start:end], real)
+        with cache.several_tokens(write=write, read=read):
+            last.append(_forward(base, cache, ids, positions, mask[:, None])[:, -1])
         start = end
-    cache.target = None
     cache.used = longest
-    return torch.cat(last).repeat_interleave(samples, 0)
+    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    return _Filled(
+        base, attachment, cache, torch.cat(last), rows, lengths, prefix, longest, samples, batch_tokens=batch_tokens
+    )
 
 
-def _decode(
+def _prefill_beginnings(
     base: Base,
     prompts: Sequence[Sequence[int]],
+    cache: _Cache,
+    prefix: int,
+    alike: Sequence[int],
     *,
     rows: LongTensor,
     attachment: Attachment,
+    batch_tokens: int,
+) -> None:
+    """Compute the first ``prefix`` tokens once for each group of prompts that are alike; all of them get the result."""
+    samples = cache.rows // len(prompts)
+    members: dict[int, list[int]] = {}
+    for place, group in enumerate(alike):
+        members.setdefault(group, []).append(place)
+    groups = list(members.values())
+    size = max(1, batch_tokens // prefix)
+    for start in range(0, len(groups), size):
+        part = groups[start : start + size]
+        heads = [group[0] for group in part]
+        source = torch.tensor([number for number, group in enumerate(part) for _ in group for _ in range(samples)])
+        target = torch.tensor([place * samples + n for group in part for place in group for n in range(samples)])
+        source, target = source.to(base.device), target.to(base.device)
+
+        def write(kept: Tensor, new: Tensor, source: Tensor = source, target: Tensor = target) -> None:
+            kept[target, :, :prefix] = new.to(kept.dtype)[source]
+
+        ids = torch.tensor([list(prompts[head][:prefix]) for head in heads], device=base.device)
+        causal = torch.ones(prefix, prefix, dtype=torch.bool, device=base.device).tril()
+        positions = torch.arange(prefix, device=base.device).expand(len(heads), -1)
+        attachment.begin(rows[heads], torch.ones_like(ids, dtype=torch.bool))
+        with cache.several_tokens(write=write):
+            _forward(base, cache, ids, positions, causal.expand(len(heads), 1, -1, -1))
+
+
+def _forward(base: Base, cache: _Cache, ids: LongTensor, positions: LongTensor, mask: Tensor) -> Tensor:
+    """The final hidden states, (rows, tokens, hidden)."""
+    return decoder(base.model)(
+        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
+    ).last_hidden_state
+
+
+def _weigh(filled: _Filled, continuations: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+    """Log-likelihoods (nats) of several continuations of each prompt. The cache is read, not changed.
+
+    Those of one prompt lie in one row behind it; each sees the prompt and itself (as in ``core.packing``). The last
+    token of a continuation is predicted, never read.
+    """
+    base, device = filled.base, filled.base.device
+    visible, lengths = filled.visible(), filled.lengths.tolist()
+    order = sorted(range(len(continuations)), key=lambda row: -sum(len(c) - 1 for c in continuations[row]))
+    found: list[list[float]] = [[] for _ in continuations]
+    start = 0
+    while start < len(order):
+        width = max(1, sum(len(c) - 1 for c in continuations[order[start]]))
+        part = order[start : start + max(1, filled.batch_tokens // width)]
+        start += len(part)
+        ids = torch.zeros(len(part), width, dtype=torch.long)
+        positions = torch.zeros(len(part), width, dtype=torch.long)
+        segment = torch.full((len(part), width), -1, dtype=torch.long)
+        source, target, owner = [], [], []
+        for place, row in enumerate(part):
+            at = 0
+            for number, continuation in enumerate(continuations[row]):
+                read = len(continuation) - 1
+                ids[place, at : at + read] = torch.tensor(continuation[:-1], dtype=torch.long)
+                positions[place, at : at + read] = torch.arange(lengths[row], lengths[row] + read)
+                segment[place, at : at + read] = number
+                # the prompt's own state predicts the first token; those of this pass stand behind all prompts' states
+                source += [place, *range(len(part) + place * width + at, len(part) + place * width + at + read)]
+                target += list(continuation)
+                owner += [(row, number)] * len(continuation)
+                at += read
+        rows = torch.tensor(part, device=device)
+        causal = torch.ones(width, width, dtype=torch.bool).tril()
+        own = ((segment[:, :, None] == segment[:, None, :]) & causal).to(device)
+        mask = torch.cat([visible[rows][:, None].expand(-1, width, -1), own], 2)
+
+        def read_behind(kept: Tensor, new: Tensor, rows: Tensor = rows) -> Tensor:
+            prompts = kept[rows * filled.samples, :, : filled.longest]
+            return torch.cat([prompts, new.to(prompts.dtype)], 2)
+
+        filled.attachment.begin(filled.rows[rows], None)
+        with filled.cache.several_tokens(read=read_behind):
+            hidden = _forward(base, filled.cache, ids.to(device), positions.to(device), mask[:, None])
+        states = torch.cat([filled.hidden[rows], hidden.flatten(0, 1)])[torch.tensor(source, device=device)]
+        logprobs = token_logprobs(states, head_weight(base.model), torch.tensor(target, device=device))
+        sums: dict[tuple[int, int], float] = {}
+        for key, value in zip(owner, logprobs.tolist(), strict=True):
+            sums[key] = sums.get(key, 0.0) + value
+        for row in part:
+            found[row] = [sums[row, number] for number in range(len(continuations[row]))]
+    return found
+
+
+def _decode(
+    filled: _Filled,
     uniform: Tensor | None,
     max_new_tokens: int,
-    batch_tokens: int,
-    samples: int,
     temperature: float,
+    finished: Finished | None = None,
 ) -> list[Answer]:
-    """One batch, its longest prompt first. uniform: (prompts, samples, max_new_tokens)."""
+    """Answer the prompts of one batch. uniform: (prompts, samples, max_new_tokens), or None for the most likely tokens.
+
+    finished: told the answers that ended by the place of their prompt in the batch; says which rows to give up.
+    """
+    base, cache, samples = filled.base, filled.cache, filled.samples
     model, device = base.model, base.device
-    total, longest = len(prompts) * samples, len(prompts[0])
-    dtype = torch.float32 if device.type == "cpu" else model.dtype
-    cache = _Cache(total, longest + max_new_tokens, dtype, device)
-    hidden = _prefill(
-        base, prompts, cache, rows=rows, attachment=attachment, batch_tokens=batch_tokens, samples=samples
-    )
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device).repeat_interleave(samples)
-    row_of = rows.to(device).repeat_interleave(samples)
+    hidden = filled.hidden.repeat_interleave(samples, 0)
+    lengths = filled.lengths.repeat_interleave(samples)
+    row_of = filled.rows.repeat_interleave(samples)
+    total = len(lengths)
     active = torch.arange(total, device=device)
-    mask = torch.zeros(total, longest + max_new_tokens, dtype=dtype, device=device)
-    mask[:, :longest].masked_fill_(torch.arange(longest, device=device) < (longest - lengths)[:, None], -torch.inf)
+    mask = torch.zeros(total, filled.longest + max_new_tokens, dtype=cache.dtype, device=device)
+    mask[:, : filled.longest].masked_fill_(~filled.visible().repeat_interleave(samples, 0), -torch.inf)
     draws = None if uniform is None else uniform.flatten(0, 1).to(device)
     ids_out = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
     logprobs_out = torch.zeros(total, max_new_tokens, device=device)
     counts = torch.zeros(total, dtype=torch.long, device=device)
     ended = torch.zeros(total, dtype=torch.bool, device=device)
     ends = torch.tensor(sorted(base.end_ids), device=device)
-    alive = torch.ones(total, dtype=torch.bool, device=device)  # of the active rows: not finished yet
+    alive = torch.ones(total, dtype=torch.bool, device=device)  # of the active rows: still being answered
+
+    def answer(row: int) -> Answer:
+        count = int(counts[row])
+        return Answer(tuple(ids_out[row, :count].tolist()), tuple(logprobs_out[row, :count].tolist()), bool(ended[row]))
 
     for step in range(max_new_tokens):
         logits = model.get_output_embeddings()(hidden)
@@ -300,27 +528,22 @@ def _decode(
         stopped = torch.isin(chosen, ends) & alive
         ended[active[stopped]] = True
         alive &= ~stopped
+        last = step == max_new_tokens - 1
+        if finished is not None and (last or bool(stopped.any())):
+            over = active[alive | stopped] if last else active[stopped]
+            needless = finished({row: answer(row) for row in over.tolist()})
+            if needless:
+                alive &= ~torch.isin(active, torch.tensor(list(needless), device=device))
         remaining = int(alive.sum())
-        if remaining == 0 or step == max_new_tokens - 1:
+        if remaining == 0 or last:
             break
         if remaining < KEEP * len(active):
             places = alive.nonzero().squeeze(1)
             cache.keep(places)
             active, chosen, lengths, mask = active[places], chosen[places], lengths[places], mask[places]
             row_of, alive = row_of[places], alive[places]
-        attachment.begin(row_of, None)
-        hidden = decoder(model)(
-            input_ids=chosen[:, None],
-            position_ids=(lengths + step)[:, None],
-            attention_mask=mask[:, None, None, : cache.used + 1],
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
+        filled.attachment.begin(row_of, None)
+        positions = (lengths + step)[:, None]
+        hidden = _forward(base, cache, chosen[:, None], positions, mask[:, None, None, : cache.used + 1])[:, -1]
         cache.used += 1
-
-    answers = []
-    for ids, logprobs, count, finished in zip(
-        ids_out.tolist(), logprobs_out.tolist(), counts.tolist(), ended.tolist(), strict=True
-    ):
-        answers.append(Answer(tuple(ids[:count]), tuple(logprobs[:count]), finished))
-    return answers
+    return [answer(row) for row in range(total)] if finished is None else []

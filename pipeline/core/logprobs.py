@@ -5,15 +5,10 @@ hidden states is computed in the same pass as their value, chunk by chunk: nothi
 twice in, the backward pass. Logits are float32 whatever the model's dtype: bfloat16 log-probabilities have 8 bits.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import LongTensor, Tensor, nn
-
-from pipeline.core.adapters import Attachment
-from pipeline.core.models import Base, decoder
-from pipeline.core.packing import Group, answer_hidden, pack, token_batches
 
 CHUNK = 64  # positions at a time: 64 × 49 152 float32 logits are 12 MiB, which stays in a CPU's cache
 
@@ -35,26 +30,6 @@ def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> Tensor
         logits = _logits(states, weight)
         parts.append(logits.gather(1, ids[:, None]).squeeze(1) - logits.logsumexp(1))
     return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
-
-
-@torch.no_grad()
-def answer_log_likelihoods(
-    base: Base, groups: Sequence[Group], attachment: Attachment, *, batch_tokens: int
-) -> list[list[float]]:
-    """For every group, the summed log-likelihood of each of its answers, in nats."""
-    weight = head_weight(base.model)
-    found: list[list[float]] = [[] for _ in groups]
-    for batch in token_batches(groups, batch_tokens):
-        packed = pack([groups[index] for index in batch], pad_id=0, device=base.device)
-        attachment.begin(packed.rows, packed.prompt_mask)
-        hidden = answer_hidden(decoder(base.model), packed)
-        sums = torch.zeros(packed.answers, device=base.device).index_add_(
-            0, packed.answer, token_logprobs(hidden, weight, packed.target)
-        )
-        values = iter(sums.tolist())
-        for index in batch:
-            found[index] = [next(values) for _ in groups[index].answers]
-    return found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from pipeline.core.attention import ATTENTION
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 
@@ -65,6 +66,7 @@ def prepare_process(compute: Compute, seed: int = 0) -> None:
     """Fix threads, determinism and the seeds of libraries that draw from global generators."""
     torch.set_num_threads(compute.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -80,7 +82,7 @@ def load_base(folder: Path, compute: Compute) -> Base:
         raise UserError(f"expected a model folder in {folder}, which has no config.json; run 'dvc repro download'")
     transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[compute.dtype], attn_implementation="sdpa")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION)
     model = model.to(compute.device).eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.core.config import Section
 
 # Candidates (C, layers, experts) to accuracy (C,) in [0, 1] and mean log-likelihood of the references (C,), nats.
+# The accuracy of a candidate outside the ``elites`` best may be a lower bound of it.
 Judge = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 

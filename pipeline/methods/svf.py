@@ -24,6 +24,7 @@ Deviations
 3. A row of α that is all zeros means the base model under ``paper``, too: z' = 0 would erase every matrix.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -82,11 +83,16 @@ def mix_z(z: Tensor, coefficients: Tensor, mix: str) -> Tensor:
 
 
 def materialised(weight: Tensor, factors: tuple[Tensor, Tensor, Tensor], z: Tensor) -> Tensor:
-    """W' = W + U diag(σ ⊙ (z − 1)) Vᵀ in W's dtype, summed in float32; exactly W at z = 1."""
+    """W' = W + U diag(σ ⊙ (z − 1)) Vᵀ in W's dtype, summed in float32; exactly W at z = 1.
+
+    The product is taken in W's dtype: the change is small against W, so that its rounding is small against the rounding
+    of W' itself.
+    """
     u, sigma, vt = (factor.to(weight.device) for factor in factors)
     if bool((z == 1).all()):
         return weight.clone()
-    return (weight.float() + (u * (sigma * (z.to(weight.device) - 1))) @ vt).to(weight.dtype)
+    scaled = u * (sigma * (z.to(weight.device) - 1))
+    return torch.addmm(weight, scaled.to(weight.dtype), vt.to(weight.dtype))
 
 
 class _ScaleComponents(torch.autograd.Function):
@@ -138,6 +144,12 @@ class _Rows(Attachment):
 
     current: LongTensor
 
+    def __init__(self, groups: Sequence[int]) -> None:
+        self._groups = groups
+
+    def alike(self, rows: LongTensor) -> list[int]:
+        return [self._groups[row] for row in rows.tolist()]
+
     def begin(self, rows: LongTensor, prompt_mask: Tensor | None) -> None:
         self.current = rows
 
@@ -145,7 +157,8 @@ class _Rows(Attachment):
 class _PromptRows(_Rows):
     """Rows looked up by the ids of the prompts they were made for."""
 
-    def __init__(self, ids: Sequence[str]) -> None:
+    def __init__(self, groups: Sequence[int], ids: Sequence[str]) -> None:
+        super().__init__(groups)
         self._places = {id_: place for place, id_ in enumerate(ids)}
 
     def rows(self, ids: Sequence[str]) -> list[int]:
@@ -156,6 +169,16 @@ class _PromptRows(_Rows):
                 "run the stage that adapts to this task again"
             )
         return [self._places[id_] for id_ in ids]
+
+
+def _equal_rows(tensors: Sequence[Tensor]) -> list[int]:
+    """A number for each row of the job: rows that have the same z in every matrix have the same one."""
+    numbers: dict[bytes, int] = {}
+    groups = []
+    for row in range(len(tensors[0])):
+        whole = torch.cat([vectors[row] for vectors in tensors]).cpu().numpy().tobytes()
+        groups.append(numbers.setdefault(hashlib.blake2b(whole).digest(), len(numbers)))
+    return groups
 
 
 @contextmanager
@@ -193,7 +216,8 @@ def row_scaled(
     model: nn.Module, factors: Factors, z: Mapping[str, Tensor], ids: Sequence[str] = ()
 ) -> Iterator[Attachment]:
     """The model with one z per row of the job. z: module name → (rows, r). ids: the prompts the rows are for."""
-    rows = _PromptRows(ids) if ids else _Rows()
+    groups = _equal_rows(list(z.values()))
+    rows = _PromptRows(groups, ids) if ids else _Rows(groups)
     with ExitStack() as stack:
         for name, vectors in z.items():
             module = model.get_submodule(name)

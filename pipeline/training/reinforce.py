@@ -10,7 +10,8 @@ samples of a prompt are learnt from as one packed sequence that computes the pro
 
 Deviations
 1. The advantage is the reward less the mean of the prompt's other samples (``rloo``) by default. The paper's own
-   estimator is ``none``; ``grpo`` divides by the group's standard deviation.
+   estimator is ``none``; ``grpo`` divides by the group's standard deviation. Where the policy chooses among a few
+   given answers, its expected reward is known, and no estimator is needed (``exact``).
 2. The mean is over the answers of a step, and each answer counts the sum of its tokens' log-probabilities, as the
    formula has it (no division by length).
 3. The KL is the mean over the sampled tokens, not the sum over each answer: its coefficient then means the same for
@@ -30,15 +31,18 @@ from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.generation import Answer, generate
-from pipeline.core.logprobs import answer_log_likelihoods, head_weight, policy_objective
+from pipeline.core.generation import Answer, generate, weigh
+from pipeline.core.logprobs import head_weight, policy_objective
 from pipeline.core.models import Base, Compute, decoder
 from pipeline.core.packing import Group, answer_hidden, pack, token_batches
 from pipeline.core.progress import bar
 from pipeline.core.types import Example
 
-# An attachment, prompts, samples of each, temperature (0: the most likely answer), generator: to answers per prompt.
-Draw = Callable[[Attachment, Sequence[Sequence[int]], int, float, torch.Generator | None], list[list[Answer]]]
+# An attachment, prompts, a generator (None: the most likely answer): to answers per prompt, samples of the policy or,
+# with their probabilities, all it can give.
+Draw = Callable[[Attachment, Sequence[Sequence[int]], torch.Generator | None], list[list[Answer]]]
+# How an answer's reward becomes what its log-probability counts: see ``Rollout.weights``.
+Estimator = Literal["none", "rloo", "grpo", "exact"]
 # Examples and the texts of their answers, in the same order, to rewards in [−1, 1].
 Reward = Callable[[Sequence[Example], Sequence[str]], Sequence[float]]
 
@@ -46,18 +50,16 @@ Reward = Callable[[Sequence[Example], Sequence[str]], Sequence[float]]
 class Optimisation(Section):
     """How a learner is trained.
 
-    steps: optimizer steps. prompts: prompts per step. samples: answers per prompt. temperature: of sampling; 0 is the
-    public code's choice and no policy gradient. advantage: see Deviations. learning_rate, weight_decay: AdamW's.
-    clip_norm: of the gradient. schedule: of the learning rate. kl_coefficients: λ, each tried, chosen on validation.
-    kl_estimator: ``full`` vocabulary or ``k3``. validate_every: steps. validation_prompts: how many, greedily.
-    patience: validations without a new best before stopping.
+    steps: optimizer steps. prompts: prompts per step. temperature: of the policy that is drawn from; 0 is the public
+    code's choice and no policy gradient. learning_rate, weight_decay: AdamW's. clip_norm: of the gradient.
+    schedule: of the learning rate. kl_coefficients: λ, each tried, chosen on validation. kl_estimator: ``full``
+    vocabulary or ``k3``. validate_every: steps. validation_prompts: how many, greedily. patience: validations without
+    a new best before stopping.
     """
 
     steps: int
     prompts: int
-    samples: int
     temperature: float
-    advantage: Literal["none", "rloo", "grpo"]
     learning_rate: float
     weight_decay: float
     schedule: Literal["constant", "cosine"]
@@ -71,7 +73,10 @@ class Optimisation(Section):
 
 
 class Reinforce(Optimisation, at="reinforce"):
-    """The settings of the experts' training."""
+    """The settings of the experts' training. samples: answers per prompt. advantage: see Deviations."""
+
+    samples: int
+    advantage: Literal["none", "rloo", "grpo"]
 
 
 class Learner(Protocol):
@@ -97,12 +102,30 @@ Trained = TypeVar("Trained", bound=Learner)
 
 @dataclass(frozen=True)
 class Rollout:
-    """The answers to one prompt with their rewards, (samples,)."""
+    """The answers to one prompt with their rewards, (samples,), and, where they are all that the policy could have
+    given instead of samples, the policy's probability of each, (answers,)."""
 
     example: Example
     prompt: Sequence[int]
     answers: Sequence[Answer]
     rewards: Tensor
+    probabilities: Tensor | None = None
+
+    @property
+    def reward(self) -> float:
+        """The mean reward of the samples, or the expected one."""
+        if self.probabilities is None:
+            return float(self.rewards.mean())
+        return float(self.probabilities @ self.rewards)
+
+    def weights(self, estimator: Estimator) -> Tensor:
+        """What the gradient of each answer's log-probability counts: their sum is, or estimates, that of the reward."""
+        if estimator != "exact":
+            return advantages(self.rewards, estimator) / len(self.answers)
+        if self.probabilities is None:
+            raise ValueError("expected answers with their probabilities, got samples: their reward can't be exact")
+        # ∇ Σ q_k r_k = Σ q_k (r_k − r̄) ∇ log π_k, for q_k = π_k / Σ_j π_j (at a temperature, times 1/τ)
+        return self.probabilities * (self.rewards - self.reward)
 
 
 @dataclass
@@ -117,16 +140,13 @@ class Run:
     since_best: int = 0
 
 
-def written(base: Base, *, compute: Compute, max_new_tokens: int) -> Draw:
+def written(base: Base, *, compute: Compute, max_new_tokens: int, samples: int, temperature: float) -> Draw:
     """Answers are written, token by token."""
 
     def draw(
-        attachment: Attachment,
-        prompts: Sequence[Sequence[int]],
-        samples: int,
-        temperature: float,
-        generator: torch.Generator | None,
+        attachment: Attachment, prompts: Sequence[Sequence[int]], generator: torch.Generator | None
     ) -> list[list[Answer]]:
+        greedy = generator is None or temperature == 0
         return generate(
             base,
             prompts,
@@ -134,37 +154,39 @@ def written(base: Base, *, compute: Compute, max_new_tokens: int) -> Draw:
             batch_tokens=compute.batch_tokens,
             cache_tokens=compute.cache_tokens,
             attachment=attachment,
-            samples=samples,
-            temperature=temperature,
+            samples=1 if greedy else samples,
+            temperature=0.0 if greedy else temperature,
             generator=generator,
         )
 
     return draw
 
 
-def chosen_among(base: Base, names: Sequence[Sequence[int]], *, compute: Compute) -> Draw:
-    """Answers are drawn from a few given ones, in proportion to their likelihood.
+def chosen_among(base: Base, names: Sequence[Sequence[int]], *, compute: Compute, temperature: float) -> Draw:
+    """The answer is one of a few given ones, by likelihood at a temperature τ: q(k) ∝ π(name_k)^(1/τ).
 
-    This is the policy q(k) = π(name_k) / Σ_j π(name_j). The gradient of log π(name_k) serves for that of log q(k):
-    they differ by a term that is the same for all k, which a baseline (``rloo``, ``grpo``) cancels in expectation.
+    All of them are returned with their probability q(k), instead of a sample: their expected reward is then exact, and
+    a category that the policy hardly ever names is learnt as well.
     """
 
     def draw(
-        attachment: Attachment,
-        prompts: Sequence[Sequence[int]],
-        samples: int,
-        temperature: float,
-        generator: torch.Generator | None,
+        attachment: Attachment, prompts: Sequence[Sequence[int]], generator: torch.Generator | None
     ) -> list[list[Answer]]:
-        groups = [Group(prompt, names) for prompt in prompts]
-        found = torch.tensor(
-            answer_log_likelihoods(base, groups, attachment, batch_tokens=compute.batch_tokens), dtype=torch.float64
+        found = weigh(
+            base,
+            prompts,
+            [names] * len(prompts),
+            batch_tokens=compute.batch_tokens,
+            cache_tokens=compute.cache_tokens,
+            attachment=attachment,
         )
-        if temperature == 0:
-            picked = found.argmax(1, keepdim=True)
-        else:
-            picked = torch.multinomial((found / temperature).softmax(1), samples, replacement=True, generator=generator)
-        return [[Answer(tuple(names[k]), (), finished=True) for k in row] for row in picked.tolist()]
+        likelihoods = torch.tensor(found, dtype=torch.float64)
+        if generator is None:
+            return [[Answer(tuple(names[k]), (), finished=True)] for k in likelihoods.argmax(1).tolist()]
+        return [
+            [Answer(tuple(name), (), finished=True, probability=q) for name, q in zip(names, row, strict=True)]
+            for row in (likelihoods / temperature).softmax(1).tolist()
+        ]
 
     return draw
 
@@ -175,24 +197,24 @@ def rollout(
     examples: Sequence[Example],
     reward: Reward,
     *,
-    settings: Optimisation,
     draw: Draw,
     generator: torch.Generator,
 ) -> list[Rollout]:
     """Sample answers from π_z and have them judged."""
     prompts = [base.prompt_ids(example.messages) for example in examples]
     with learner.sampling(base.model) as attachment:
-        samples = settings.samples if settings.temperature > 0 else 1
-        answers = draw(attachment, prompts, samples, settings.temperature, generator)
+        answers = draw(attachment, prompts, generator)
     asked = [example for example, group in zip(examples, answers, strict=True) for _ in group]
     rewards = iter(reward(asked, [base.text(answer.ids) for group in answers for answer in group]))
-    return [
-        Rollout(example, prompt, group, torch.tensor([next(rewards) for _ in group]))
-        for example, prompt, group in zip(examples, prompts, answers, strict=True)
-    ]
+    rollouts = []
+    for example, prompt, group in zip(examples, prompts, answers, strict=True):
+        shares = [answer.probability for answer in group if answer.probability is not None]
+        probabilities = torch.tensor(shares) if shares else None
+        rollouts.append(Rollout(example, prompt, group, torch.tensor([next(rewards) for _ in group]), probabilities))
+    return rollouts
 
 
-def advantages(rewards: Tensor, estimator: str) -> Tensor:
+def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
     """What each sample of one prompt counts. rewards: (samples,). Returns (samples,)."""
     samples = len(rewards)
     if estimator == "none" or samples == 1:
@@ -210,20 +232,20 @@ def loss_and_gradient(
     rollouts: Sequence[Rollout],
     *,
     settings: Optimisation,
+    advantage: Estimator,
     kl_coefficient: float,
     compute: Compute,
 ) -> dict[str, float]:
     """Add the gradient of −J to the learner's parameters, micro-batch by micro-batch; returns what was measured."""
-    answers = sum(len(item.answers) for item in rollouts)
     tokens = sum(len(answer.ids) for item in rollouts for answer in item.answers)
     groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
-    weights = [advantages(item.rewards, settings.advantage) / answers for item in rollouts]
+    weights = [item.weights(advantage) / len(rollouts) for item in rollouts]
     weight = head_weight(base.model)
     sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
     for batch in token_batches(groups, compute.batch_tokens):
         packed = pack([groups[index] for index in batch], pad_id=0, device=base.device)
-        advantage = torch.cat([weights[index] for index in batch]).to(base.device)[packed.answer]
-        if kl_coefficient == 0 and not bool(advantage.any()):
+        weighted = torch.cat([weights[index] for index in batch]).to(base.device)[packed.answer]
+        if kl_coefficient == 0 and not bool(weighted.any()):
             continue  # every sample of these prompts was rewarded alike: nothing to learn from
         reference = None
         if kl_coefficient > 0:
@@ -235,7 +257,7 @@ def loss_and_gradient(
                 answer_hidden(decoder(base.model), packed),
                 weight,
                 packed.target,
-                advantage=advantage,
+                advantage=weighted,
                 reference=reference,
                 kl_coefficient=kl_coefficient / tokens,
                 kl_estimator=settings.kl_estimator,
@@ -280,7 +302,7 @@ def accuracy(
 ) -> float:
     """Share of greedy answers that are rewarded with more than zero."""
     with learner.sampling(base.model) as attachment:
-        answers = draw(attachment, [base.prompt_ids(example.messages) for example in examples], 1, 0.0, None)
+        answers = draw(attachment, [base.prompt_ids(example.messages) for example in examples], None)
     rewards = reward(examples, [base.text(answer.ids) for (answer,) in answers])
     return sum(value > 0 for value in rewards) / len(examples)
 
@@ -305,6 +327,7 @@ def train(
     settings: Optimisation,
     compute: Compute,
     draw: Draw,
+    advantage: Estimator,
     seed: int,
     checkpoints: Checkpoints,
 ) -> tuple[Trained, list[dict[str, Any]]]:
@@ -325,6 +348,7 @@ def train(
             kl_coefficient=coefficient,
             compute=compute,
             draw=draw,
+            advantage=advantage,
             seed=seed,
             checkpoints=checkpoints,
         )
@@ -350,6 +374,7 @@ def _train_once(
     kl_coefficient: float,
     compute: Compute,
     draw: Draw,
+    advantage: Estimator,
     seed: int,
     checkpoints: Checkpoints,
 ) -> Run:
@@ -371,18 +396,23 @@ def _train_once(
                     learner,
                     examples,
                     reward,
-                    settings=settings,
                     draw=draw,
                     generator=generator,
                 )
                 measured = loss_and_gradient(
-                    base, learner, rollouts, settings=settings, kl_coefficient=kl_coefficient, compute=compute
+                    base,
+                    learner,
+                    rollouts,
+                    settings=settings,
+                    advantage=advantage,
+                    kl_coefficient=kl_coefficient,
+                    compute=compute,
                 )
                 norm = update(learner, optimizer, step=step, settings=settings)
                 answers = [answer for item in rollouts for answer in item.answers]
                 row: dict[str, Any] = {
                     "step": step,
-                    "train": float(torch.cat([item.rewards for item in rollouts]).mean()),
+                    "train": sum(item.reward for item in rollouts) / len(rollouts),
                     "tokens": sum(len(answer.ids) for answer in answers) / len(answers),
                     "finished": sum(answer.finished for answer in answers) / len(answers),
                     "gradient_norm": norm,

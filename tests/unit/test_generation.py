@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.core.adapters import Attachment
-from pipeline.core.generation import generate, sample
+from pipeline.core.generation import Answer, answer_and_weigh, generate, sample, weigh
 from tests.tiny import END, tiny_base
 
 BUDGET = {"batch_tokens": 64, "cache_tokens": 400}
@@ -125,6 +125,118 @@ def test_adapters_are_told_rows_and_prompts(base):
     assert told[1] == ([7, 9, 8], None)
 
 
-def test_the_attention_of_the_model_is_put_back(base):
-    generate(base, [[5]], max_new_tokens=1, **BUDGET)
-    assert base.model.config._attn_implementation == "sdpa"
+BEGINNING = [11, 12, 13, 14, 15, 16]
+
+
+class Grouped(Attachment):
+    """Rows of the job that are alike by twos; notes the size of every pass over prompts."""
+
+    def __init__(self) -> None:
+        self.passes: list[tuple[int, int]] = []
+
+    def begin(self, rows, prompt_mask):
+        if prompt_mask is not None:
+            self.passes.append(tuple(prompt_mask.shape))
+
+    def alike(self, rows):
+        return [row // 2 for row in rows.tolist()]
+
+
+class Apart(Grouped):
+    """Nothing may be shared."""
+
+    def alike(self, rows):
+        return None
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_common_beginning_is_computed_once_for_rows_that_are_alike_and_changes_no_answer(base, samples):
+    asked = [[*BEGINNING, *prompt] for prompt in prompts(10, longest=9)]
+
+    def draw(attachment):
+        return generate(
+            base,
+            asked,
+            max_new_tokens=7,
+            samples=samples,
+            temperature=1.0,
+            generator=torch.Generator().manual_seed(2),
+            attachment=attachment,
+            batch_tokens=1000,
+            cache_tokens=10_000,
+        )
+
+    apart, together = Apart(), Grouped()
+    one, other = draw(apart), draw(together)
+    assert [[a.ids for a in group] for group in one] == [[a.ids for a in group] for group in other]
+    assert apart.passes == [(10, max(map(len, asked)))]
+    (groups, beginning), (rows, rest) = together.passes
+    assert (groups, rows) == (5, 10) and beginning >= len(BEGINNING)
+    assert rest == max(map(len, asked)) - beginning
+
+
+@pytest.mark.parametrize("attachment", [Attachment, Grouped, Apart])
+@pytest.mark.parametrize("batch_tokens", [8, 1000])
+def test_continuations_weigh_what_they_weigh_alone(base, attachment, batch_tokens):
+    asked = [[*BEGINNING, *prompt] for prompt in prompts(7, longest=5)]
+    names = [[30, 31, END], [40], [50, 51, 52, END]]
+    continuations = [names[: 1 + index % 3] for index in range(7)]
+    found = weigh(
+        base, asked, continuations, attachment=attachment(), batch_tokens=batch_tokens, cache_tokens=10 * batch_tokens
+    )
+    for prompt, group, values in zip(asked, continuations, found, strict=True):
+        for continuation, value in zip(group, values, strict=True):
+            logits = base.model(input_ids=torch.tensor([[*prompt, *continuation]])).logits[0].float().log_softmax(-1)
+            tokens = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(continuation)[:, None])
+            assert value == pytest.approx(float(tokens.sum()), abs=1e-4)
+
+
+def test_answering_and_weighing_together_gives_what_each_gives_alone(base):
+    asked, references = prompts(12), [[[index + 5, END]] for index in range(12)]
+    told: dict[int, Answer] = {}
+
+    def finished(answers):
+        assert not told.keys() & answers.keys()
+        told.update(answers)
+        return ()
+
+    found = answer_and_weigh(
+        base,
+        asked,
+        references,
+        max_new_tokens=9,
+        attachment=Attachment(),
+        rows=range(12),
+        finished=finished,
+        batch_tokens=64,
+        cache_tokens=150,
+    )
+    alone = [answer for (answer,) in generate(base, asked, max_new_tokens=9, batch_tokens=64, cache_tokens=150)]
+    assert [told[index].ids for index in range(12)] == [answer.ids for answer in alone]
+    weighed = weigh(base, asked, references, batch_tokens=64, cache_tokens=150)
+    for (one,), (other,) in zip(found, weighed, strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+
+
+def test_answers_that_nobody_needs_are_given_up(base):
+    asked = prompts(12)
+    whole = [answer for (answer,) in generate(base, asked, max_new_tokens=9, batch_tokens=64, cache_tokens=4000)]
+    shortest = min(len(answer.ids) for answer in whole)
+    told: list[int] = []
+
+    def finished(answers):
+        told.extend(answers)
+        return range(12)  # the first answer is enough
+
+    answer_and_weigh(
+        base,
+        asked,
+        [[[5]]] * 12,
+        max_new_tokens=9,
+        attachment=Attachment(),
+        rows=range(12),
+        finished=finished,
+        batch_tokens=64,
+        cache_tokens=4000,
+    )
+    assert sorted(told) == [index for index, answer in enumerate(whole) if len(answer.ids) == shortest]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.core.adapters import Attachment
-from pipeline.core.logprobs import answer_log_likelihoods, head_weight, policy_objective
-from pipeline.core.packing import Group, token_batches
+from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
+from pipeline.core.models import decoder
+from pipeline.core.packing import Group, answer_hidden, pack, token_batches
 from tests.tiny import tiny_base
 
 GROUPS = [
@@ -20,13 +20,22 @@ def base():
     return tiny_base()
 
 
+@torch.no_grad()
 def test_packed_answers_have_the_likelihood_they_have_alone(base):
-    found = answer_log_likelihoods(base, GROUPS, Attachment(), batch_tokens=24)
-    for group, values in zip(GROUPS, found, strict=True):
-        for answer, value in zip(group.answers, values, strict=True):
-            logits = base.model(input_ids=torch.tensor([[*group.prompt, *answer]])).logits[0].log_softmax(-1)
-            tokens = logits[len(group.prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None])
-            assert value == pytest.approx(float(tokens.sum()), abs=1e-4)
+    for batch in token_batches(GROUPS, 24):
+        packed = pack([GROUPS[index] for index in batch], pad_id=0, device=base.device)
+        hidden = answer_hidden(decoder(base.model), packed)
+        values = torch.zeros(packed.answers).index_add_(
+            0, packed.answer, token_logprobs(hidden, head_weight(base.model), packed.target)
+        )
+        expected = [alone(base, GROUPS[index].prompt, answer) for index in batch for answer in GROUPS[index].answers]
+        assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def alone(base, prompt, answer) -> float:
+    """The log-likelihood of one answer behind one prompt, the slow way."""
+    logits = base.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
+    return float(logits[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).sum())
 
 
 def test_batches_keep_to_the_budget_and_lose_nothing():

@@ -25,9 +25,7 @@ def settings(**changes) -> reinforce.Optimisation:
     values = {
         "steps": 4,
         "prompts": 3,
-        "samples": 4,
         "temperature": 1.0,
-        "advantage": "rloo",
         "learning_rate": 0.02,
         "weight_decay": 0.0,
         "schedule": "cosine",
@@ -91,9 +89,29 @@ def test_the_gradient_on_a_bandit_equals_the_analytic_one(estimator):
         answers = [Answer((int(arm),), (float(p[arm].log()),), True) for arm in arms]
         rollouts.append(reinforce.Rollout(Example(str(number), (), ""), [0], answers, reward[arms]))
     reinforce.loss_and_gradient(
-        base, learner, rollouts, settings=settings(advantage=estimator), kl_coefficient=0.3, compute=COMPUTE
+        base, learner, rollouts, settings=settings(), advantage=estimator, kl_coefficient=0.3, compute=COMPUTE
     )
     torch.testing.assert_close(learner.theta.grad, analytic, atol=0.015, rtol=0)
+
+
+def test_with_all_answers_listed_the_gradient_on_a_bandit_is_exact():
+    theta = torch.tensor([0.2, -9.0, 0.7])
+    reward = torch.tensor([-1.0, 1.0, -1.0])  # for what sampling would never try
+    p = theta.softmax(0)
+    learner = BanditLearner(theta)
+    base = SimpleNamespace(model=BanditModel(3), device=torch.device("cpu"))
+    answers = [Answer((arm,), (), True, probability=float(p[arm])) for arm in range(3)]
+    rollouts = [reinforce.Rollout(Example("0", (), ""), [0], answers, reward, p)] * 2
+    reinforce.loss_and_gradient(
+        base, learner, rollouts, settings=settings(), advantage="exact", kl_coefficient=0.0, compute=COMPUTE
+    )
+    torch.testing.assert_close(learner.theta.grad, -p * (reward - (p * reward).sum()), atol=1e-7, rtol=1e-4)
+
+
+def test_an_exact_gradient_of_samples_is_refused():
+    sampled = reinforce.Rollout(Example("0", (), ""), [0], [Answer((1,), (0.0,), True)], torch.ones(1))
+    with pytest.raises(ValueError, match="can't be exact"):
+        sampled.weights("exact")
 
 
 def test_leave_one_out_is_the_reward_less_the_mean_of_the_others():
@@ -148,7 +166,8 @@ def run(base, factors, checkpoints, reward=even_first, **changes):
         reward=reward,
         settings=settings(**changes),
         compute=COMPUTE,
-        draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3),
+        draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3, samples=4, temperature=1.0),
+        advantage="rloo",
         seed=0,
         checkpoints=checkpoints,
     )
@@ -221,21 +240,22 @@ def test_no_examples_is_an_error_in_one_sentence(base, tmp_path):
             reward=even_first,
             settings=settings(),
             compute=COMPUTE,
-            draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3),
+            draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3, samples=4, temperature=1.0),
+            advantage="rloo",
             seed=0,
             checkpoints=Checkpoints(tmp_path),
         )
 
 
-def test_answers_chosen_among_a_few_follow_their_likelihood(base):
+def test_answers_chosen_among_a_few_are_listed_with_their_shares(base):
     names = [[5, 2], [6, 7, 2], [8, 2]]
-    draw = reinforce.chosen_among(base, names, compute=COMPUTE)
-    found = draw(Attachment(), [[1, 20, 30]], 4000, 1.0, torch.Generator().manual_seed(0))
+    draw = reinforce.chosen_among(base, names, compute=COMPUTE, temperature=2.0)
+    (found,) = draw(Attachment(), [[1, 20, 30]], torch.Generator())
     likelihood = torch.zeros(3)
     for k, name in enumerate(names):
         logits = base.model(input_ids=torch.tensor([[1, 20, 30, *name]])).logits[0].log_softmax(-1)
         likelihood[k] = logits[2:-1].gather(1, torch.tensor(name)[:, None]).sum()
-    drawn = torch.tensor([names.index(list(answer.ids)) for answer in found[0]])
-    torch.testing.assert_close(drawn.bincount(minlength=3) / 4000, likelihood.softmax(0), atol=0.03, rtol=0)
-    (most_likely,) = draw(Attachment(), [[1, 20, 30]], 1, 0.0, None)[0]
+    assert [list(answer.ids) for answer in found] == names
+    assert [answer.probability for answer in found] == pytest.approx((likelihood / 2).softmax(0).tolist(), abs=1e-5)
+    (most_likely,) = draw(Attachment(), [[1, 20, 30]], None)[0]
     assert list(most_likely.ids) == names[int(likelihood.argmax())]

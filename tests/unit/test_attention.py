@@ -1,0 +1,46 @@
+"""Our attention against PyTorch's, values and gradients."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from pipeline.core.attention import attention
+
+ROWS, HEADS, GROUPS, SIZE = 3, 6, 2, 8
+
+
+def inputs(queries: int, keys: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(ROWS, HEADS, queries, SIZE), (ROWS, GROUPS, keys, SIZE), (ROWS, GROUPS, keys, SIZE)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).float().requires_grad_() for shape in shapes]
+
+
+def ragged(queries: int, keys: int) -> torch.Tensor:
+    """Causal, and every row with padding of its own."""
+    causal = torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    padding = torch.arange(keys) >= torch.arange(ROWS)[:, None]
+    return (causal & padding[:, None])[:, None] | torch.eye(queries, keys, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (4, 9), (1, 5)])
+@pytest.mark.parametrize("masked", [True, False])
+def test_values_and_gradients_are_those_of_the_plain_formula(queries, keys, masked):
+    ours, theirs = inputs(queries, keys), inputs(queries, keys)
+    mask = ragged(queries, keys) if masked else torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
+    found, _ = attention(None, *ours, mask if masked else None)
+    expected = functional.scaled_dot_product_attention(*theirs, attn_mask=mask, enable_gqa=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    outer = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    found.backward(outer)
+    expected.backward(outer.transpose(1, 2))
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-5)
+
+
+def test_one_query_against_a_cache_is_the_plain_formula():
+    query, key, value = (tensor.detach() for tensor in inputs(1, 9))
+    hidden = ~ragged(1, 9)
+    mask = torch.zeros(ROWS, 1, 1, 9).masked_fill(hidden, -torch.inf)
+    found, _ = attention(None, query, key, value, mask)
+    expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=~hidden, enable_gqa=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
