@@ -37,6 +37,8 @@ def examples(seed: int, options: Options) -> Iterator[Example]:
             id=f"oldest-{number}",
             messages=(
                 {"role": "system", "content": "Answer with one name."},
+                {"role": "user", "content": "Zoe is younger than Tim. Amy is older than Tim. Who is the oldest?"},
+                {"role": "assistant", "content": "Amy is the oldest."},
                 {"role": "user", "content": f"{' '.join(facts)} Who is the oldest?"},
             ),
             target=f"{people[0]} is the oldest.",
