@@ -1,10 +1,11 @@
 """Code, trained: write a short Python function from its description, judged by unit tests.
 
 Three families: over a list (which numbers × what of them), over a text, over one number. The expected values of
-the unit tests are what the reference function returns.
+the unit tests are what the reference function returns. A worked turn before the question shows the form of the
+answer, its end included: without it, 4 % of the base model's answers end by themselves.
 
-measured: SmolLM2-135M-Instruct, bfloat16, with 56 new tokens, first 60 of the validation
-split: greedy 42 % correct, sampled at temperature 1 12 %; 42 prompt tokens, 23 target tokens.
+measured: SmolLM2-135M-Instruct, bfloat16, settings of the profile laptop: greedy 46 % correct (first 100 of the
+validation split), sampled at temperature 1 13 % (first 40, four samples each); 87 prompt tokens, 23 target tokens.
 """
 
 import random
@@ -88,6 +89,14 @@ def examples(seed: int, options: Options) -> Iterator[Example]:
             id=f"functions-{number}",
             messages=(
                 {"role": "system", "content": "Write only code."},
+                {
+                    "role": "user",
+                    "content": "Write a Python function that returns the text in capital letters:\ndef capitals(text):",
+                },
+                {
+                    "role": "assistant",
+                    "content": "```python\ndef capitals(text):\n    return text.upper()\n```",
+                },
                 {
                     "role": "user",
                     "content": f"Write a Python function that returns {says}:\ndef {name}({parameter}):",

@@ -1,7 +1,10 @@
 """Reasoning, trained: who is the oldest, from a chain of comparisons.
 
-measured: SmolLM2-135M-Instruct, bfloat16, settings of the profile laptop, first 60 of the validation split: greedy 22 %
-correct, sampled at temperature 1 5 % (68 % of these name no one person); 38 prompt tokens, 7 target tokens.
+A worked turn before the question shows the form of the answer.
+
+measured: SmolLM2-135M-Instruct, bfloat16, settings of the profile laptop: greedy 15 % correct (first 80 of the
+validation split), sampled at temperature 1 12 % (first 40, four samples each); a third is what a name drawn blindly
+would get. 72 prompt tokens, 7 target tokens.
 """
 
 import random
