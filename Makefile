@@ -2,6 +2,7 @@
 # make test    the tests
 # make ui      the Prefect server, in the foreground: where every run is seen
 # make check   lint, format, types
+# make bench   how fast it is against the usual ways: reports/bench.md (half an hour; after make repro)
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
 STAMP := $(VENV)/.installed
@@ -11,7 +12,7 @@ RUN := PATH="$(VENV)/bin:$$PATH"
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
 
-.PHONY: repro test ui check
+.PHONY: repro test ui check bench
 
 repro: $(STAMP)
 	$(RUN) $(VENV)/bin/dvc repro
@@ -26,6 +27,9 @@ check: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+bench: $(STAMP)
+	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest tests/bench --benchmark-columns=median --timeout 0
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -52,3 +52,8 @@ def tiny_factors(model: LlamaForCausalLM, folder) -> Factors:
         tensors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
     write_tensors(folder / "factors.safetensors", tensors, {})
     return Factors(folder / "factors.safetensors")
+
+
+def same_tensors(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two states hold the same names and the same bits."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -138,8 +137,3 @@ def digest(path: Path) -> str:
             while block := stream.read(1 << 22):
                 total.update(block)
     return total.hexdigest()
-
-
-def same_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    """Whether two states hold the same names and the same bits."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

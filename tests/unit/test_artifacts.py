@@ -7,6 +7,7 @@ from pipeline.core import artifacts
 from pipeline.core.adapters import Factors, load_adapter, natural_order
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
+from tests.tiny import same_tensors
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -39,7 +40,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     artifacts.write_tensors(two, dict(reversed(tensors.items())), {"kind": "k", "x": [1, 2]})
     assert one.read_bytes() == two.read_bytes()
     read, meta = artifacts.read_tensors(one)
-    assert artifacts.same_tensors(read, tensors)
+    assert same_tensors(read, tensors)
     assert meta == {"kind": "k", "x": [1, 2]}
 
 

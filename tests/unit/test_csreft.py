@@ -5,10 +5,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.core.adapters import load_adapter, save_adapter
-from pipeline.core.artifacts import same_tensors
 from pipeline.core.errors import UserError
 from pipeline.core.models import decoder, decoder_layers
 from pipeline.methods import csreft, reft
+from tests.tiny import same_tensors
 
 HIDDEN, RANK, SKILLS = 32, 2, ["one", "two", "three"]
 

@@ -6,9 +6,9 @@ from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.core.adapters import load_adapter, save_adapter
-from pipeline.core.artifacts import same_tensors
 from pipeline.core.errors import UserError
 from pipeline.methods import lora
+from tests.tiny import same_tensors
 
 
 def tiny(layers: int = 2) -> LlamaForCausalLM:

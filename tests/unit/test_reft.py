@@ -7,9 +7,9 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.core.adapters import load_adapter, save_adapter
-from pipeline.core.artifacts import same_tensors
 from pipeline.core.models import decoder, decoder_layers
 from pipeline.methods import reft
+from tests.tiny import same_tensors
 
 HIDDEN, RANK = 32, 3
 

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from pipeline.core.adapters import Attachment
-from pipeline.core.artifacts import same_tensors
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.generation import Answer
@@ -16,7 +15,7 @@ from pipeline.core.models import Compute
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
 from pipeline.training import reinforce
-from tests.tiny import MODULES, tiny_base, tiny_factors
+from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
 
 COMPUTE = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=200, cache_tokens=2000)
 

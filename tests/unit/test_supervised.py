@@ -8,12 +8,12 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.core.adapters import Attachment
-from pipeline.core.artifacts import same_tensors
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.methods import csreft, lora, reft
 from pipeline.training import supervised
+from tests.tiny import same_tensors
 
 END = 2
 

@@ -5,11 +5,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.core.adapters import Attachment, load_adapter, save_adapter
-from pipeline.core.artifacts import same_tensors
 from pipeline.core.errors import UserError
 from pipeline.core.types import Mixture
 from pipeline.methods import svf
-from tests.tiny import MODULES, tiny_base, tiny_factors
+from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
 
 
 @pytest.fixture(scope="module")

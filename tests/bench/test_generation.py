@@ -1,0 +1,280 @@
+"""The decode loop and what is built on it, against the usual ways."""
+
+import time
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from pipeline.adaptation.judging import judge
+from pipeline.core.adapters import Attachment
+from pipeline.core.artifacts import read_examples
+from pipeline.core.generation import Decoding, generate, weigh
+from pipeline.core.logprobs import head_weight, token_logprobs
+from pipeline.core.models import Base, decoder
+from pipeline.core.types import Mixture
+from pipeline.methods.svf import SvfAdapter, materialised_weights, population, row_scaled
+from pipeline.tasks import groceries
+from tests.bench.conftest import COMPUTE, EXAMPLES, MODEL
+
+BUDGET = {"batch_tokens": COMPUTE.batch_tokens, "cache_tokens": COMPUTE.cache_tokens}
+NAMES = ("math", "code", "reasoning", "others")
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """The base model as transformers runs it."""
+    return AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def mixable(base, factors):
+    """Three made-up experts, of the size of trained ones."""
+    generator = torch.Generator().manual_seed(0)
+    z = {name: 1 + 0.03 * torch.randn(3, len(factors[name][1]), generator=generator) for name in factors.modules}
+    return SvfAdapter(z, Mixture(("a", "b", "c"), "all", ((1 / 3, 1 / 3, 1 / 3),), "delta"))
+
+
+def padded(prompts):
+    """Ids and mask, left-padded, as ``generate`` of transformers wants them."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask
+
+
+def theirs(model, prompts, tokens: int, *, sampled: bool) -> int:
+    """Generate by transformers; how many tokens, the end included, were generated."""
+    ids, mask = padded(prompts)
+    found = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        max_new_tokens=tokens,
+        do_sample=sampled,
+        top_k=0,
+        top_p=1.0,
+        temperature=1.0,
+        pad_token_id=0,
+    )[:, ids.shape[1] :]
+    end = model.generation_config.eos_token_id
+    ended = (found == end).int().cumsum(1)
+    return int((ended - (found == end).int() == 0).sum())
+
+
+def test_rollout(paired, base, plain, prompts):
+    asked, seed = prompts(128), iter(range(1000))
+
+    def ours() -> float:
+        start = time.perf_counter()
+        found = generate(
+            base,
+            asked,
+            max_new_tokens=64,
+            temperature=1.0,
+            generator=torch.Generator().manual_seed(next(seed)),
+            **BUDGET,
+        )
+        return (time.perf_counter() - start) / sum(len(answer.ids) for (answer,) in found)
+
+    def alternative() -> float:
+        torch.manual_seed(next(seed))
+        start = time.perf_counter()
+        return (lambda tokens: (time.perf_counter() - start) / tokens)(theirs(plain, asked, 64, sampled=True))
+
+    paired(
+        "rollout",
+        ours,
+        alternative,
+        unit="tokens per second, ours over transformers' generate, sampled, ragged ends",
+        n="128 prompts × ≤ 64 tokens",
+    )
+
+
+def test_mixed_batch_over_one(paired, base, factors, mixable, prompts):
+    asked = prompts(64)
+    endless = Base(base.model, base.tokenizer, frozenset([-1]))  # every row as long as the others
+    generator = torch.Generator().manual_seed(1)
+    mixtures = torch.rand(8, 1, 3, generator=generator).expand(-1, base.model.config.num_hidden_layers, -1)
+
+    def mixed() -> float:
+        with population(base.model, factors, mixable, mixtures) as attachment:
+            start = time.perf_counter()
+            generate(
+                endless, asked, max_new_tokens=32, attachment=attachment, rows=[i % 8 for i in range(64)], **BUDGET
+            )
+            return time.perf_counter() - start
+
+    def one() -> float:
+        with materialised_weights(base.model, factors, {name: mixable.z(name)[0] for name in mixable.experts}):
+            start = time.perf_counter()
+            generate(endless, asked, max_new_tokens=32, **BUDGET)
+            return time.perf_counter() - start
+
+    paired(
+        "mixed_batch_over_one",
+        mixed,
+        one,
+        inverted=True,
+        unit="seconds, a batch with 8 mixtures over the same batch with one materialised expert",
+        n="64 prompts × 32 tokens",
+    )
+
+
+def test_cem_generation(paired, base, plain, factors, mixable):
+    examples = read_examples(EXAMPLES / "groceries" / "few_shot.jsonl")[:10]
+    asked = [base.prompt_ids(example.messages) for example in examples]
+    references = [base.answer_ids(example.target) for example in examples]
+    layers = base.model.config.num_hidden_layers
+    generator = torch.Generator().manual_seed(2)
+    candidates = (1 / 3 + 0.5 * torch.randn(16, 1, 3, generator=generator)).expand(-1, layers, -1)
+    scores: dict[str, list[float]] = {}
+
+    def together() -> None:
+        with population(base.model, factors, mixable, candidates) as attachment:
+            accuracy, _ = judge(
+                base,
+                attachment,
+                examples,
+                candidates=16,
+                best=16,
+                score=groceries.score,
+                decoding=Decoding(max_new_tokens=16),
+                compute=COMPUTE,
+            )
+        scores["ours"] = accuracy.tolist()
+
+    def one_by_one() -> None:
+        """Write every W' of a candidate, generate and score with transformers, then the next candidate."""
+        found = []
+        for candidate in candidates[:, 0].tolist():
+            adapter = mixable.mixed_by(Mixture(("a", "b", "c"), "all", (tuple(candidate),), "delta"))
+            with materialised_weights(plain, factors, {name: adapter.z(name)[0] for name in adapter.experts}):
+                ids, mask = padded(asked)
+                with torch.no_grad():
+                    answers = plain.generate(
+                        input_ids=ids, attention_mask=mask, max_new_tokens=16, do_sample=False, pad_token_id=0
+                    )[:, ids.shape[1] :]
+                    ids, mask = padded(
+                        [[*prompt, *reference] for prompt, reference in zip(asked, references, strict=True)]
+                    )
+                    plain(input_ids=ids, attention_mask=mask).logits.float().log_softmax(-1)
+            texts = [base.tokenizer.decode(row, skip_special_tokens=True) for row in answers]
+            found.append(sum(score.correct for score in groceries.score(examples, texts)) / len(examples))
+        scores["theirs"] = found
+
+    paired(
+        "cem_generation",
+        together,
+        one_by_one,
+        unit="seconds, one candidate after the other by transformers over all in one batch",
+        n="16 candidates × 10 prompts × ≤ 16 tokens",
+    )
+    # bfloat16 rounds the two ways of computing W'x differently: a tie between two tokens may fall the other way
+    differing = sum(round(10 * abs(a - b)) for a, b in zip(scores["ours"], scores["theirs"], strict=True))
+    assert differing <= 8, scores
+
+
+def test_dispatch(paired, note, base):
+    examples = (
+        read_examples(EXAMPLES / "sums" / "test.jsonl")[:20] + read_examples(EXAMPLES / "queue" / "test.jsonl")[:44]
+    )
+    questions = [
+        base.prompt_ids(
+            [
+                {"role": "system", "content": "Name the category with one word."},
+                {
+                    "role": "user",
+                    "content": f"{example.messages[-1]['content']}\n\nIs this math, code, reasoning or others?",
+                },
+            ]
+        )
+        for example in examples
+    ]
+    names = [[base.answer_ids(name) for name in NAMES]] * len(questions)
+
+    def ours() -> None:
+        weigh(base, questions, names, **BUDGET)
+
+    paired(
+        "dispatch",
+        ours,
+        lambda: generate(base, questions, max_new_tokens=32, **BUDGET) and None,
+        unit="seconds, writing the category (our decode loop, ≤ 32 tokens) over weighing its names",
+        n=f"{len(questions)} prompts",
+    )
+    asked = [base.prompt_ids(example.messages) for example in examples]
+    endless = Base(base.model, base.tokenizer, frozenset([-1]))
+    curve = []
+    for tokens in (8, 32, 128, 256, 512):
+        start = time.perf_counter()
+        ours()
+        first = time.perf_counter() - start
+        start = time.perf_counter()
+        generate(endless, asked, max_new_tokens=tokens, **BUDGET)
+        second = time.perf_counter() - start
+        curve.append(
+            {"answer tokens": tokens, "first pass, s": first, "second pass, s": second, "share": first / second}
+        )
+    note(
+        "dispatch_share",
+        [row["share"] for row in curve if row["answer tokens"] == 256],
+        "first pass over second pass at 256 answer tokens",
+        f"{len(questions)} prompts",
+        curve=curve,
+    )
+
+
+@torch.no_grad()
+def test_mixed_rows_have_the_logits_of_each_expert_alone(factors, mixable):
+    """Not a speed: eight mixtures in one float32 batch against each alone."""
+    from pipeline.core.models import load_base
+
+    base = load_base(MODEL, COMPUTE.model_copy(update={"dtype": "float32"}))
+    generator = torch.Generator().manual_seed(3)
+    z = {name: 1 + 0.03 * torch.randn(8, len(factors[name][1]), generator=generator) for name in factors.modules}
+    ids = torch.randint(0, 49152, (8, 24), generator=generator)
+    with row_scaled(base.model, factors, z) as attachment:
+        attachment.begin(torch.arange(8), None)
+        together = base.model(input_ids=ids).logits
+    for row in range(8):
+        with materialised_weights(base.model, factors, {name: vectors[row] for name, vectors in z.items()}):
+            alone = base.model(input_ids=ids[row : row + 1]).logits[0]
+        torch.testing.assert_close(together[row], alone, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_greedy_equals_transformers_in_float32():
+    """Not a speed: 200 prompts, token for token."""
+    from pipeline.core.models import load_base
+
+    base = load_base(MODEL, COMPUTE.model_copy(update={"dtype": "float32"}))
+    plain = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
+    tasks = ("sums", "functions", "oldest", "groceries")
+    asked = [
+        base.prompt_ids(example.messages)
+        for task in tasks
+        for example in read_examples(EXAMPLES / task / "test.jsonl")[:50]
+    ]
+    ours = generate(base, asked, max_new_tokens=24, attachment=Attachment(), **BUDGET)
+    end = plain.generation_config.eos_token_id
+    for start in range(0, 200, 50):
+        ids, mask = padded(asked[start : start + 50])
+        found = plain.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False, pad_token_id=0)
+        for row, (answer,) in zip(found[:, ids.shape[1] :].tolist(), ours[start : start + 50], strict=True):
+            reference = row[: row.index(end) + 1] if end in row else row
+            assert list(answer.ids) == reference
+
+
+@torch.no_grad()
+def test_logprobs_of_the_loop_are_those_of_one_pass(base, prompts):
+    """Not a speed: bfloat16, the real model."""
+    asked = prompts(16)
+    found = generate(
+        base, asked, max_new_tokens=24, temperature=1.0, generator=torch.Generator().manual_seed(0), **BUDGET
+    )
+    differences = []
+    for prompt, (answer,) in zip(asked, found, strict=True):
+        hidden = decoder(base.model)(input_ids=torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]
+        again = token_logprobs(hidden[len(prompt) - 1 : -1], head_weight(base.model), torch.tensor(answer.ids))
+        differences.append((torch.tensor(answer.logprobs) - again).abs())
+    assert torch.cat(differences).mean() < 0.05

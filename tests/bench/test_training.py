@@ -1,0 +1,145 @@
+"""An optimizer step of SVF against the frozen model and against writing every W', and what a step of RL needs."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from pipeline.core.models import decoder
+from pipeline.methods.svf import SvfLearner, Targets
+from tests.bench.conftest import COMPUTE
+
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS = Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
+
+
+@pytest.fixture(scope="module")
+def learner(factors):
+    return SvfLearner(factors, TARGETS, torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(0, 49152, (8, 128), generator=torch.Generator().manual_seed(0))
+
+
+def svf_step(base, learner, optimizer, ids) -> None:
+    with learner.learning(base.model):
+        decoder(base.model)(input_ids=ids, use_cache=False).last_hidden_state.float().sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def test_svf_step_over_frozen(paired, base, learner, ids):
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-6, foreach=False)
+    embed = base.model.get_input_embeddings()
+
+    def frozen() -> None:
+        states = embed(ids).detach().requires_grad_()
+        decoder(base.model)(inputs_embeds=states, use_cache=False).last_hidden_state.float().sum().backward()
+
+    paired(
+        "svf_step_over_frozen",
+        lambda: svf_step(base, learner, optimizer, ids),
+        frozen,
+        inverted=True,
+        unit="seconds, an SVF step on MLP and attention over forward and backward of the frozen model, same attention",
+        n="8 × 128 tokens",
+    )
+
+
+def test_svf_step(paired, base, factors, learner, ids):
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-6, foreach=False)
+    z = {name: torch.ones(len(factors[name][1]), requires_grad=True) for name in factors.modules}
+    other = torch.optim.AdamW(z.values(), lr=1e-6, foreach=False)
+
+    def ours() -> float:
+        start = time.process_time()
+        svf_step(base, learner, optimizer, ids)
+        return time.process_time() - start
+
+    def materialise_and_project() -> float:
+        """Every W' as a dense tensor of the graph; autograd forms ∂L/∂W' and projects it onto z."""
+        start = time.process_time()
+        written = {}
+        for name, vector in z.items():
+            u, sigma, vt = factors[name]
+            written[f"{name}.weight"] = ((u * (sigma * vector)) @ vt).to(base.model.dtype)
+        hidden = torch.func.functional_call(
+            base.model,
+            written,
+            kwargs={"input_ids": ids, "use_cache": False, "output_hidden_states": True, "logits_to_keep": 1},
+        ).hidden_states[-1]
+        hidden.float().sum().backward()
+        other.step()
+        other.zero_grad()
+        return time.process_time() - start
+
+    paired(
+        "svf_step",
+        ours,
+        materialise_and_project,
+        unit="CPU seconds, materialise every W' and project the dense gradient over ours",
+        n="8 × 128 tokens",
+    )
+
+
+STEP = """
+import json, resource, sys, time
+import torch
+from pipeline.core.adapters import Factors
+from pipeline.core.generation import Answer
+from pipeline.core.models import load_base, prepare_process
+from pipeline.core.types import Example
+from pipeline.methods.svf import SvfLearner
+from pipeline.training import reinforce
+from tests.bench.conftest import COMPUTE, FACTORS, MODEL
+from tests.bench.test_training import TARGETS
+from types import SimpleNamespace
+rollouts, prompt, answer = map(int, sys.argv[1:])
+prepare_process(COMPUTE)
+base = load_base(MODEL, COMPUTE)
+learner = SvfLearner(Factors(FACTORS), TARGETS, torch.Generator().manual_seed(0))
+generator = torch.Generator().manual_seed(0)
+start = time.perf_counter()
+endless = type(base)(base.model, base.tokenizer, frozenset([-1]))
+prompts = [torch.randint(0, 49152, (prompt,), generator=generator).tolist() for _ in range(rollouts // 8)]
+draw = reinforce.written(endless, compute=COMPUTE, max_new_tokens=answer, samples=8, temperature=1.0)
+with learner.sampling(base.model) as attachment:
+    groups = draw(attachment, prompts, generator)
+items = [
+    reinforce.Rollout(Example(str(i), (), ""), p, group, torch.tensor([1.0, -1.0] * 4))
+    for i, (p, group) in enumerate(zip(prompts, groups))
+]
+reinforce.loss_and_gradient(
+    base, learner, items, settings=SimpleNamespace(kl_estimator="full"), advantage="rloo", kl_coefficient=0.1,
+    compute=COMPUTE,
+)
+seconds = time.perf_counter() - start
+print(json.dumps({"seconds": seconds, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+"""
+
+
+def rl_step(rollouts: int, prompt: int, answer: int) -> dict[str, float]:
+    """Seconds and peak GiB of one step, in a process of its own."""
+    command = [sys.executable, "-c", STEP, str(rollouts), str(prompt), str(answer)]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def test_rl_peak_gib(note, base):
+    curve = []
+    for rollouts in (32, 64, 128):
+        step = rl_step(rollouts, 48, 64)
+        tokens = rollouts * 64 + rollouts // 8 * 48
+        curve.append({"rollouts": rollouts, "tokens": tokens, **step, "ms per token": 1000 * step["seconds"] / tokens})
+    note(
+        "rl_peak_gib",
+        [curve[-1]["gib"]],
+        "GiB, peak of the process in one RL step, weights and libraries included",
+        "128 rollouts of 48 + 64 tokens, 8 of a prompt",
+        curve=curve,
+    )
+    assert COMPUTE.batch_tokens == 2048
