@@ -33,6 +33,7 @@ def run(
 ) -> dict[str, object]:
     """Write what the run found, and what may be claimed from it."""
     with step("read the run"):
+        records = left.read_records(STATE / "runs")
         found = left.Run(
             settings=settings,
             scores=left.read_scores(settings, scores),
@@ -45,8 +46,8 @@ def run(
             mixtures=left.read_mixtures(adapted),
             gates=left.read_gates(adapters),
             published=left.read_published(published),
-            records=left.read_records(STATE / "runs"),
-            needs=left.read_needs(Path("dvc.lock")),
+            records=records,
+            needs=left.read_needs(Path("dvc.lock"), records),
         )
     with step("resample"):
         resampling = Resampling(resamples=settings.report.resamples, seed=settings.report.seed)

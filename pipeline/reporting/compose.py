@@ -46,7 +46,9 @@ def compose(run: Run, statistics: Statistics) -> Report:
         tables.parameter_table(run.provenance, run.base, run.published),
         tables.settings_table(run.settings.methods, run.published),
     ]
-    varying = [runs.cost_table(run.records), runs.passes_table(run), runs.stages_table(run.records)]
+    stages = runs.stage_runs(run)
+    records = {one.name: one.record for one in stages if one.record}
+    varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
     said = tuple(claim for one in comparisons for claim in one.claims) + dispatch
     shown = [
         Page(
@@ -72,7 +74,7 @@ def compose(run: Run, statistics: Statistics) -> Report:
     for one, name in zip(listings, ("Parameters", "Settings"), strict=True):
         shown.append(Page(f"site/{one.key}.html", name, one.title, "listing.html", {"one": one}))
     cost, passes, _ = varying
-    content = {"cost": cost, "passes": passes, "stages": runs.stage_runs(run)}
+    content = {"cost": cost, "passes": passes, "stages": stages}
     shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
 
     pages = site.pages(shown, {"base": run.base["base"], "profile": run.settings.profile}) | site.static()

@@ -200,12 +200,17 @@ def read_records(folder: Path) -> dict[str, Mapping[str, Any]]:
     return {record["stage"]: record for record in records if record["stage"] != "report"}
 
 
-def read_needs(lock: Path) -> dict[str, list[str]]:
-    """The stages that DVC's lock file knows, each with those whose outputs it reads; none where there is no file."""
+def read_needs(lock: Path, records: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The stages that DVC's lock file knows, each with those whose outputs it reads; none where there is no file.
+
+    The file keeps stages of other settings, too: of two that write the same path, the one that ran last made it.
+    """
     if not lock.is_file():
         return {}
     stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
-    makers = {out["path"]: name for name, stage in stages.items() for out in stage.get("outs", ())}
+    places = {name: place for place, name in enumerate(records)}
+    ordered = sorted(stages, key=lambda name: places.get(name, -1))
+    makers = {out["path"]: name for name in ordered for out in stages[name].get("outs", ())}
 
     def maker(path: str) -> str | None:
         """The stage that writes a path, or the folder it stands in."""

@@ -7,7 +7,7 @@ shown without one.
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,16 +103,27 @@ class StageRun:
         return moment(self.record) if self.record else None
 
     @property
-    def parameters(self) -> str:
+    def settings(self) -> str:
         return json.dumps(self.record["arguments"], indent=1, ensure_ascii=False) if self.record else ""
 
 
 def stage_runs(run: Run) -> list[StageRun]:
-    """Every stage that ran here, that DVC's lock file knows, or that a number of the report links to."""
-    linked = [f"{kind}@{name}" for name in run.settings.cells for kind in ("generate", "score")]
-    names: Iterable[str] = dict.fromkeys([*run.records, *run.needs, *linked])
-    known = [name for name in names if name != "report"]
-    return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in known]
+    """The stages behind the report's numbers, in the order they ran; those without a record last.
+
+    They are the scoring of each cell and all it comes from. What else ran in this folder was of other settings.
+    """
+    todo = [f"{kind}@{name}" for name in run.settings.cells for kind in ("score", "generate")]
+    behind: dict[str, None] = {}
+    while todo:
+        name = todo.pop()
+        if name not in behind:
+            behind[name] = None
+            todo += run.needs.get(name, ())
+    if not run.needs:  # no lock file tells, so everything that ran here is shown
+        behind |= dict.fromkeys(run.records)
+    places = {name: place for place, name in enumerate(run.records)}
+    names = sorted(behind, key=lambda name: (places.get(name, len(places)), name))
+    return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in names]
 
 
 def moment(record: Mapping[str, Any]) -> str:

@@ -49,3 +49,11 @@ const boxes = new ResizeObserver((entries) => {
   }
 });
 for (const box of document.querySelectorAll(".wide")) boxes.observe(box);
+
+// Whoever comes for a run sees at once what it was made with.
+const unfold = () => {
+  const row = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  row?.querySelector("details")?.setAttribute("open", "");
+};
+window.addEventListener("hashchange", unfold);
+unfold();
