@@ -7,8 +7,8 @@ from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
 from pipeline.evaluation import Resampling, compare, trivial_baselines
 from pipeline.reporting import run as left
-from pipeline.reporting.compose import Statistics, compose
 from pipeline.reporting.claims import RIVALS
+from pipeline.reporting.compose import Statistics, compose
 
 
 def run(

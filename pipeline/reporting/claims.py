@@ -69,9 +69,7 @@ def claims_of(
     return csreft_claims(versus_base, versus_rival, domains) if key == "csreft" else ()
 
 
-def table1_claims(
-    versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]
-) -> tuple[str, ...]:
+def table1_claims(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
     base = spelled(versus_base, "svf", domains)
     if not base:
         return ("This run has no SVF expert beside the base model, so it says nothing of the paper's Table 1.",)

@@ -6,7 +6,7 @@ become percent only where a person reads them.
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,7 +249,13 @@ def comparison_markdown(comparison: Comparison) -> str:
     ]
     if comparison.trained:
         heads.append("trained parameters")
-    lines = [f"# {comparison.title}", "", *(f"- {claim}" for claim in comparison.claims), "", markdown_row(["", *heads])]
+    lines = [
+        f"# {comparison.title}",
+        "",
+        *(f"- {claim}" for claim in comparison.claims),
+        "",
+        markdown_row(["", *heads]),
+    ]
     lines.append(markdown_row(["---"] * (len(heads) + 1)))
     filler = ["–"] if comparison.trained else []
     for row in comparison.rows:
