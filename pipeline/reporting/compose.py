@@ -66,8 +66,8 @@ def compose(run: Run, statistics: Statistics) -> Report:
     ]
     for key, name, title, names in FAMILIES:
         if found := [drawn[one] for one in names if one in drawn]:
-            about = dispatch if key == "dispatch" else ()
-            shown.append(Page(f"site/{key}.html", name, title, "figures.html", {"figures": found, "claims": about}))
+            content: dict[str, Any] = {"figures": found, "claims": dispatch if key == "dispatch" else ()}
+            shown.append(Page(f"site/{key}.html", name, title, "figures.html", content))
     asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
     content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
     shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
@@ -77,7 +77,8 @@ def compose(run: Run, statistics: Statistics) -> Report:
     content = {"cost": cost, "passes": passes, "stages": stages}
     shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
 
-    pages = site.pages(shown, {"base": run.base["base"], "profile": run.settings.profile}) | site.static()
+    about = f"{run.base['base']}, profile {run.settings.profile}"
+    pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
     pages |= {f"site/data/{one.task}.js": site.answers_script(one) for one in asked}
     pages |= {f"runs/{one.key}.{suffix}": write(one) for one in varying for suffix, write in LISTED}
     return Report(

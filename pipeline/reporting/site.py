@@ -80,8 +80,8 @@ class Asked:
     cells: Sequence[Answers] = field(default=())
 
 
-def pages(shown: Sequence[Page], shared: Mapping[str, Any]) -> dict[str, str]:
-    """The pages as texts, by path. shared: what every page says (the base model, the profile)."""
+def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
+    """A page as text. menu: the pages it leads to; shared: what every page says."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -98,10 +98,7 @@ def pages(shown: Sequence[Page], shared: Mapping[str, Any]) -> dict[str, str]:
         "words": lambda name: name.replace("_", " "),
     }
     environment.globals |= {"reading": tables.READING, "published_model": tables.PUBLISHED_MODEL_NAME}
-    return {
-        page.path: environment.get_template(page.template).render(page=page, menu=shown, **shared, **page.content)
-        for page in shown
-    }
+    return environment.get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
 
 
 def static() -> dict[str, str]:
