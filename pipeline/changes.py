@@ -56,7 +56,9 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        return verdict(self.difference) if self.difference else ""
+        if self.difference is None:
+            return ""
+        return "unchanged" if not any(self.difference[:3]) else verdict(self.difference)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ port. Where none is up the first run starts the project's own, in the background
 by itself once nothing has been recorded for five minutes. So a whole ``dvc repro`` pays for one start at most.
 
 The project's own server keeps its database in ``.selfadapt/prefect``: whatever started a run, ``make ui`` shows it.
+Beside it, the folder ``reports`` is served, because a page of a server may not link to a file.
 """
 
 import contextlib
@@ -15,15 +16,19 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(".selfadapt/prefect")
 DEFAULT_PORT = int(os.environ.get("PREFECT_SERVER_API_PORT", "4200"))  # Prefect's own setting, and its default
 OWN_PORTS = range(4201, 5201)
+REPORT_PORTS = range(5201, 6201)
 START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on busy ones
 IDLE_SECONDS = 300
 RETRY_SECONDS = 600  # after a start that failed, so that not every stage waits for another
@@ -60,11 +65,11 @@ def ensure() -> str | None:
         state = _state()
         if time.time() - state.get("failed_unix_seconds", 0) < RETRY_SECONDS:
             return None
-        port = _free_port()
+        port, report_port = _free_port(OWN_PORTS), _free_port(REPORT_PORTS)
         touch()
         with (FOLDER / "server.log").open("ab") as log:
             keeper = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.server", str(port)],
+                [sys.executable, "-m", "pipeline.server", str(port), str(report_port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -73,7 +78,7 @@ def ensure() -> str | None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and keeper.poll() is None:
             if _healthy(_api(port)):
-                _write_state({"port": port, "pid": keeper.pid})
+                _write_state({"port": port, "report_port": report_port, "pid": keeper.pid})
                 return _api(port)
             time.sleep(0.2)
         keeper.terminate()
@@ -89,14 +94,33 @@ def use(api: str) -> None:
     os.environ["PREFECT_API_URL"] = api
 
 
+def report_address() -> str | None:
+    """Where the project's own server shows the report; None without one."""
+    port = _state().get("report_port")
+    return f"http://127.0.0.1:{port}" if port else None
+
+
 def touch() -> None:
     """Say that the server is in use."""
     with contextlib.suppress(OSError):
         (FOLDER / "used").touch()
 
 
-def keep(port: int) -> None:
-    """Run the project's server until nobody has used it for a while."""
+class _Report(SimpleHTTPRequestHandler):
+    """The files of ``reports``, whatever replaces that folder meanwhile; nothing is logged."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, directory="reports")
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def keep(port: int, report_port: int) -> None:
+    """Run the project's server, and one of the report, until nobody has used it for a while."""
+    with contextlib.suppress(OSError):  # the port was taken meanwhile: the links will not work, all else does
+        report = ThreadingHTTPServer(("127.0.0.1", report_port), _Report)
+        threading.Thread(target=report.serve_forever, daemon=True).start()
     home = FOLDER.resolve()
     api = _api(port)
     environment = os.environ | QUIET | {"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}
@@ -128,12 +152,12 @@ def _healthy(api: str) -> bool:
         return False
 
 
-def _free_port() -> int:
-    """A port that stays the project's own, so that its address can be kept; any free one where it is taken.
+def _free_port(ports: range) -> int:
+    """One of ``ports`` that stays the project's own, so that its address can be kept; any free one if it is taken.
 
     Never Prefect's default port: another project would take this server for one that stays up.
     """
-    own = OWN_PORTS[zlib.crc32(str(FOLDER.resolve()).encode()) % len(OWN_PORTS)]
+    own = ports[zlib.crc32(str(FOLDER.resolve()).encode()) % len(ports)]
     for port in (own, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -163,4 +187,4 @@ def _lock() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    keep(int(sys.argv[1]))
+    keep(int(sys.argv[1]), int(sys.argv[2]))

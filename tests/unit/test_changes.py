@@ -47,7 +47,7 @@ def test_the_same_prompts_are_compared_one_by_one(history: Path) -> None:
     assert one.paired and one.verdict == "better" and one.before and one.after and one.difference
     assert one.difference.mean == pytest.approx(one.after["mean"] - one.before["mean"], abs=1e-6)
     same = changed("base", "sums")
-    assert same.paired and same.difference == Estimate(0.0, 0.0, 0.0, 40) and same.verdict == "undecided"
+    assert same.paired and same.difference == Estimate(0.0, 0.0, 0.0, 40) and same.verdict == "unchanged"
     mean = changed("svf", "mean_over_tasks")
     assert mean.paired and mean.difference and mean.difference.mean == pytest.approx(one.difference.mean / 3, abs=1e-6)
 

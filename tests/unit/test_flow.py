@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -105,11 +106,14 @@ class Project:
         _, said = process.communicate(timeout=120)
         return process.returncode, said
 
-    def select(self, kind: str) -> list[dict[str, Any]]:
+    def select(self, kind: str) -> Any:
         """What the server knows: ``flow_runs``, ``task_runs`` or ``artifacts``."""
+        return self.post(f"{kind}/filter", {})
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
         port = json.loads((self.folder / ".selfadapt/prefect/server.json").read_text())["port"]
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/api/{kind}/filter", b"{}", {"content-type": "application/json"}
+            f"http://127.0.0.1:{port}/api/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
@@ -176,9 +180,13 @@ def test_two_stages_that_start_at_once_start_one_server_and_are_both_recorded(re
         artifacts = [artifact for artifact in recorded.select("artifacts") if artifact["flow_run_id"] == run["id"]]
         assert {(artifact["type"], artifact["key"]) for artifact in artifacts} == {
             ("progress", None),
-            ("table", "numbers"),
-            ("table", "metrics"),
+            ("table", f"toy-{name}-numbers"),
+            ("table", f"toy-{name}-metrics"),
+            ("markdown", f"toy-{name}-summary"),
         }
+        summary = next(artifact["data"] for artifact in artifacts if artifact["type"] == "markdown")
+        assert "| number | 1 |" in summary
+        assert re.search(rf"\[its run\]\(http://127.0.0.1:\d+/runs/index.html#toy@{name}\)", summary)
         assert [artifact["data"] for artifact in artifacts if artifact["type"] == "progress"] == [100.0]
 
 
@@ -218,6 +226,30 @@ def test_a_stage_that_is_ended_is_shown_so(recorded: Project, sign: signal.Signa
     assert process.wait(60) == code
     assert recorded.flow_run(f"toy@{name}")["state_type"] == state
     assert not (recorded.folder / name).exists()
+
+
+def cancel(project: Project, run: dict[str, Any]) -> None:
+    """What the button in the UI does."""
+    project.post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+
+
+def wait_for(project: Project, name: str, state: str) -> dict[str, Any]:
+    for _ in range(300):
+        found = [run for run in project.select("flow_runs") if run["name"] == name and run["state_type"] == state]
+        if found:
+            return found[0]
+        time.sleep(0.2)
+    raise AssertionError(f"no run {name} in the state {state}")
+
+
+def test_a_stage_cancelled_in_the_ui_ends_and_is_shown_so(recorded: Project) -> None:
+    process = recorded.start_stage("unwanted", "slow")
+    cancel(recorded, wait_for(recorded, "toy@unwanted", "RUNNING"))
+    assert process.wait(60) == 143
+    run = recorded.flow_run("toy@unwanted")
+    assert run["state_type"] == "CANCELLED"
+    assert "goes on from its last checkpoint" in run["state"]["message"]
+    assert not (recorded.folder / "unwanted").exists()
 
 
 def run_everything(project: Project) -> tuple[int, str]:
