@@ -34,7 +34,6 @@ from pipeline import server
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Bar, Console, report_to
 
-PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
 PROGRESS_SECONDS = 2.0  # between two updates of a bar
 WAIT_SECONDS = 20.0  # for the recorder, once the stage has ended
 WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
@@ -171,7 +170,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> None:
     tell = recorder.tell if recorder else lambda event, **details: None
-    begin = {"flow": name.partition("@")[0], "name": name, "parent": os.environ.get(PARENT)}
+    begin = {"flow": name.partition("@")[0], "name": name, "parent": os.environ.get(server.PARENT)}
     begun = False
     try:
         from pipeline.core.stage import execute, parse  # torch comes with it: the recorder imports prefect meanwhile
@@ -276,18 +275,23 @@ class Recording:
     def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None) -> None:
         from prefect import Flow, states
 
-        model = Flow(fn=_nothing, name=flow)
-        run = self._client.create_flow_run(
-            model,
-            name=name,
-            parameters=parameters,
-            parent_task_run_id=UUID(parent) if parent else None,
-            state=states.Pending(),
-        )
-        self._run, self._name = run.id, name
-        self._client.set_flow_run_state(run.id, states.Running(), force=True)
+        again = os.environ.get(server.AGAIN, "").rpartition("=")
+        if again[0] == name:  # somebody asked for this run once more
+            run = UUID(again[2])
+        else:
+            # Prefect offers to run again what belongs to a deployment, and nothing else.
+            model = Flow(fn=_nothing, name=flow)
+            run = self._client.create_flow_run_from_deployment(
+                self._client.create_deployment(self._client.create_flow(model), name="stage"),
+                name=name,
+                parameters=parameters,
+                parent_task_run_id=UUID(parent) if parent else None,
+                state=states.Pending(),
+            ).id
+        self._run, self._name = run, name
+        self._client.set_flow_run_state(run, states.Running(), force=True)
         stage = os.getppid()
-        watch_for_cancelling(run.id, lambda: self._end_stage(stage))
+        watch_for_cancelling(run, lambda: self._end_stage(stage))
 
     def _end_stage(self, stage: int) -> None:
         """End the stage's process as ``kill`` would, and if it does not listen, for good."""
@@ -567,7 +571,7 @@ def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"])
     path.parent.mkdir(parents=True, exist_ok=True)
     # The stages' ``python`` is this one, as in an activated environment.
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = os.environ | {PARENT: parent, "PATH": search}
+    environment = os.environ | {server.PARENT: parent, "PATH": search}
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     for attempt in range(BUSY_ATTEMPTS):
         with path.open("wb") as log:

@@ -1,5 +1,6 @@
 """A stage as a flow run, and DVC's graph as a flow, on a toy project of its own."""
 
+import contextlib
 import json
 import os
 import re
@@ -62,6 +63,7 @@ toys:
   b: {mode: bad, source: zero}
   c: {mode: good, source: a}
   d: {mode: good, source: b}
+  again: {mode: good, source: zero}
 """
 
 
@@ -235,9 +237,10 @@ def cancel(project: Project, run: dict[str, Any]) -> None:
 
 def wait_for(project: Project, name: str, state: str) -> dict[str, Any]:
     for _ in range(300):
-        found = [run for run in project.select("flow_runs") if run["name"] == name and run["state_type"] == state]
-        if found:
-            return found[0]
+        with contextlib.suppress(OSError):  # the server may be still to come
+            found = [run for run in project.select("flow_runs") if run["name"] == name and run["state_type"] == state]
+            if found:
+                return found[0]
         time.sleep(0.2)
     raise AssertionError(f"no run {name} in the state {state}")
 
@@ -252,6 +255,20 @@ def test_a_stage_cancelled_in_the_ui_ends_and_is_shown_so(recorded: Project) -> 
     assert not (recorded.folder / "unwanted").exists()
 
 
+def test_a_stage_asked_for_again_in_the_ui_runs_in_the_same_run(recorded: Project) -> None:
+    """The stage ``again``, which DVC knows; a run of a stage that it does not know fails with DVC's words."""
+    for name in ("again", "unknown"):
+        process = recorded.start_stage(name, "slow")
+        cancel(recorded, wait_for(recorded, f"toy@{name}", "RUNNING"))
+        assert process.wait(60) == 143
+        run = recorded.flow_run(f"toy@{name}")
+        recorded.post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+        again = wait_for(recorded, f"toy@{name}", "COMPLETED" if name == "again" else "FAILED")
+        assert again["id"] == run["id"]
+    assert (recorded.folder / "again").read_text() == "1\n"
+    assert "the stage did not start" in again["state"]["message"]
+
+
 def run_everything(project: Project) -> tuple[int, str]:
     process = project.start("pipeline.cli", "run")
     _, said = process.communicate(timeout=300)
@@ -262,7 +279,7 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     """One story, as starting the project's stages takes its time."""
     code, said = run_everything(recorded)
     assert code == 1
-    assert "2 done, 1 failed, 1 skipped" in said
+    assert "3 done, 1 failed, 1 skipped" in said
     assert "expected a good mode, got 'bad'" in said
     tasks = {task["name"]: task for task in recorded.select("task_runs")}
     states = {name: tasks[f"toy@{name}"]["state_name"] for name in "abcd"}
@@ -275,12 +292,12 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     params.write_text(params.read_text().replace("mode: bad", "mode: good"))
     code, said = run_everything(recorded)
     assert code == 0, said
-    assert "2 done, 2 unchanged" in said
+    assert "2 done, 3 unchanged" in said
     assert (recorded.folder / "d").read_text() == "2\n"
 
     code, said = run_everything(recorded)
     assert code == 0, said
-    assert "4 unchanged" in said
+    assert "5 unchanged" in said
     status = subprocess.run(
         ["dvc", "status"], cwd=recorded.folder, env=recorded.environment, capture_output=True, text=True, check=True
     )
