@@ -404,8 +404,9 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
 
     def cells(values: Iterable[Any]) -> str:
-        texts = [" ".join(str(value).split()).replace("|", "\\|") for value in values]
-        return f"| {' | '.join(text[:300] for text in texts)} |"
+        # A model may write anything: no picture or link of its making is to be loaded.
+        texts = [re.sub(r"([\\`*_\[\]<>|!#])", r"\\\1", " ".join(str(value).split())[:300]) for value in values]
+        return f"| {' | '.join(texts)} |"
 
     return ["", cells(rows[0]), cells(["---"] * len(rows[0])), *(cells(row.values()) for row in rows)]
 
@@ -525,7 +526,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
 
     @flow(
         name="selfadapt",
-        flow_run_name=", ".join(targets) or "everything",
+        flow_run_name=f"up to {', '.join(targets)}" if targets else "everything",
         task_runner=workers,
         persist_result=False,
     )
