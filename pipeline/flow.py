@@ -7,7 +7,8 @@ every ``cmd`` of ``dvc.yaml`` says. ``run_graph`` runs the stages of DVC's graph
 A stage never waits for Prefect and never fails with it. A second process, the recorder, hears what the stage does
 through a pipe and tells the server; it imports prefect, and starts a server where none is up, while the stage
 imports its own libraries. When the pipe ends without a word, the stage was killed, and its run is shown as crashed.
-With SELFADAPT_PREFECT=off there is no recorder.
+It also hears what a person asks for in the UI: a run that is cancelled there is ended here, and goes on from its last
+checkpoint when it is started again. With SELFADAPT_PREFECT=off there is no recorder.
 """
 
 import contextlib
@@ -16,13 +17,14 @@ import logging
 import os
 import queue
 import random
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -32,9 +34,12 @@ from pipeline import server
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Bar, Console, report_to
 
-PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
 PROGRESS_SECONDS = 2.0  # between two updates of a bar
 WAIT_SECONDS = 20.0  # for the recorder, once the stage has ended
+WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
+UNWIND_SECONDS = 30.0  # for a cancelled stage to end by itself, before it is killed
+SAMPLES, SHOWN = ("samples", "completions"), 3  # tables of completions, and how many of their rows a summary has
+CANCELLED = "cancelled in the UI; started again, it goes on from its last checkpoint"
 # Two DVC processes meet at DVC's own locks for moments only.
 BUSY = ("Unable to acquire lock", "is busy")
 BUSY_ATTEMPTS = 30
@@ -165,16 +170,21 @@ def main(argv: Sequence[str]) -> int:
 
 def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> None:
     tell = recorder.tell if recorder else lambda event, **details: None
-    begin = {"flow": name.partition("@")[0], "name": name, "parent": os.environ.get(PARENT)}
+    begin = {"flow": name.partition("@")[0], "name": name, "parent": os.environ.get(server.PARENT)}
     begun = False
     try:
         from pipeline.core.stage import execute, parse  # torch comes with it: the recorder imports prefect meanwhile
 
         call = parse(name, argv)
+        commit, start = _commit(), time.perf_counter()
         tell("begin", **begin, parameters=call.plain_arguments)
         begun = True
         metrics = execute(call)
-        tell("table", key="metrics", rows=[{"metric": key, "value": value} for key, value in metrics.items()])
+        _note_commit(name, commit)
+        rows = [{"metric": key, "value": value} for key, value in metrics.items()]
+        tell("table", key="metrics", rows=rows)
+        seconds = time.perf_counter() - start
+        tell("summary", task=call.arguments.get("task"), commit=commit, seconds=seconds, metrics=rows)
         tell("end", state="Completed", message="")
     except BaseException as error:
         if not begun:
@@ -184,6 +194,28 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
             tell("log", level=logging.ERROR, text=traceback.format_exc())
         tell("end", state=state, message=message)
         raise
+
+
+def _commit() -> str | None:
+    """The commit of the code and the settings, with a plus if they differ from it; None without git."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        if found.returncode != 0:
+            return None
+        code = ["pipeline", "stages", "params.yaml", "dvc.yaml"]
+        same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *code], capture_output=True).returncode == 0
+    except OSError:
+        return None
+    return found.stdout.strip() + ("" if same else "+")
+
+
+def _note_commit(name: str, commit: str | None) -> None:
+    """Add the commit to the record of a run that has ended."""
+    from pipeline.core.artifacts import read_json, write_json
+    from pipeline.core.stage import STATE
+
+    path = STATE / "runs" / f"{name}.json"
+    write_json(path, {**read_json(path), "commit": commit})
 
 
 # ---- the recorder's side of the pipe -----------------------------------------------------------------------------
@@ -225,8 +257,11 @@ class Recording:
 
         self._client = get_client(sync_client=True)
         self._run: UUID | None = None
+        self._name = ""
         self._tasks: dict[int, UUID] = {}  # the steps that are running
         self._bars: dict[int, UUID] = {}
+        self._samples: list[dict[str, Any]] = []
+        self._cancelled = threading.Event()
 
     def __enter__(self) -> Self:
         self._client.__enter__()
@@ -240,16 +275,33 @@ class Recording:
     def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None) -> None:
         from prefect import Flow, states
 
-        model = Flow(fn=_nothing, name=flow)
-        run = self._client.create_flow_run(
-            model,
-            name=name,
-            parameters=parameters,
-            parent_task_run_id=UUID(parent) if parent else None,
-            state=states.Pending(),
-        )
-        self._run = run.id
-        self._client.set_flow_run_state(run.id, states.Running(), force=True)
+        again = os.environ.get(server.AGAIN, "").rpartition("=")
+        if again[0] == name:  # somebody asked for this run once more
+            run = UUID(again[2])
+        else:
+            # Prefect offers to run again what belongs to a deployment, and nothing else.
+            model = Flow(fn=_nothing, name=flow)
+            run = self._client.create_flow_run_from_deployment(
+                self._client.create_deployment(self._client.create_flow(model), name="stage"),
+                name=name,
+                parameters=parameters,
+                parent_task_run_id=UUID(parent) if parent else None,
+                state=states.Pending(),
+            ).id
+        self._run, self._name = run, name
+        self._client.set_flow_run_state(run, states.Running(), force=True)
+        stage = os.getppid()
+        watch_for_cancelling(run, lambda: self._end_stage(stage))
+
+    def _end_stage(self, stage: int) -> None:
+        """End the stage's process as ``kill`` would, and if it does not listen, for good."""
+        self._cancelled.set()
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + UNWIND_SECONDS
+            if self._run and os.getppid() == stage:
+                os.kill(stage, sign)
+            while self._run and os.getppid() == stage and time.monotonic() < deadline:
+                time.sleep(0.1)
 
     def step(self, *, number: int, name: str) -> None:
         from prefect import Task, states
@@ -275,7 +327,22 @@ class Recording:
         self._artifact("markdown", key=key, data=text)
 
     def table(self, *, key: str, rows: list[dict[str, Any]]) -> None:
+        if key in SAMPLES:
+            self._samples = rows[:SHOWN]
         self._artifact("table", key=key, data=json.dumps(rows))
+
+    def summary(self, *, task: str | None, commit: str | None, seconds: float, metrics: list[dict[str, Any]]) -> None:
+        """What a person wants to know of a run that went well, as one text."""
+        lines = [f"# {self._name}", "", f"{seconds:.1f} seconds" + (f", commit {commit}" if commit else "")]
+        key = self._name.partition("@")[2]
+        answered = f"site/completions.html#task={task}&cell={key}" if self._samples and task else ""
+        lines += [""] + [
+            _report_link(text, path)
+            for text, path in (("its completions", answered), ("its run", f"runs/index.html#{self._name}"))
+            if path
+        ]
+        lines += _markdown_table(metrics) + _markdown_table(self._samples)
+        self.markdown(key="summary", text="\n".join(lines))
 
     def log(self, *, level: int, text: str) -> None:
         from prefect.client.schemas.actions import LogCreate
@@ -287,6 +354,8 @@ class Recording:
         )
 
     def end(self, *, state: str, message: str) -> None:
+        if self._cancelled.is_set() and state != "Completed":
+            state, message = "Cancelled", CANCELLED
         for task in self._tasks.values():
             self._client.set_task_run_state(task, _state(state, message), force=True)
         assert self._run is not None
@@ -297,10 +366,49 @@ class Recording:
         from prefect.client.schemas.actions import ArtifactCreate
 
         task = list(self._tasks.values())[-1] if self._tasks else None
+        # Under its run's name, so that the list of all artifacts reads well, and each shows its history.
+        whole = re.sub("[^a-z0-9]+", "-", f"{self._name}-{key}".lower()) if key else None
         artifact = ArtifactCreate(
-            key=key, type=kind, description=description, data=data, flow_run_id=self._run, task_run_id=task
+            key=whole, type=kind, description=description, data=data, flow_run_id=self._run, task_run_id=task
         )
         return self._client.create_artifact(artifact).id
+
+
+def watch_for_cancelling(run: UUID, act: Callable[[], None]) -> None:
+    """Call ``act`` once, from a thread, when somebody cancels a run. No worker looks after our runs, so we do."""
+    from prefect.client.orchestration import get_client
+
+    def watch() -> None:
+        with get_client(sync_client=True) as client:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                with contextlib.suppress(Exception):  # the server is away for a moment, or has gone
+                    state = client.read_flow_run(run).state
+                    if state and state.is_final() and not state.is_cancelled():
+                        return
+                    if state and (state.is_cancelling() or state.is_cancelled()):
+                        break
+        act()
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _report_link(text: str, path: str) -> str:
+    """A line of Markdown that leads to a page of the report, or names its file where no server of ours shows it."""
+    root = server.report_address()
+    return f"- [{text}]({root}/{path})" if root else f"- {text}: `reports/{path}`"
+
+
+def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+
+    def cells(values: Iterable[Any]) -> str:
+        # A model may write anything: no picture or link of its making is to be loaded.
+        texts = [re.sub(r"([\\`*_\[\]<>|!#])", r"\\\1", " ".join(str(value).split())[:300]) for value in values]
+        return f"| {' | '.join(texts)} |"
+
+    return ["", cells(rows[0]), cells(["---"] * len(rows[0])), *(cells(row.values()) for row in rows)]
 
 
 def _nothing() -> None:
@@ -378,13 +486,17 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     from prefect import allow_failure, flow, states, task
     from prefect.cache_policies import NO_CACHE
-    from prefect.runtime import task_run
+    from prefect.runtime import flow_run, task_run
     from prefect.task_runners import ThreadPoolTaskRunner
 
     graph = read_graph(targets)
     outcomes: dict[str, Outcome] = {}
     children: set[subprocess.Popen[bytes]] = set()
     ending = threading.Event()
+
+    def cancel() -> None:
+        ending.set()
+        _end(children)
 
     def conclude(outcome: Outcome) -> Any:
         outcomes[outcome.stage] = outcome
@@ -414,11 +526,12 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
 
     @flow(
         name="selfadapt",
-        flow_run_name=", ".join(targets) or "everything",
+        flow_run_name=f"up to {', '.join(targets)}" if targets else "everything",
         task_runner=workers,
         persist_result=False,
     )
     def selfadapt(targets: list[str], jobs: int) -> Any:
+        watch_for_cancelling(UUID(str(flow_run.id)), cancel)
         waiting = {stage: set(needs) for stage, needs in graph.needs.items()}
         futures: dict[str, Any] = {}
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -440,9 +553,10 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
                 for needs in waiting.values():
                     needs.discard(stage)
         except BaseException:
-            ending.set()
-            _end(children)  # before Prefect waits for the threads that wait for them
+            cancel()  # before Prefect waits for the threads that wait for them
             raise
+        if ending.is_set():
+            return states.Cancelled(message=CANCELLED)
         if failed := [outcome.stage for outcome in outcomes.values() if outcome.state == "failed"]:
             return states.Failed(message=f"failed: {', '.join(failed)}")
         return states.Completed()
@@ -458,7 +572,7 @@ def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"])
     path.parent.mkdir(parents=True, exist_ok=True)
     # The stages' ``python`` is this one, as in an activated environment.
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = os.environ | {PARENT: parent, "PATH": search}
+    environment = os.environ | {server.PARENT: parent, "PATH": search}
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     for attempt in range(BUSY_ATTEMPTS):
         with path.open("wb") as log:

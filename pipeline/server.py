@@ -5,6 +5,8 @@ port. Where none is up the first run starts the project's own, in the background
 by itself once nothing has been recorded for five minutes. So a whole ``dvc repro`` pays for one start at most.
 
 The project's own server keeps its database in ``.selfadapt/prefect``: whatever started a run, ``make ui`` shows it.
+Beside it, the folder ``reports`` is served, because a page of a server may not link to a file. A run that somebody
+asks for again in the UI is taken up here, as there is no worker: DVC runs its stage once more.
 """
 
 import contextlib
@@ -15,17 +17,24 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(".selfadapt/prefect")
 DEFAULT_PORT = int(os.environ.get("PREFECT_SERVER_API_PORT", "4200"))  # Prefect's own setting, and its default
 OWN_PORTS = range(4201, 5201)
+REPORT_PORTS = range(5201, 6201)
 START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on busy ones
 IDLE_SECONDS = 300
+PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
+LOOK_SECONDS = 3  # between two looks at what somebody asked for again
+AGAIN = "SELFADAPT_AGAIN"  # "<stage>=<id of its flow run>": the run that a stage goes on in
 RETRY_SECONDS = 600  # after a start that failed, so that not every stage waits for another
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -60,11 +69,11 @@ def ensure() -> str | None:
         state = _state()
         if time.time() - state.get("failed_unix_seconds", 0) < RETRY_SECONDS:
             return None
-        port = _free_port()
+        port, report_port = _free_port(OWN_PORTS), _free_port(REPORT_PORTS)
         touch()
         with (FOLDER / "server.log").open("ab") as log:
             keeper = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.server", str(port)],
+                [sys.executable, "-m", "pipeline.server", str(port), str(report_port)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -73,7 +82,7 @@ def ensure() -> str | None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and keeper.poll() is None:
             if _healthy(_api(port)):
-                _write_state({"port": port, "pid": keeper.pid})
+                _write_state({"port": port, "report_port": report_port, "pid": keeper.pid})
                 return _api(port)
             time.sleep(0.2)
         keeper.terminate()
@@ -89,14 +98,73 @@ def use(api: str) -> None:
     os.environ["PREFECT_API_URL"] = api
 
 
+def report_address() -> str | None:
+    """Where the project's own server shows the report; None without one."""
+    port = _state().get("report_port")
+    return f"http://127.0.0.1:{port}" if port else None
+
+
 def touch() -> None:
     """Say that the server is in use."""
     with contextlib.suppress(OSError):
         (FOLDER / "used").touch()
 
 
-def keep(port: int) -> None:
-    """Run the project's server until nobody has used it for a while."""
+class _Report(SimpleHTTPRequestHandler):
+    """The files of ``reports``, whatever replaces that folder meanwhile; nothing is logged."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments, directory="reports")
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+class _Retries:
+    """Stages that somebody asked for again in the UI."""
+
+    def __init__(self, api: str) -> None:
+        self._api, self._looked = api, 0.0
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    def look(self) -> None:
+        """Start what is asked for, and say what became of that which did not come to run."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        with contextlib.suppress(OSError, ValueError):  # the server is busy: the next look will tell
+            asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+            for run in _post(f"{self._api}/flow_runs/filter", asked):
+                self._state(run["id"], "PENDING", "taken up")
+                self._running[run["id"]] = self._start(run["name"], run["id"])
+            for identity in [one for one, process in self._running.items() if process.poll() is not None]:
+                _, said = self._running.pop(identity).communicate()
+                if _get(f"{self._api}/flow_runs/{identity}")["state_type"] == "PENDING":
+                    self._state(identity, "FAILED", f"the stage did not start: {' '.join(said.split())[-400:]}")
+
+    def _start(self, stage: str, identity: str) -> "subprocess.Popen[str]":
+        search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        kept = {name: value for name, value in os.environ.items() if name != PARENT}
+        return subprocess.Popen(
+            [sys.executable, "-m", "dvc", "repro", "--single-item", "--force", "--", stage],
+            env=kept | {"PATH": search, AGAIN: f"{stage}={identity}"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _state(self, identity: str, kind: str, message: str) -> None:
+        state = {"type": kind, "message": message}
+        _post(f"{self._api}/flow_runs/{identity}/set_state", {"state": state, "force": True})
+
+
+def keep(port: int, report_port: int) -> None:
+    """Run the project's server, and one of the report, until nobody has used it for a while."""
+    with contextlib.suppress(OSError):  # the port was taken meanwhile: the links will not work, all else does
+        report = ThreadingHTTPServer(("127.0.0.1", report_port), _Report)
+        threading.Thread(target=report.serve_forever, daemon=True).start()
     home = FOLDER.resolve()
     api = _api(port)
     environment = os.environ | QUIET | {"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}
@@ -104,9 +172,11 @@ def keep(port: int) -> None:
     server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     used = home / "used"
+    retries = _Retries(api)
     try:
         # Gone with the project folder, too: then there is nothing left to record into.
         while server.poll() is None and used.exists() and time.time() - used.stat().st_mtime < IDLE_SECONDS:
+            retries.look()
             time.sleep(1)
     finally:
         server.terminate()
@@ -128,12 +198,23 @@ def _healthy(api: str) -> bool:
         return False
 
 
-def _free_port() -> int:
-    """A port that stays the project's own, so that its address can be kept; any free one where it is taken.
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _post(url: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.load(answer)
+
+
+def _free_port(ports: range) -> int:
+    """One of ``ports`` that stays the project's own, so that its address can be kept; any free one if it is taken.
 
     Never Prefect's default port: another project would take this server for one that stays up.
     """
-    own = OWN_PORTS[zlib.crc32(str(FOLDER.resolve()).encode()) % len(OWN_PORTS)]
+    own = ports[zlib.crc32(str(FOLDER.resolve()).encode()) % len(ports)]
     for port in (own, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -163,4 +244,4 @@ def _lock() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    keep(int(sys.argv[1]))
+    keep(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,4 +1,4 @@
-"""The report of a run: metrics, tables, figures and one page, all from the run's files."""
+"""The report of a run: metrics, tables, figures and pages, all from the run's files."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
 from pipeline.evaluation import Resampling, compare, trivial_baselines
 from pipeline.reporting import run as left
+from pipeline.reporting.claims import RIVALS
 from pipeline.reporting.compose import Statistics, compose
-from pipeline.reporting.tables import RIVALS
 
 
 def run(
@@ -28,9 +28,12 @@ def run(
     tables: Out,
     figures: Out,
     page: Out,
+    site: Out,
+    runs: Out,
 ) -> dict[str, object]:
     """Write what the run found, and what may be claimed from it."""
     with step("read the run"):
+        records = left.read_records(STATE / "runs")
         found = left.Run(
             settings=settings,
             scores=left.read_scores(settings, scores),
@@ -43,7 +46,8 @@ def run(
             mixtures=left.read_mixtures(adapted),
             gates=left.read_gates(adapters),
             published=left.read_published(published),
-            records=left.read_records(STATE / "runs"),
+            records=records,
+            needs=left.read_needs(Path("dvc.lock"), records),
         )
     with step("resample"):
         resampling = Resampling(resamples=settings.report.resamples, seed=settings.report.seed)
@@ -59,14 +63,22 @@ def run(
         write_json(metrics, report.metrics)
         write_folder(tables, report.tables)
         write_folder(figures, report.figures)
-        write_text(page, report.page)
+        write_folder(site, within(report.pages, "site"))
+        write_folder(runs, within(report.pages, "runs"))
+        write_text(page, report.pages["index.html"])
     show_markdown("claims", "\n".join(f"- {claim}" for claim in report.claims))
     return {"claims": list(report.claims)}
+
+
+def within(pages: dict[str, str], folder: str) -> dict[str, str]:
+    """The pages of one folder, by their paths in it."""
+    return {path.removeprefix(f"{folder}/"): text for path, text in pages.items() if path.startswith(f"{folder}/")}
 
 
 def write_folder(folder: Path, files: dict[str, str]) -> None:
     with atomic_folder(folder) as temporary:
         for name, text in files.items():
+            (temporary / name).parent.mkdir(exist_ok=True)
             (temporary / name).write_text(text, encoding="utf-8")
 
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting import figures, site, tables
+from pipeline.reporting import claims, figures, runs, site, tables
 from pipeline.reporting.run import Run
+from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
 
 
@@ -27,71 +28,84 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Report:
-    """The files: metrics as JSON values, tables and figures by file name, the page as HTML; claims: its sentences."""
+    """The files: metrics as JSON values; tables and figures by file name, pages by path; claims: its sentences."""
 
     metrics: dict[str, Any]
     tables: dict[str, str]
     figures: dict[str, str]
-    page: str
+    pages: dict[str, str]
     claims: tuple[str, ...]
 
 
 def compose(run: Run, statistics: Statistics) -> Report:
     """Build the whole report. What a run has not got (a router, a dispatcher) is left out."""
     comparisons = [comparison(key, run, statistics) for key in statistics.comparisons]
-    dispatch_claim = tables.dispatch_claim(statistics.dispatch)
+    dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
     drawn = drawings(run, statistics)
     listings = [
         tables.parameter_table(run.provenance, run.base, run.published),
         tables.settings_table(run.settings.methods, run.published),
-        tables.cost_table(run.records),
     ]
-    parameters, settings, cost = listings
-    claims = tuple(one.claim for one in comparisons if one.claim) + ((dispatch_claim,) if len(run.decisions) else ())
-    parts = [site.Part("claims", "What this run shows", site.points(claims))]
-    parts += [
-        site.Part(one.key, one.title, site.comparison(one) + shown(drawn, f"{one.key}-accuracy")) for one in comparisons
-    ]
-    if len(run.decisions):
-        parts.append(
-            site.Part(
-                "dispatch",
-                "The first pass: which expert",
-                site.paragraph(dispatch_claim, "claim") + shown(drawn, "figure6"),
-            )
+    stages = runs.stage_runs(run)
+    records = {one.name: one.record for one in stages if one.record}
+    varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
+    said = tuple(claim for one in comparisons for claim in one.claims) + dispatch
+    shown = [
+        Page(
+            "index.html",
+            "Overview",
+            f"What adapting {run.base['base']} brings",
+            "overview.html",
+            {"facts": facts(run), "claims": said, "comparisons": comparisons},
         )
-    for anchor, title, names in (
-        ("curves", "Learning curves", ("figure4", "figure4-classifier", "losses")),
-        ("alpha", "How the experts are mixed", ("figure7",)),
-        ("gates", "Which subspaces open", ("gates",)),
-    ):
-        html = "".join(shown(drawn, name) for name in names)
-        if html:
-            parts.append(site.Part(anchor, title, html))
-    parts += [
-        site.Part("samples", "Completions", site.paragraph(SAMPLES, "note") + site.samples(samples(run))),
-        site.Part("parameters", parameters.title, site.listing(parameters)),
-        site.Part("settings", settings.title, site.folded("All settings", site.listing(settings))),
-        site.Part("cost", cost.title, site.cost(cost)),
     ]
-    files = {f"{one.key}.md": tables.comparison_markdown(one) for one in comparisons}
-    files |= {f"{one.key}.csv": tables.comparison_csv(one) for one in comparisons}
-    files |= {f"{one.key}.md": tables.listing_markdown(one) for one in listings}
-    files |= {f"{one.key}.csv": tables.listing_csv(one) for one in listings}
+    shown += [
+        Page(f"site/{one.key}.html", name_of(one), one.title, "comparison.html", {"one": one, "figure": figure})
+        for one in comparisons
+        if (figure := drawn[f"{one.key}-accuracy"])
+    ]
+    for key, name, title, names in FAMILIES:
+        if found := [drawn[one] for one in names if one in drawn]:
+            content: dict[str, Any] = {"figures": found, "claims": dispatch if key == "dispatch" else ()}
+            shown.append(Page(f"site/{key}.html", name, title, "figures.html", content))
+    asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
+    content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
+    shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
+    for one, name in zip(listings, ("Parameters", "Settings"), strict=True):
+        shown.append(Page(f"site/{one.key}.html", name, one.title, "listing.html", {"one": one}))
+    cost, passes, _ = varying
+    content = {"cost": cost, "passes": passes, "stages": stages}
+    shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
+
+    about = f"{run.base['base']}, profile {run.settings.profile}"
+    pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
+    pages |= {f"site/data/{one.task}.js": site.answers_script(one) for one in asked}
+    pages |= {f"runs/{one.key}.{suffix}": write(one) for one in varying for suffix, write in LISTED}
     return Report(
         metrics=metrics(comparisons, run, statistics),
-        tables=files,
-        figures={f"{name}.svg": svg for name, (svg, _) in drawn.items()},
-        page=site.page(f"selfadapt: {run.base['base']}", LEAD, facts(run), parts),
-        claims=claims,
+        tables={f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in COMPARED}
+        | {f"{one.key}.{suffix}": write(one) for one in listings for suffix, write in LISTED},
+        figures={f"{one.name}.svg": one.svg for one in drawn.values()},
+        pages=pages,
+        claims=said,
     )
 
 
-LEAD = (
-    "One frozen base model, adapted by singular-value fine-tuning with test-time mixing (Transformer²), by LoRA, and "
-    "by edits of hidden states (LoReFT, CS-ReFT); every method answers the same held-out prompts."
+# How a table becomes a file, by suffix.
+COMPARED = (("md", tables.comparison_markdown), ("csv", tables.comparison_csv))
+LISTED = (("md", tables.listing_markdown), ("csv", tables.listing_csv))
+# Pages of figures: key, name in the menu, title, figures.
+FAMILIES = (
+    ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
+    ("curves", "Learning", "Learning curves", ("figure4", "figure4-classifier", "losses")),
+    ("alpha", "Mixing", "How the experts are mixed", ("figure7",)),
+    ("gates", "Gates", "Which subspaces open", ("gates",)),
 )
-SAMPLES = "The first prompts of each test split, not picked, with what every method answered."
+
+
+def name_of(one: Comparison) -> str:
+    """A table's name in the menu: its title up to the first full stop."""
+    return one.title.partition(". ")[0]
 
 
 def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
@@ -114,7 +128,7 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         trained=trained,
         published=published,
         benchmarks=benchmarks,
-        claim=tables.claim_of(key, frame, statistics.rivals.get(key, frame), domains),
+        claims=claims.claims_of(key, frame, statistics.rivals.get(key, frame), domains),
     )
 
 
@@ -131,12 +145,17 @@ def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> 
     return found
 
 
-def drawings(run: Run, statistics: Statistics) -> dict[str, tuple[str, str]]:
-    """Figure name to its SVG and its caption."""
-    drawn = {}
+def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
+    """The figures by name."""
+    drawn: dict[str, Figure] = {}
+
+    def add(name: str, svg: str, caption: str) -> None:
+        drawn[name] = Figure(name, svg, caption)
+
     for key, frame in statistics.comparisons.items():
         caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
-        drawn[f"{key}-accuracy"] = (figures.accuracies(frame, tables.ROWS, f"{key}-accuracy"), caption)
+        name = f"{key}-accuracy"
+        add(name, figures.accuracies(frame, tables.ROWS, name), caption)
     base = base_accuracies(statistics)
     rewarded = {name: curve for name, curve in run.curves.items() if curve["objective"].iloc[0] == "reinforce"}
     classifier = {name: curve for name, curve in rewarded.items() if not name.startswith("svf-")}
@@ -151,14 +170,14 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, tuple[str, str]]:
             "below, accuracy on validation prompts. Dashed: the base model on the test split. Dot: the checkpoint "
             "chosen, by validation. Pale: other coefficients λ of the divergence from the base model."
         )
-        drawn["figure4"] = (figures.learning_curves(experts, lines, "figure4"), caption)
+        add("figure4", figures.learning_curves(experts, lines, "figure4"), caption)
     if classifier:
         caption = "The classification expert, trained the same way to name a prompt's domain."
-        drawn["figure4-classifier"] = (figures.learning_curves(classifier, {}, "figure4-classifier"), caption)
+        add("figure4-classifier", figures.learning_curves(classifier, {}, "figure4-classifier"), caption)
     supervised = {name: curve for name, curve in run.curves.items() if name not in rewarded}
     if supervised:
         caption = "Methods trained by next-token prediction. Dot: the checkpoint chosen, by validation."
-        drawn["losses"] = (figures.loss_curves(supervised, "losses"), caption)
+        add("losses", figures.loss_curves(supervised, "losses"), caption)
     if len(run.decisions):
         caption = (
             "Figure 6. Test prompts by their true domain (rows) and the domain named (columns); 'others' leaves the "
@@ -166,14 +185,14 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, tuple[str, str]]:
         )
         labels = tables.DISPATCHERS
         svg = figures.confusions(run.decisions, list(run.settings.trained), labels, "figure6")
-        drawn["figure6"] = (svg, caption)
+        add("figure6", svg, caption)
     if run.mixtures:
         mixtures = dict(sorted(run.mixtures.items(), key=lambda one: place.get(one[1]["task"], len(place))))
         caption = "Figure 7. What the search found on a few held-out prompts of each unseen task."
-        drawn["figure7"] = (figures.alphas(mixtures, "figure7"), caption)
+        add("figure7", figures.alphas(mixtures, "figure7"), caption)
     if run.gates is not None:
         caption = "CS-ReFT: the router's mean gate on validation prompts; 0 is closed, 1 is open."
-        drawn["gates"] = (figures.gates(run.gates, "gates"), caption)
+        add("gates", figures.gates(run.gates, "gates"), caption)
     return drawn
 
 
@@ -181,10 +200,6 @@ def base_accuracies(statistics: Statistics) -> dict[str, float]:
     """The base model's accuracy on every task it was measured on."""
     frames = [frame[frame["row"] == "base"] for frame in statistics.comparisons.values()]
     return {task: mean for frame in frames for task, mean in zip(frame["task"], frame["mean"], strict=True)}
-
-
-def shown(drawn: Mapping[str, tuple[str, str]], name: str) -> str:
-    return site.figure(*drawn[name]) if name in drawn else ""
 
 
 def facts(run: Run) -> dict[str, Any]:
@@ -200,25 +215,23 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
-def samples(run: Run) -> list[site.Sample]:
-    """The first prompts of each task with the answer of each method (a cell in two tables counts once)."""
-    scores = {(line["cell"], line["id"]): line for line in run.scores.to_dict("records")}
-    chosen = []
-    for task in [task for task in run.settings.domains if task in run.examples]:
-        cells = {name: cell for name, cell in run.settings.cells.items() if cell.task == task}
-        for example in run.examples[task][: run.settings.report.samples]:
-            answers = []
-            for name, cell in cells.items():
-                score = scores[name, example.id]
-                same = sum(one.row == cell.row for one in cells.values())
-                answers.append(
-                    site.Answer(
-                        by=tables.row_name(cell.row) + (f" ({name})" if same > 1 else ""),
-                        text=run.completions[name][example.id].text,
-                        read=score["answer"] if score["parsed"] else None,
-                        right=bool(score["correct"]),
-                    )
-                )
-            prompt = example.messages[-1]["content"]
-            chosen.append(site.Sample(task=task, prompt=prompt, target=example.target, answers=tuple(answers)))
-    return chosen
+def questions(task: str, run: Run) -> Asked:
+    """A task's test prompts, and every cell's answers to them."""
+    examples = run.examples[task]
+    scores = {name: frame.set_index("id") for name, frame in run.scores[run.scores["task"] == task].groupby("cell")}
+    cells = []
+    for name, cell in run.settings.cells.items():
+        if cell.task != task:
+            continue
+        scored = scores[name]
+        answers = [
+            (
+                run.completions[name][example.id].text,
+                str(scored.at[example.id, "answer"]) if scored.at[example.id, "parsed"] else None,
+                bool(scored.at[example.id, "correct"]),
+            )
+            for example in examples
+        ]
+        cells.append(site.Answers(name, cell.row, cell.seed, answers))
+    prompts = [(example.id, example.messages[-1]["content"], example.target) for example in examples]
+    return Asked(task, run.settings.domains.get(task, ""), prompts, cells)

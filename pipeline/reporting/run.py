@@ -33,7 +33,7 @@ class Cell(Section):
 
 
 class ReportSettings(Section):
-    """resamples, seed: of the bootstrap intervals. samples: prompts of each task shown with their answers."""
+    """resamples, seed: of the bootstrap intervals. samples: prompts shown at once, each with all its answers."""
 
     resamples: int
     seed: int
@@ -63,6 +63,8 @@ class RunSettings(Section, at=""):
     dispatch: dict[str, Any]
     mixing: dict[str, Any]
     few_shot: dict[str, Any]
+    compute: dict[str, Any]
+    tasks: dict[str, dict[str, Any]]
 
     @property
     def domains(self) -> dict[str, str]:
@@ -71,9 +73,9 @@ class RunSettings(Section, at=""):
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
-        """The methods' own settings, by section."""
+        """The settings that the methods ran with, by section: theirs, the machine's, and the tasks' sizes."""
         shown = ("svf", "reinforce", "lora", "reft", "csreft", "classifier", "dispatch", "mixing", "few_shot")
-        return {name: getattr(self, name) for name in shown}
+        return {name: getattr(self, name) for name in (*shown, "compute", "tasks")}
 
     def tables(self) -> list[str]:
         """Names of the tables that the cells fill; the papers' first, in their order."""
@@ -188,10 +190,36 @@ def read_published(folder: Path) -> dict[str, Any]:
     return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
 
 
-def read_records(folder: Path) -> list[Mapping[str, Any]]:
-    """The records of the stages that ran here, in the order they started; none where the outputs were fetched."""
+def read_records(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """The records of the stages that ran here, by stage, in the order they started.
+
+    None for what was fetched from a cache. The report's own is of the report before this one, and left out.
+    """
     records = [read_json(path) for path in sorted(folder.glob("*.json"))]
-    return sorted(records, key=lambda record: record["started_unix_seconds"])
+    records = sorted(records, key=lambda record: record["started_unix_seconds"])
+    return {record["stage"]: record for record in records if record["stage"] != "report"}
+
+
+def read_needs(lock: Path, records: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The stages that DVC's lock file knows, each with those whose outputs it reads; none where there is no file.
+
+    The file keeps stages of other settings, too: of two that write the same path, the one that ran last made it.
+    """
+    if not lock.is_file():
+        return {}
+    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    places = {name: place for place, name in enumerate(records)}
+    ordered = sorted(stages, key=lambda name: places.get(name, -1))
+    makers = {out["path"]: name for name in ordered for out in stages[name].get("outs", ())}
+
+    def maker(path: str) -> str | None:
+        """The stage that writes a path, or the folder it stands in."""
+        return next((makers[str(one)] for one in (Path(path), *Path(path).parents) if str(one) in makers), None)
+
+    return {
+        name: list(dict.fromkeys(found for dep in stage.get("deps", ()) if (found := maker(dep["path"]))))
+        for name, stage in stages.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -209,4 +237,5 @@ class Run:
     mixtures: Mapping[str, Mapping[str, Any]]
     gates: pd.DataFrame | None
     published: Mapping[str, Any]
-    records: Sequence[Mapping[str, Any]]
+    records: Mapping[str, Mapping[str, Any]]
+    needs: Mapping[str, Sequence[str]]

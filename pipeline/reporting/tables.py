@@ -1,12 +1,12 @@
-"""The report's tables, as data and as Markdown, CSV and metrics; and what they say of the papers' claims.
+"""The report's tables, as data and as Markdown, CSV and metrics.
 
 A ``Comparison`` is a table of accuracies (methods by tasks), a ``Listing`` any other. Accuracies are fractions; they
-become percent only where a person reads them. Every claim is worded by the intervals alone.
+become percent only where a person reads them.
 """
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +29,6 @@ TITLES = {
     "csreft": "CS-ReFT. Every skill in one model",
 }
 DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classification expert"}
-# Which other row than the base model's a table's claim is about: table -> row.
-RIVALS = {"table1": "lora", "csreft": "loreft"}
 # Where a paper's table stands in data/published, and what it calls our rows and domains.
 PUBLISHED_MODEL = "llama3-8b-instruct"
 PUBLISHED_MODEL_NAME = "Llama-3-8B-Instruct"
@@ -77,6 +75,7 @@ class Comparison:
     domains: task to domain; a task of the frame without one is the mean over tasks.
     baselines: task to what needs no model (``majority``, ``random``). trained: row to its ``Trained``.
     published: (row, task) to the paper's accuracy; benchmarks: task to the benchmark the paper used.
+    claims: what it says of the papers' claims, a sentence each.
     """
 
     key: str
@@ -87,7 +86,7 @@ class Comparison:
     trained: Mapping[str, "Trained"]
     published: Mapping[tuple[str, str], float]
     benchmarks: Mapping[str, str]
-    claim: str
+    claims: tuple[str, ...]
 
     @property
     def rows(self) -> list[str]:
@@ -102,6 +101,9 @@ class Comparison:
         """One cell, without what it has not got."""
         found = self.frame[(self.frame["row"] == row) & (self.frame["task"] == task)]
         return None if found.empty else {str(key): value for key, value in found.iloc[0].dropna().items()}
+
+    def has_baseline(self, name: str) -> bool:
+        return any(name in self.baselines.get(task, {}) for task in self.tasks)
 
     @property
     def alternatives(self) -> list[str]:
@@ -123,6 +125,11 @@ class Listing:
     columns: tuple[str, ...]
     rows: tuple[tuple[str | int | float | None, ...], ...]
     note: str = ""
+
+    @property
+    def numeric(self) -> list[bool]:
+        """For each column, whether it holds numbers."""
+        return [any(isinstance(row[place], int | float) for row in self.rows) for place in range(len(self.columns))]
 
 
 def row_name(row: str) -> str:
@@ -152,104 +159,6 @@ def published_of(
             if names.get(domain) in measured:
                 accuracies[row, task] = measured[names[domain]] / 100
     return accuracies, {task: BENCHMARKS[names[domain]] for task, domain in domains.items() if domain in names}
-
-
-# ---- what the intervals say of a claim -------------------------------------------------------------------------------
-
-
-def joined(words: Sequence[str]) -> str:
-    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def verdicts(frame: pd.DataFrame, row: str, domains: Iterable[str]) -> dict[str, str]:
-    """Task to verdict, for a row of a comparison; empty where the row or what it is compared with is missing."""
-    lines = frame[(frame["row"] == row) & frame["task"].isin(list(domains)) & frame["verdict"].notna()]
-    return dict(zip(lines["task"], lines["verdict"], strict=True))
-
-
-def spelled(found: Mapping[str, str]) -> str:
-    """``better on sums and oldest, undecided on functions``."""
-    words = ("better", "worse", "undecided")
-    groups = {word: [task for task, one in found.items() if one == word] for word in words}
-    return ", ".join(f"{word} on {joined(tasks)}" for word, tasks in groups.items() if tasks)
-
-
-def settled(found: Iterable[str]) -> str:
-    """``holds`` if all verdicts are ``better``, ``does not hold`` if one is ``worse``, else ``is not settled``."""
-    words = set(found)
-    if words == {"better"}:
-        return "holds"
-    return "does not hold" if "worse" in words else "is not settled"
-
-
-def overall(frame: pd.DataFrame, row: str, domains: Iterable[str]) -> str | None:
-    """The verdict on the mean over tasks, with its difference and interval in percentage points."""
-    lines = frame[(frame["row"] == row) & ~frame["task"].isin(list(domains)) & frame["verdict"].notna()]
-    if lines.empty:
-        return None
-    line = lines.iloc[0]
-    low, high = signed(line["diff_low"]), signed(line["diff_high"])
-    return f"{line['verdict']} on the mean over tasks ({signed(line['diff'])} points, 95 % interval {low} to {high})"
-
-
-def claim_of(key: str, versus_base: pd.DataFrame, versus_rival: pd.DataFrame, domains: Mapping[str, str]) -> str:
-    """The sentence on the paper's claim for a table; none for a table that no paper has."""
-    if key == "table1":
-        return table1_claim(versus_base, versus_rival, domains)
-    if key == "table2":
-        return table2_claim(versus_base, domains)
-    return csreft_claim(versus_base, versus_rival, domains) if key == "csreft" else ""
-
-
-def table1_claim(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]) -> str:
-    base, lora = verdicts(versus_base, "svf", domains), verdicts(versus_lora, "svf", domains)
-    if not base:
-        return "This run has no SVF expert beside the base model, so it says nothing of the paper's Table 1."
-    return (
-        f"The paper's claim that an SVF expert improves on the base model on every task {settled(base.values())} in "
-        f"this run: {spelled(base)}. Against LoRA, ahead on two of three tasks in the paper, SVF is here "
-        f"{spelled(lora) or 'not compared'}."
-    )
-
-
-def table2_claim(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> str:
-    found = {row: verdicts(versus_base, row, domains) for row in ("prompt", "classifier", "few_shot")}
-    found = {row: one for row, one in found.items() if one}
-    if not found:
-        return "This run has no adaptation strategy beside the base model, so it says nothing of the paper's Table 2."
-    each = "; ".join(f"{row_name(row)}: {spelled(one)}" for row, one in found.items())
-    every = settled(word for one in found.values() for word in one.values())
-    lora = verdicts(versus_base, "best_lora", domains)
-    against = (
-        f" The best LoRA expert (in the paper behind the base model on two of three): {spelled(lora)}." if lora else ""
-    )
-    return (
-        "The paper's claim that every adaptation strategy improves on the base model on every unseen task "
-        f"{every} in this run: {each}.{against}"
-    )
-
-
-def csreft_claim(versus_base: pd.DataFrame, versus_loreft: pd.DataFrame, domains: Mapping[str, str]) -> str:
-    shared = overall(versus_loreft, "csreft", domains) or spelled(verdicts(versus_loreft, "csreft", domains))
-    base = overall(versus_base, "csreft", domains) or spelled(verdicts(versus_base, "csreft", domains))
-    if not shared:
-        return "This run has no CS-ReFT beside a shared LoReFT, so it says nothing of the paper's claim."
-    word = settled([shared.split(" ")[0].rstrip(",")])
-    return (
-        f"The paper's claim that composed subspaces do better than one shared edit {word} in this run: against one "
-        f"shared LoReFT, CS-ReFT is {shared}; against the base model, {base or 'not compared'}."
-    )
-
-
-def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
-    found = verdicts(versus_prompt, "classifier", ("trained", "unseen"))
-    if not found:
-        return "This run has not got both dispatchers, so they are not compared."
-    groups = {"trained": "the trained tasks", "unseen": "the unseen tasks"}
-    words = {"better": "more often than", "worse": "less often than", "undecided": "not provably more often than"}
-    parts = [f"on {groups[group]} {words[word]} the prompt" for group, word in found.items()]
-    verb = "beats" if settled(found.values()) == "holds" else "does not, on all of them, beat"
-    return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
 
 
 # ---- the other tables -----------------------------------------------------------------------------------------------
@@ -297,22 +206,6 @@ def flattened(section: Mapping[str, Any], name: str) -> Iterable[tuple[str, str]
             yield f"{name}.{key}", text
 
 
-def cost_table(records: Sequence[Mapping[str, Any]]) -> Listing:
-    """Seconds and memory of every stage that ran here: the only table that differs between two equal runs."""
-    rows = tuple(
-        (record["stage"], round(record["seconds"], 1), round(record["peak_memory_bytes"] / 2**20)) for record in records
-    )
-    seconds, most = sum(row[1] for row in rows), max((row[2] for row in rows), default=0)
-    hosts = sorted({f"{record['host']['cores']} cores, {record['host']['machine']}" for record in records})
-    note = (
-        f"{len(rows)} stages, {seconds / 60:.1f} minutes in all (several may run side by side), at most {most} MiB in "
-        f"one stage; on {joined(hosts)}. These vary from run to run."
-        if rows
-        else "No stage ran here: its outputs were taken from the cache."
-    )
-    return Listing("cost", "What it cost", ("stage", "seconds", "peak memory, MiB"), rows, note)
-
-
 # ---- as files -------------------------------------------------------------------------------------------------------
 
 
@@ -356,7 +249,13 @@ def comparison_markdown(comparison: Comparison) -> str:
     ]
     if comparison.trained:
         heads.append("trained parameters")
-    lines = [f"# {comparison.title}", "", comparison.claim, "", markdown_row(["", *heads])]
+    lines = [
+        f"# {comparison.title}",
+        "",
+        *(f"- {claim}" for claim in comparison.claims),
+        "",
+        markdown_row(["", *heads]),
+    ]
     lines.append(markdown_row(["---"] * (len(heads) + 1)))
     filler = ["–"] if comparison.trained else []
     for row in comparison.rows:

@@ -22,6 +22,7 @@ ALLOWED = {
     "pipeline.adaptation": ["pipeline.core"],
     "pipeline.evaluation": ["pipeline.core"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
+    "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
     "pipeline.server": [],
     "pipeline.flow": ["pipeline.core", "pipeline.server"],
     "pipeline.graph": ["pipeline.core"],

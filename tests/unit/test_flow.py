@@ -1,7 +1,9 @@
 """A stage as a flow run, and DVC's graph as a flow, on a toy project of its own."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,6 +63,7 @@ toys:
   b: {mode: bad, source: zero}
   c: {mode: good, source: a}
   d: {mode: good, source: b}
+  again: {mode: good, source: zero}
 """
 
 
@@ -105,11 +108,14 @@ class Project:
         _, said = process.communicate(timeout=120)
         return process.returncode, said
 
-    def select(self, kind: str) -> list[dict[str, Any]]:
+    def select(self, kind: str) -> Any:
         """What the server knows: ``flow_runs``, ``task_runs`` or ``artifacts``."""
+        return self.post(f"{kind}/filter", {})
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
         port = json.loads((self.folder / ".selfadapt/prefect/server.json").read_text())["port"]
         request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/api/{kind}/filter", b"{}", {"content-type": "application/json"}
+            f"http://127.0.0.1:{port}/api/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
         )
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
@@ -176,9 +182,13 @@ def test_two_stages_that_start_at_once_start_one_server_and_are_both_recorded(re
         artifacts = [artifact for artifact in recorded.select("artifacts") if artifact["flow_run_id"] == run["id"]]
         assert {(artifact["type"], artifact["key"]) for artifact in artifacts} == {
             ("progress", None),
-            ("table", "numbers"),
-            ("table", "metrics"),
+            ("table", f"toy-{name}-numbers"),
+            ("table", f"toy-{name}-metrics"),
+            ("markdown", f"toy-{name}-summary"),
         }
+        summary = next(artifact["data"] for artifact in artifacts if artifact["type"] == "markdown")
+        assert "| number | 1 |" in summary
+        assert re.search(rf"\[its run\]\(http://127.0.0.1:\d+/runs/index.html#toy@{name}\)", summary)
         assert [artifact["data"] for artifact in artifacts if artifact["type"] == "progress"] == [100.0]
 
 
@@ -220,6 +230,61 @@ def test_a_stage_that_is_ended_is_shown_so(recorded: Project, sign: signal.Signa
     assert not (recorded.folder / name).exists()
 
 
+def cancel(project: Project, run: dict[str, Any]) -> None:
+    """What the button in the UI does."""
+    project.post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
+
+
+def wait_for(project: Project, name: str, state: str) -> dict[str, Any]:
+    for _ in range(300):
+        with contextlib.suppress(OSError):  # the server may be still to come
+            found = [run for run in project.select("flow_runs") if run["name"] == name and run["state_type"] == state]
+            if found:
+                return found[0]
+        time.sleep(0.2)
+    raise AssertionError(f"no run {name} in the state {state}")
+
+
+def test_a_stage_cancelled_in_the_ui_ends_and_is_shown_so(recorded: Project) -> None:
+    process = recorded.start_stage("unwanted", "slow")
+    cancel(recorded, wait_for(recorded, "toy@unwanted", "RUNNING"))
+    assert process.wait(60) == 143
+    run = recorded.flow_run("toy@unwanted")
+    assert run["state_type"] == "CANCELLED"
+    assert "goes on from its last checkpoint" in run["state"]["message"]
+    assert not (recorded.folder / "unwanted").exists()
+
+
+def test_a_stage_asked_for_again_in_the_ui_runs_in_the_same_run(recorded: Project) -> None:
+    """The stage ``again``, which DVC knows; a run of a stage that it does not know fails with DVC's words."""
+    for name in ("again", "unknown"):
+        process = recorded.start_stage(name, "slow")
+        cancel(recorded, wait_for(recorded, f"toy@{name}", "RUNNING"))
+        assert process.wait(60) == 143
+        run = recorded.flow_run(f"toy@{name}")
+        recorded.post(f"flow_runs/{run['id']}/set_state", {"state": {"type": "SCHEDULED", "name": "AwaitingRetry"}})
+        again = wait_for(recorded, f"toy@{name}", "COMPLETED" if name == "again" else "FAILED")
+        assert again["id"] == run["id"]
+    assert (recorded.folder / "again").read_text() == "1\n"
+    assert "the stage did not start" in again["state"]["message"]
+
+
+def test_the_whole_graph_cancelled_in_the_ui_ends_with_its_stages(recorded: Project) -> None:
+    params = recorded.folder / "params.yaml"
+    before = params.read_text()
+    params.write_text(before + "  slow: {mode: slow, source: zero}\n")
+    process = recorded.start("pipeline.cli", "run", "toy@slow")
+    wait_for(recorded, "toy@slow", "RUNNING")
+    cancel(recorded, wait_for(recorded, "up to toy@slow", "RUNNING"))
+    _, said = process.communicate(timeout=120)
+    params.write_text(before)
+    assert process.returncode == 1, said
+    assert "✗ toy@slow" in said and "interrupted" in said
+    assert recorded.flow_run("toy@slow")["state_type"] == "CANCELLED"
+    assert recorded.flow_run("up to toy@slow")["state_type"] == "CANCELLED"
+    assert not (recorded.folder / "slow").exists()
+
+
 def run_everything(project: Project) -> tuple[int, str]:
     process = project.start("pipeline.cli", "run")
     _, said = process.communicate(timeout=300)
@@ -230,7 +295,7 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     """One story, as starting the project's stages takes its time."""
     code, said = run_everything(recorded)
     assert code == 1
-    assert "2 done, 1 failed, 1 skipped" in said
+    assert "1 failed, 1 skipped" in said
     assert "expected a good mode, got 'bad'" in said
     tasks = {task["name"]: task for task in recorded.select("task_runs")}
     states = {name: tasks[f"toy@{name}"]["state_name"] for name in "abcd"}
@@ -243,12 +308,12 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     params.write_text(params.read_text().replace("mode: bad", "mode: good"))
     code, said = run_everything(recorded)
     assert code == 0, said
-    assert "2 done, 2 unchanged" in said
+    assert "2 done, 3 unchanged" in said
     assert (recorded.folder / "d").read_text() == "2\n"
 
     code, said = run_everything(recorded)
     assert code == 0, said
-    assert "4 unchanged" in said
+    assert "5 unchanged" in said
     status = subprocess.run(
         ["dvc", "status"], cwd=recorded.folder, env=recorded.environment, capture_output=True, text=True, check=True
     )

@@ -1,7 +1,6 @@
 """The report of a made-up run: its structure, its words, its bytes."""
 
 import json
-import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,170 +9,15 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-import torch
 import yaml
 
-from pipeline.core.artifacts import digest, write_json, write_jsonl, write_tensors
+from pipeline.core.artifacts import digest
 from pipeline.core.errors import UserError
-from pipeline.reporting import tables
-from pipeline.reporting.run import RunSettings, read_scores
+from pipeline.reporting import claims, tables
+from pipeline.reporting.run import RunSettings, read_needs, read_scores
+from pipeline.reporting.site import read_answers
 from stages import report
-
-TRAINED = {"math": "sums", "code": "functions", "reasoning": "oldest"}
-UNSEEN = {"math": "groceries", "code": "repairs", "reasoning": "queue"}
-PUBLISHED = Path(__file__).resolve().parents[2] / "data/published"
-SECTIONS = ("svf", "reinforce", "lora", "reft", "csreft", "classifier", "dispatch", "mixing", "few_shot")
-# Share of right answers, by row: made up, and only for these tests.
-RIGHT = {"base": 0.3, "lora": 0.4, "svf": 0.6, "loreft": 0.45, "csreft": 0.55}
-RIGHT |= {"best_lora": 0.3, "prompt": 0.35, "classifier": 0.45, "few_shot": 0.5}
-
-
-def cells_of(seeds: int) -> dict[str, Any]:
-    """The cells of all three tables; base stands in two of them."""
-    cells = {}
-
-    def add(name: str, method: str, row: str, table: list[str], task: str, seed: int, adapter: str) -> None:
-        settings = {"method": method, "row": row, "table": table, "task": task, "scorer": "numbers"}
-        cells[name] = {**settings, "seed": seed, "adapter": adapter}
-
-    for task in TRAINED.values():
-        add(f"base-{task}", "base", "base", ["table1", "csreft"], task, 0, "base/base")
-        add(f"lora-{task}-0", "lora", "lora", ["table1"], task, 0, f"experts/lora-{task}-0")
-        for seed in range(seeds):
-            add(f"svf-{task}-{seed}", "svf", "svf", ["table1"], task, seed, f"experts/svf-{task}-{seed}")
-        for row, folder in (("loreft", "reft"), ("csreft", "csreft")):
-            add(f"{row}-{task}", row, row, ["csreft"], task, 0, f"{folder}/{row}")
-    for domain, task in UNSEEN.items():
-        add(f"base-{task}", "base", "base", ["table2"], task, 0, "base/base")
-        add(f"lora-{task}", "lora", "best_lora", ["table2"], task, 0, f"experts/lora-{TRAINED[domain]}-0")
-        for row in ("prompt", "classifier"):
-            add(f"{row}-{task}", "svf", row, ["table2"], task, 0, f"dispatched/{row}/{task}")
-        add(f"few_shot-{task}", "svf", "few_shot", ["table2"], task, 0, f"adapted/{task}")
-    return cells
-
-
-def make_run(root: Path, *, examples: int = 40, seeds: int = 1, layers: int = 30) -> dict[str, Any]:
-    """Write files of a run that never was under ``root``; returns the arguments of the stage report."""
-    draw = random.Random(0)
-    cells = cells_of(seeds)
-    params = {"profile": "laptop", "seed": 0, "trained": TRAINED, "unseen": UNSEEN, "cells": cells}
-    params |= {"report": {"resamples": 300, "seed": 0, "samples": 1}, "tasks": {}, "compute": {}}
-    params |= {
-        name: {"learning_rate": 2e-3, "kl": {"coefficient": 0.1}, "modules": ["up", "down"]} for name in SECTIONS
-    }
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    artifacts = root / "artifacts"
-    for task in (*TRAINED.values(), *UNSEEN.values()):
-        rows = []
-        for number in range(examples):
-            turns = [{"role": "user", "content": f"{task} {number}: is <b>1 & 2</b> less than 4?\nThink."}]
-            meta = {"task": task, "answer": "yes" if number % 3 else "no", "options": ["yes", "no"]}
-            rows.append({"id": f"{task}-{number}", "messages": turns, "target": "yes <end>", "meta": meta})
-        write_jsonl(root / f"data/tasks/{task}/test.jsonl", rows)
-    for name, cell in cells.items():
-        ids = [f"{cell['task']}-{number}" for number in range(examples)]
-        right = [draw.random() < RIGHT[cell["row"]] for _ in ids]
-        text = [f"I think <i>{'yes' if one else 'maybe so, since the first is less'}</i>" for one in right]
-        frame = pd.DataFrame(
-            {
-                "id": ids,
-                "value": [float(one) for one in right],
-                "correct": right,
-                "parsed": ["yes" if one else draw.choice(["no", None]) for one in right],
-                "tokens": [draw.randint(2, 32) for _ in ids],
-                "prompt_tokens": 40,
-                "finished": [draw.random() < 0.95 for _ in ids],
-            }
-        )
-        (artifacts / "scores").mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(artifacts / f"scores/{name}.parquet")
-        answers = [
-            {"id": one, "text": said, "tokens": 9, "prompt_tokens": 40, "finished": True}
-            for one, said in zip(ids, text, strict=True)
-        ]
-        write_jsonl(artifacts / f"completions/{name}.jsonl", answers)
-
-    def adapter(path: str, **provenance: Any) -> None:
-        meta = {"kind": "svf", "config": {}, "provenance": {"base": "Toy-135M", "seed": 0, **provenance}}
-        write_tensors(artifacts / f"{path}.safetensors", {"z": torch.zeros(8)}, meta)
-
-    adapter("base/base", method="base", parameters=0, base_parameters=134_515_008)
-    for task in TRAINED.values():
-        for seed in range(seeds):
-            adapter(f"experts/svf-{task}-{seed}", method="svf", task=task, parameters=118_080)
-            rows = []
-            for step in range(16):
-                validation = 0.3 + 0.02 * step + draw.uniform(-0.03, 0.03) if step % 3 == 0 else None
-                reward = -0.8 + 0.09 * step + draw.uniform(-0.1, 0.1)
-                row = {"step": step, "train": reward, "validation": validation, "chosen": step == 15}
-                for coefficient in (0.1, 0.2):
-                    better = coefficient == 0.1
-                    row = {**row, "chosen": step == 15 and better, "kl_coefficient": coefficient}
-                    mean = reward - coefficient if step else None
-                    rows.append({**row, "objective": "reinforce", "train": mean})
-            write_jsonl(artifacts / f"curves/svf-{task}-{seed}.jsonl", rows)
-        adapter(f"experts/lora-{task}-0", method="lora", task=task, parameters=460_800)
-    write_jsonl(artifacts / "curves/classifier.jsonl", rows)
-    adapter("classifier/classifier", method="svf", tasks=list(TRAINED.values()), parameters=118_080)
-    for name in (*(f"lora-{task}-0" for task in TRAINED.values()), "loreft", "csreft"):
-        rows = []
-        for step in range(0, 60, 5):
-            validation = 1.9 - 0.021 * step if step % 10 == 0 else None
-            row = {"step": step, "train": 2 - 0.025 * step, "validation": validation, "chosen": step == 50}
-            rows.append({**row, "objective": "next_token"})
-        write_jsonl(artifacts / f"curves/{name}.jsonl", rows)
-    adapter("reft/loreft", method="loreft", tasks=list(TRAINED.values()), parameters=18_448)
-    counts = {"parameters": 222_000, "parameters_without_router": 55_344}
-    adapter("csreft/csreft", method="csreft", tasks=list(TRAINED.values()), **counts)
-    gates = []
-    for place, skill in enumerate(TRAINED.values()):
-        for number in range(20):
-            open_ = [float(draw.random() < (0.9 if place == one else 0.2)) for one in range(3)]
-            gates.append({"id": f"{skill}-{number}", "skill": skill, "gates": open_, "probabilities": open_})
-    write_jsonl(artifacts / "csreft/gates.jsonl", gates)
-    for dispatcher, skill in (("prompt", 0.45), ("classifier", 0.9)):
-        rows = []
-        for domain, task in (*TRAINED.items(), *UNSEEN.items()):
-            for number in range(examples):
-                named = domain if draw.random() < skill else draw.choice([*TRAINED, "others"])
-                row = {"id": f"{task}-{number}", "task": task, "domain": domain, "predicted": named}
-                rows.append({**row, "log_likelihoods": {}})
-        write_jsonl(artifacts / f"dispatched/{dispatcher}.jsonl", rows)
-    for place, task in enumerate(UNSEEN.values()):
-        rows_of_alpha = [[draw.uniform(-0.2, 1) for _ in TRAINED] for _ in range(layers if place == 1 else 1)]
-        final = {"final": True, "configuration": "x", "experts": [f"svf-{one}-0" for one in TRAINED.values()]}
-        final |= {"alpha": rows_of_alpha, "normalised": place == 0, "accuracy": 0.6}
-        row = {"configuration": "x", "iteration": 0, "best_accuracy": 0.5, "mean_accuracy": 0.3}
-        write_jsonl(artifacts / f"adapted/{task}.jsonl", [{**row, "prompts": 80, "chosen": True}, final])
-        adapter(f"adapted/{task}", method="few_shot", task=task)
-    final = {"final": True, "configuration": "x", "experts": ["lora-sums-0"], "alpha": [[1.0]]}
-    write_jsonl(artifacts / "adapted/best_lora-queue.jsonl", [{**final, "normalised": False, "accuracy": 0.3}])
-    adapter("adapted/best_lora-queue", method="select", task="queue", parameters=460_800)
-    for number, name in enumerate(
-        ["download@base", *(f"train_svf@{task}-0" for task in TRAINED.values()), "adapt@queue"]
-    ):
-        record = {"stage": name, "seconds": 20.5 + 60 * number, "peak_memory_bytes": (number + 1) * 2**30}
-        record |= {"started_unix_seconds": number, "host": {"cores": 2, "machine": "x86_64"}}
-        write_json(root / f".selfadapt/runs/{name}.json", record)
-    parts = ("scores", "completions", "curves", "experts", "dispatched", "adapted")
-    return {
-        "settings": RunSettings.parse(params, ""),
-        "examples": root / "data/tasks",
-        **{part: artifacts / part for part in parts},
-        "adapters": [artifacts / name for name in ("reft", "csreft", "classifier")],
-        "base": artifacts / "base/base.safetensors",
-        "published": PUBLISHED,
-        **outputs(root / "reports"),
-    }
-
-
-def outputs(folder: Path) -> dict[str, Path]:
-    return {
-        "metrics": folder / "metrics.json",
-        "tables": folder / "tables",
-        "figures": folder / "figures",
-        "page": folder / "index.html",
-    }
+from tests.made import TRAINED, cells_of, make_run, outputs
 
 
 @pytest.fixture(scope="module")
@@ -210,45 +54,141 @@ def test_metrics_hold_nothing_that_varies_by_run(made: tuple[Path, dict[str, Any
     assert not re.search(r"\d\.\d{7}", text)
 
 
-def test_the_page_asks_nothing_of_the_network(made: tuple[Path, dict[str, Any]]) -> None:
-    page = (made[0] / "reports/index.html").read_text()
-    without_names = page.replace("http://www.w3.org/2000/svg", "").replace("http://www.w3.org/1999/xlink", "")
-    assert "http" not in without_names and "//" not in re.sub(r"<pre>.*?</pre>", "", without_names, flags=re.DOTALL)
-    assert "<script" not in page and "@import" not in page and "url(#" in page
-    assert not re.search(r"url\((?!#)", page)
+def pages_of(root: Path) -> dict[str, str]:
+    """The pages by their paths in the report's folder."""
+    folder = root / "reports"
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*.html"))}
 
 
-def test_the_page_is_well_formed_and_says_what_the_run_was_about(made: tuple[Path, dict[str, Any]]) -> None:
-    page = (made[0] / "reports/index.html").read_text()
-    open_tags: list[str] = []
+def test_the_pages_ask_nothing_of_the_network(made: tuple[Path, dict[str, Any]]) -> None:
+    texts = [*pages_of(made[0]).values(), *(path.read_text() for path in (made[0] / "reports/site").glob("*.*s"))]
+    assert len(texts) > 12
+    for text in texts:
+        assert "//" not in re.sub(r"^ *// .*$", "", text, flags=re.MULTILINE)  # but comments
+        assert "@import" not in text and "url(" not in text and "fetch(" not in text
 
-    class Balanced(HTMLParser):
-        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            if tag not in ("meta", "link", "br"):
-                open_tags.append(tag)
 
-        def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            pass
+class Read(HTMLParser):
+    """What a page says: its text, ids and links; and whether every tag that opens is closed."""
 
-        def handle_endtag(self, tag: str) -> None:
-            assert open_tags.pop() == tag
+    def __init__(self, page: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.text, self.links = "", list[str]()
+        self.ids = list[str]()
+        self._open = list[str]()
+        self.feed(page)
+        assert self._open == []
 
-    Balanced(convert_charrefs=True).feed(page)
-    assert open_tags == []
-    for words in (
-        "Toy-135M",
-        "paper: GSM8K,<br>Llama-3-8B-Instruct",
-        "without router 55\u202f344, 0.0411 %",
-        "79.15 %",
-        "Commonest answer",
-        "unparsed",
-        "2 seeds",
-        "CEM",
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "link", "br", "img"):
+            self._open.append(tag)
+        self.links += [value for name, value in attrs if name in ("href", "src") and value]
+        self.ids += [value for name, value in attrs if name == "id" and value]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_pages_are_well_formed_and_say_what_the_run_was_about(made: tuple[Path, dict[str, Any]]) -> None:
+    pages = {path: Read(page) for path, page in pages_of(made[0]).items()}
+    for path, words in (
+        ("index.html", ("Toy-135M", "The paper's claim that an SVF expert", "without router 55\u202f344, 0.0411 %")),
+        ("site/table1.html", ("paper: GSM8K, Llama-3-8B-Instruct", "79.15 %", "unparsed", "2 seeds")),
+        ("site/table2.html", ("Commonest answer", "few-shot CEM")),
+        ("site/dispatch.html", ("names the right domain",)),
+        ("site/settings.html", ("svf.learning_rate", "compute.threads")),
+        ("runs/index.html", ("generate@prompt-groceries", "What the first pass costs")),
     ):
-        assert words in page
-    assert "is &lt;b&gt;1 &amp; 2&lt;/b&gt; less" in page and "<b>1 & 2</b>" not in page
-    ids = re.findall(r' id="([^"]+)"', page)
-    assert len(ids) == len(set(ids))
+        for word in words:
+            assert word in re.sub("[ \n]+", " ", pages[path].text), (path, word)
+    for page in pages.values():
+        assert len(page.ids) == len(set(page.ids))
+
+
+def test_every_link_leads_somewhere(made: tuple[Path, dict[str, Any]]) -> None:
+    folder = made[0] / "reports"
+    pages = {path: Read(page) for path, page in pages_of(made[0]).items()}
+    linked = set()
+    for path, page in pages.items():
+        for link in page.links:
+            target, _, part = link.partition("#")
+            if target.startswith("data:"):
+                continue
+            found = (folder / path).parent.joinpath(target).resolve() if target else folder / path
+            assert found.is_file(), f"{path} links to {link}"
+            name = str(found.relative_to(folder.resolve()))
+            linked.add(name)
+            if "task=" in part:
+                assert name == "site/completions.html"
+                values = dict(pair.split("=") for pair in part.split("&"))
+                answers = read_answers((folder / f"site/data/{values['task']}.js").read_text())
+                assert values["cell"] in answers["cells"]
+            elif part:
+                assert part in pages[name].ids, f"{path} links to {link}"
+    assert set(pages) <= linked
+
+
+def test_every_cell_leads_to_its_completions_and_its_run(made: tuple[Path, dict[str, Any]]) -> None:
+    settings = made[1]["settings"]
+    pages = pages_of(made[0])
+    for name, cell in settings.cells.items():
+        page = pages[f"site/{cell.table[0]}.html"]
+        assert f"runs/index.html#score@{name}" in page
+        assert cell.seed or f"completions.html#task={cell.task}&amp;cell={name}" in page
+
+
+def test_completions_are_kept_whole_and_as_they_are(made: tuple[Path, dict[str, Any]]) -> None:
+    answers = read_answers((made[0] / "reports/site/data/queue.js").read_text())
+    assert len(answers["prompts"]) == 40 and answers["domain"] == "reasoning"
+    assert answers["prompts"][3] == ["queue-3", "queue 3: is <b>1 & 2</b> less than 4?\nThink.", "yes <end>"]
+    scores = pd.read_parquet(made[1]["scores"] / "prompt-queue.parquet")
+    kept = answers["cells"]["prompt-queue"]
+    assert [right for _, _, right in kept["answers"]] == [int(one) for one in scores["correct"]]
+    parsed = [one if isinstance(one, str) else None for one in scores["parsed"]]
+    assert [read for _, read, _ in kept["answers"]] == parsed
+    assert (kept["row"], kept["by"], kept["seed"]) == ("prompt", "SVF mixed by prompt", 0)
+
+
+def test_what_varies_from_run_to_run_stands_in_one_folder(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, arguments = made
+    (tmp_path / "reports").mkdir()
+    monkeypatch.chdir(tmp_path)  # where no stage ran
+    report.run(**{**arguments, **outputs(tmp_path / "reports")})
+    for path in sorted((root / "reports").rglob("*.*")):
+        name = path.relative_to(root)
+        if path.is_file() and name.parts[1] != "runs":
+            assert (tmp_path / name).read_bytes() == path.read_bytes(), name
+    page = Read((tmp_path / "reports/runs/index.html").read_text())
+    assert "all outputs were taken from a cache" in page.text
+    assert "score@prompt-groceries" in page.ids
+
+
+def test_table_3_sets_the_first_pass_against_the_second(made: tuple[Path, dict[str, Any]]) -> None:
+    text = (made[0] / "reports/runs/table3.csv").read_text().splitlines()
+    assert text[0].startswith("task,first pass by,prompts,")
+    # 260.5 seconds over the 240 prompts of six tasks, 320.5 over the 40 of its own; the paper's 13 % are MATH's.
+    assert text[1] == "groceries,Prompt to the base model,40,1.0854,8.0125,13.5,13"
+    assert text[2] == "groceries,Classification expert,40,,,,"  # did not run here
+
+
+def test_the_stages_behind_a_number_are_those_the_lock_file_names(tmp_path: Path) -> None:
+    stages = {
+        "score@a": {"deps": [{"path": "completions/a"}], "outs": [{"path": "scores/a"}]},
+        "generate@a": {"deps": [{"path": "experts/x/0"}, {"path": "code.py"}], "outs": [{"path": "completions/a"}]},
+        "train": {"outs": [{"path": "experts/x"}]},
+        "train_otherwise": {"outs": [{"path": "experts/x"}]},
+    }
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    needs = read_needs(tmp_path / "dvc.lock", {"train_otherwise": {}, "train": {}})
+    assert needs["score@a"] == ["generate@a"] and needs["generate@a"] == ["train"]
+    needs = read_needs(tmp_path / "dvc.lock", {"train": {}, "train_otherwise": {}})
+    assert needs["generate@a"] == ["train_otherwise"]
+    assert read_needs(tmp_path / "nothing", {}) == {}
 
 
 def test_two_renderings_are_the_same_bytes(
@@ -286,7 +226,8 @@ def test_the_order_of_the_cells_changes_no_number(
 def test_tables_come_as_markdown_and_csv(made: tuple[Path, dict[str, Any]]) -> None:
     folder = made[0] / "reports/tables"
     names = {path.name for path in folder.iterdir()}
-    assert {f"{n}.{e}" for n in ("table1", "table2", "csreft", "settings", "cost") for e in ("md", "csv")} <= names
+    tables_of = ("table1", "table2", "csreft", "settings", "parameters")
+    assert names == {f"{name}.{suffix}" for name in tables_of for suffix in ("md", "csv")}
     frame = pd.read_csv(folder / "table1.csv")
     metrics = json.loads((made[0] / "reports/metrics.json").read_text())
     line = frame[(frame["row"] == "svf") & (frame["task"] == "sums")].iloc[0]
@@ -299,7 +240,7 @@ def test_tables_come_as_markdown_and_csv(made: tuple[Path, dict[str, Any]]) -> N
 
 def frame_of(row: str, verdicts: dict[str, str]) -> pd.DataFrame:
     lines = [{"row": row, "task": task, "verdict": word} for task, word in verdicts.items()]
-    numbers = {"diff": 0.1, "diff_low": 0.05, "diff_high": 0.2}
+    numbers = {"diff": 0.1, "diff_low": 0.05, "diff_high": 0.2, "n": 200}
     return pd.DataFrame([{**line, **numbers} for line in lines], columns=["row", "task", "verdict", *numbers])
 
 
@@ -307,26 +248,35 @@ def frame_of(row: str, verdicts: dict[str, str]) -> pd.DataFrame:
     ("words", "said"),
     [
         (("better", "better"), "holds in this run: better on sums and oldest"),
-        (("better", "undecided"), "is not settled in this run: better on sums, undecided on oldest"),
+        (("better", "undecided"), "is not settled in this run: better on sums, undecided on oldest at n = 200."),
         (("better", "worse"), "does not hold in this run: better on sums, worse on oldest"),
     ],
 )
 def test_a_claim_says_what_the_intervals_say(words: tuple[str, str], said: str) -> None:
     frame = frame_of("svf", dict(zip(("sums", "oldest"), words, strict=True)))
-    claim = tables.table1_claim(frame, frame_of("svf", {}), {"sums": "math", "oldest": "reasoning"})
-    assert said in claim and "not compared" in claim
+    versus_base, versus_lora = claims.table1_claims(frame, frame_of("svf", {}), {"sums": "math", "oldest": "reasoning"})
+    assert said in versus_base and "not compared" in versus_lora
+
+
+def test_each_strategy_has_a_sentence_of_its_own() -> None:
+    frame = pd.concat([frame_of("prompt", {"queue": "better"}), frame_of("best_lora", {"queue": "worse"})])
+    every, prompt, lora = claims.table2_claims(frame, {"queue": "reasoning"})
+    assert "on every unseen task holds in this run" in every
+    assert prompt == "SVF mixed by prompt, against the base model: better on queue."
+    assert lora.endswith("worse on queue.")
 
 
 def test_the_dispatch_sentence_admits_what_is_not_so() -> None:
-    both = tables.dispatch_claim(frame_of("classifier", {"trained": "better", "unseen": "better"}))
+    both = claims.dispatch_claim(frame_of("classifier", {"trained": "better", "unseen": "better"}))
     assert both.startswith("The classification expert beats the prompt")
-    one = tables.dispatch_claim(frame_of("classifier", {"trained": "better", "unseen": "undecided"}))
-    assert "does not, on all of them, beat" in one and "on the unseen tasks not provably more often" in one
+    one = claims.dispatch_claim(frame_of("classifier", {"trained": "better", "unseen": "undecided"}))
+    assert "does not, on all of them, beat" in one
+    assert "on the unseen tasks not provably more often than the prompt (n = 200)" in one
 
 
 def test_the_csreft_sentence_rests_on_the_mean_over_skills() -> None:
     loreft = frame_of("csreft", {"sums": "worse", "mean_over_tasks": "better"})
-    claim = tables.csreft_claim(loreft, loreft, {"sums": "math"})
+    claim, _ = claims.csreft_claims(loreft, loreft, {"sums": "math"})
     assert "holds in this run" in claim and "+10.0 points, 95 % interval +5.0 to +20.0" in claim
 
 

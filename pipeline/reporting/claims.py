@@ -1,0 +1,133 @@
+"""What a run says of the papers' claims: one sentence a claim, worded by the intervals alone.
+
+A difference whose 95 % interval leaves out zero is better or worse; any other is undecided at this number of
+examples. A claim about several tasks holds if it is better on all, does not hold if it is worse on one, and is not
+settled otherwise.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from pipeline.reporting.tables import row_name, signed
+
+# Which other row than the base model's a table's claim is about: table -> row.
+RIVALS = {"table1": "lora", "csreft": "loreft"}
+STRATEGIES = ("prompt", "classifier", "few_shot")
+
+
+def joined(words: Sequence[str]) -> str:
+    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def lines_of(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> pd.DataFrame:
+    """The lines of a row on some tasks that are compared with the reference."""
+    return frame[(frame["row"] == row) & frame["task"].isin(list(tasks)) & frame["verdict"].notna()]
+
+
+def verdicts(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> dict[str, str]:
+    """Task to verdict; empty where the row or what it is compared with is missing."""
+    lines = lines_of(frame, row, tasks)
+    return dict(zip(lines["task"], lines["verdict"], strict=True))
+
+
+def spelled(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> str:
+    """``better on sums and oldest, undecided on functions at n = 200``; nothing where nothing is compared."""
+    found = verdicts(frame, row, tasks)
+    groups = {word: [task for task, one in found.items() if one == word] for word in ("better", "worse", "undecided")}
+    text = ", ".join(f"{word} on {joined(tasks)}" for word, tasks in groups.items() if tasks)
+    counts = sorted({int(n) for n in lines_of(frame, row, groups["undecided"])["n"]})
+    return text + (f" at n = {joined([str(n) for n in counts])}" if counts else "")
+
+
+def settled(found: Iterable[str]) -> str:
+    words = set(found)
+    if words == {"better"}:
+        return "holds"
+    return "does not hold" if "worse" in words else "is not settled"
+
+
+def overall(frame: pd.DataFrame, row: str, domains: Mapping[str, str]) -> tuple[str, str] | None:
+    """The verdict on the mean over tasks, and that verdict with its difference and interval in percentage points."""
+    lines = frame[(frame["row"] == row) & ~frame["task"].isin(list(domains)) & frame["verdict"].notna()]
+    if lines.empty:
+        return None
+    line = lines.iloc[0]
+    word = line["verdict"] + (f" at n = {int(line['n'])}" if line["verdict"] == "undecided" else "")
+    interval = f"95 % interval {signed(line['diff_low'])} to {signed(line['diff_high'])}"
+    return line["verdict"], f"{word} on the mean over tasks ({signed(line['diff'])} points, {interval})"
+
+
+def claims_of(
+    key: str, versus_base: pd.DataFrame, versus_rival: pd.DataFrame, domains: Mapping[str, str]
+) -> tuple[str, ...]:
+    """The sentences on the paper's claims for a table; none for a table that no paper has."""
+    if key == "table1":
+        return table1_claims(versus_base, versus_rival, domains)
+    if key == "table2":
+        return table2_claims(versus_base, domains)
+    return csreft_claims(versus_base, versus_rival, domains) if key == "csreft" else ()
+
+
+def table1_claims(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
+    base = spelled(versus_base, "svf", domains)
+    if not base:
+        return ("This run has no SVF expert beside the base model, so it says nothing of the paper's Table 1.",)
+    word = settled(verdicts(versus_base, "svf", domains).values())
+    lora = spelled(versus_lora, "svf", domains) or "not compared"
+    return (
+        f"The paper's claim that an SVF expert improves on the base model on every task {word} in this run: {base}.",
+        f"Against LoRA, ahead on two of three tasks in the paper, SVF is here {lora}.",
+    )
+
+
+def table2_claims(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
+    found = {row: verdicts(versus_base, row, domains) for row in STRATEGIES}
+    found = {row: one for row, one in found.items() if one}
+    if not found:
+        return (
+            "This run has no adaptation strategy beside the base model, so it says nothing of the paper's Table 2.",
+        )
+    every = settled(word for one in found.values() for word in one.values())
+    claims = [
+        "The paper's claim that every adaptation strategy improves on the base model on every unseen task "
+        f"{every} in this run."
+    ]
+    claims += [f"{row_name(row)}, against the base model: {spelled(versus_base, row, domains)}." for row in found]
+    if lora := spelled(versus_base, "best_lora", domains):
+        claims.append(f"The best LoRA expert, in the paper behind the base model on two of three: {lora}.")
+    return tuple(claims)
+
+
+def csreft_claims(
+    versus_base: pd.DataFrame, versus_loreft: pd.DataFrame, domains: Mapping[str, str]
+) -> tuple[str, ...]:
+    each = verdicts(versus_loreft, "csreft", domains)
+    if mean := overall(versus_loreft, "csreft", domains):
+        word, said = settled([mean[0]]), mean[1]
+    elif each:
+        word, said = settled(each.values()), spelled(versus_loreft, "csreft", domains)
+    else:
+        return ("This run has no CS-ReFT beside a shared LoReFT, so it says nothing of the paper's claim.",)
+    mean = overall(versus_base, "csreft", domains)
+    base = mean[1] if mean else spelled(versus_base, "csreft", domains) or "not compared"
+    return (
+        f"The paper's claim that composed subspaces do better than one shared edit {word} in this run: against one "
+        f"shared LoReFT, CS-ReFT is {said}.",
+        f"Against the base model, CS-ReFT is {base}.",
+    )
+
+
+def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
+    found = verdicts(versus_prompt, "classifier", ("trained", "unseen"))
+    if not found:
+        return "This run has not got both dispatchers, so they are not compared."
+    counts = {line["task"]: int(line["n"]) for line in versus_prompt.to_dict("records")}
+    groups = {"trained": "the trained tasks", "unseen": "the unseen tasks"}
+    words = {"better": "more often than", "worse": "less often than", "undecided": "not provably more often than"}
+    parts = [
+        f"on {groups[group]} {words[word]} the prompt" + (f" (n = {counts[group]})" if word == "undecided" else "")
+        for group, word in found.items()
+    ]
+    verb = "beats" if settled(found.values()) == "holds" else "does not, on all of them, beat"
+    return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
