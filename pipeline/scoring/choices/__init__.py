@@ -8,11 +8,11 @@ Which mention counts:
 
 A choice named by its text is found whatever its case, whole words only, the longest text first ("red car" is not
 "red"). A label counts in capitals and where it stands as a label: "(B)", "B)", "B." or alone on its line, and after
-a mark; the "A" of "A dog" is none.
+a mark, stars of markdown aside; the "A" of "A dog" is none.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.core.types import Score
 
@@ -22,11 +22,13 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
 
 def mentions(text: str, choices: Mapping[str, str]) -> list[str]:
     """The labels of the choices named in a text, in order. ``choices``: label to text."""
-    by_text = {choice.casefold(): label for label, choice in choices.items()}
+    by_text = {choice.casefold(): label for label, choice in choices.items() if choice}
     longest_first = sorted(by_text, key=len, reverse=True)
-    words = "|".join(re.escape(choice) for choice in longest_first)
+    words = "|".join(re.escape(choice) for choice in longest_first) or r"(?!)"
     labels = "|".join(re.escape(label) for label in choices)
-    pattern = re.compile(rf"(?<!\w)(?i:(?P<text>{words}))(?!\w)|(?:(?<=\()|(?<!\S))(?P<label>{labels})(?=[).:,]|\s*$)")
+    pattern = re.compile(
+        rf"(?<!\w)(?i:(?P<text>{words}))(?!\w)|(?:(?<=[(*])|(?<!\S))(?P<label>{labels})(?=[).:,*]|\s*$)"
+    )
     return [match["label"] or by_text[match["text"].casefold()] for match in pattern.finditer(text)]
 
 
@@ -56,3 +58,19 @@ def score(id: str, answer: str, expected: str, choices: Mapping[str, str]) -> Sc
         correct=label == expected,
         parsed=None if label is None else choices[label],
     )
+
+
+def asked(question: str, choices: Mapping[str, str]) -> str:
+    """A question with its choices, one to a line under its label, in the form that ``read`` reads back."""
+    return "\n".join([question, *(f"{label}) {text}" for label, text in choices.items())])
+
+
+def most_likely(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
+    """Which of several texts a model finds likeliest, the first of equals; per unit of length where lengths are given.
+
+    With lengths in bytes this is lm-evaluation-harness's ``acc_norm``, without any its ``acc``.
+    """
+    values = (
+        [value / length for value, length in zip(log_likelihoods, lengths, strict=True)] if lengths else log_likelihoods
+    )
+    return max(range(len(values)), key=lambda place: (values[place], -place))
