@@ -72,12 +72,14 @@ class Table:
     """One table of a benchmark, e.g. its test split, and where its rows are.
 
     columns: what every row must have. origins: the files, joined in this order. mirror: the same table's files in a
-    mirror folder, in theirs; none where no mirror is known to have it.
+    mirror folder, in theirs; none where no mirror is known to have it. header: the names of all columns of files
+    that have no line of names.
     """
 
     columns: tuple[str, ...]
     origins: tuple[Origin, ...]
     mirror: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
 
 
 # A task's scorer: examples and their answers, in the same order, to scores. A batch, because code runs in a pool.

@@ -9,8 +9,9 @@ arguments alone, and what it returns is compared here, by EvalPlus's rules:
    that: |got − expected| ≤ atol + 1e-7 |expected|, atol at least 1e-6.
 3. Some tasks have several right answers; their ``oracle`` says what counts.
 
-**Deviations** from EvalPlus: a program has limits for all its calls together rather than for each; only the standard
-library can be imported; what is no plain data (a generator, a match object) counts as a raised call.
+**Deviations** from EvalPlus: a call's time limit is of CPU time and the same for all; only the standard library can be
+imported; what is no plain data (a generator, a match object) counts as a raised call; a value of more than 64 kB counts
+only if it is exactly the one expected.
 """
 
 import math
@@ -23,14 +24,20 @@ from pipeline.scoring.code.sandbox import LIMITS, RAISED, Program, run
 from pipeline.scoring.code.values import native, plain
 
 # Plus tests are many, and some references are slow.
-MANY = {**LIMITS, "cpu_seconds": 6, "wall_seconds": 40, "memory_bytes": 1 << 30, "output_bytes": 1 << 24}
+MANY = {
+    **LIMITS,
+    "cpu_seconds": 40,
+    "wall_seconds": 100,
+    "memory_bytes": 1 << 30,
+    "output_bytes": 1 << 26,
+}
 
 
 def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Sequence[str]) -> list[Score]:
     """One score per answer: correct if all base tests pass; ``also["plus"]`` if the plus tests do, too.
 
     tests: function; prelude (code that the prompt gives: imports and helpers); base and plus, the arguments of each
-    call; expected, the reference's values for base and then plus; atol; oracle.
+    call; expected, the reference's values for base and then plus; atol; oracle; seconds, of CPU time, for a call.
     """
     sources = [read(answer, test["function"]) for answer, test in zip(answers, tests, strict=True)]
     returned = iter(
@@ -57,16 +64,22 @@ def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Seque
     return scores
 
 
-def reference_values(references: Sequence[tuple[str, Mapping[str, Any], Sequence[Any]]]) -> list[list[Any] | None]:
-    """What reference solutions return, as ``plain``: None for one that does not answer every call.
+def with_references(references: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any] | None]:
+    """Tests with the values that their reference solutions return: (source, test without ``expected``) pairs.
 
-    references: (source, test as for ``score``, arguments of each call).
+    A plus test that the reference itself does not pass within the limits is left out; None where that is a base test.
     """
-    found = zip(references, _returned(references), strict=True)
-    return [
-        [plain(value) for value in values] if len(values) == len(calls) and RAISED not in values else None
-        for (_, _, calls), values in found
-    ]
+    whole = [(source, test, [*test["base"], *test["plus"]]) for source, test in references]
+    found: list[dict[str, Any] | None] = []
+    for (_, test, calls), values in zip(whole, _returned(whole), strict=True):
+        count = len(test["base"])
+        kept = [place for place, value in enumerate(values) if value is not RAISED]
+        if kept[:count] != list(range(count)):
+            found.append(None)
+            continue
+        plus = [calls[place] for place in kept[count:]]
+        found.append({**test, "plus": plus, "expected": [plain(values[place]) for place in kept]})
+    return found
 
 
 def _returned(programs: Sequence[tuple[str, Mapping[str, Any], Sequence[Any]]]) -> list[Sequence[Any]]:
@@ -76,7 +89,7 @@ def _returned(programs: Sequence[tuple[str, Mapping[str, Any], Sequence[Any]]]) 
                 source + (_WHETHER.format(f=test["function"]) if test["oracle"] == "whether" else ""),
                 test["function"],
                 [native(one) for one in arguments],
-                MANY,
+                {**MANY, "call_seconds": test["seconds"]},
             )
             for source, test, arguments in programs
         ]

@@ -34,6 +34,7 @@ BARE = "SELFADAPT_SANDBOX"  # "limits": run programs even where the kernel gives
 # Limits of a program that states no others. They are part of what "correct" means, so they are not settings.
 LIMITS: Mapping[str, int] = {
     "cpu_seconds": 1,
+    "call_seconds": 1,  # of CPU time
     "wall_seconds": 10,  # more than the CPU time: a busy machine must not turn a right answer into a wrong one
     "memory_bytes": 256 << 20,
     "processes": 8,
