@@ -1,6 +1,6 @@
 """Math, unseen: MATH (arXiv 2103.03874), problems of competitions in seven subjects. 7 500 to train on, 5 000 to test.
 
-Answers are LaTeX in ``\\boxed{}``, compared by what they mean.
+Answers are LaTeX in ``\\boxed{}``, compared by what they mean. Two train solutions have none and are left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,10 @@ def question(row: Mapping[str, Any]) -> str:
 
 
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
-    return {split: [_example(split, *pair) for pair in enumerate(rows)] for split, rows in tables.items()}
+    return {
+        split: [_example(split, number, row) for number, row in enumerate(rows) if latex.boxed(row["solution"])]
+        for split, rows in tables.items()
+    }
 
 
 def _example(split: str, number: int, row: Mapping[str, Any]) -> Example:
@@ -47,7 +50,7 @@ def _example(split: str, number: int, row: Mapping[str, Any]) -> Example:
         target=row["solution"],
         meta={
             "question": row["problem"],
-            "answer": latex.boxed(row["solution"]) or "",
+            "answer": latex.boxed(row["solution"]),
             "subset": row["type"],
             "level": row["level"],
         },

@@ -2,7 +2,8 @@
 
 Which mention counts:
 1. after the last "answer is" or "answer:", the first choice that is named there;
-2. without such a mark, the first sentence that names a choice decides, and must name one choice only. A sentence
+2. without such a mark, a letter that begins the answer as a label ("B) ...") decides;
+3. without that, the first sentence that names a choice decides, and must name one choice only. A sentence
    that names several ("Ann is older than Bob") gives no answer, nor does a list of all choices: neither the first
    nor the last mention is taken on trust.
 
@@ -13,8 +14,9 @@ a mark, stars of markdown aside; the "A" of "A dog" is none.
 
 import re
 from collections.abc import Mapping, Sequence
+from string import ascii_uppercase
 
-from pipeline.core.types import Score
+from pipeline.core.types import Example, Score
 
 _MARK = re.compile(r"answer(?:\s+is|\s*:)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
@@ -42,6 +44,9 @@ def read(answer: str, choices: Mapping[str, str]) -> str | None:
             return first_word[1]
         if named := mentions(after, choices):
             return named[0]
+    first_letter = re.match(r"[\s(*]*([A-Z])[).:*]", answer)
+    if first_letter and first_letter[1] in choices:
+        return first_letter[1]
     for sentence in _SENTENCE_END.split(answer):
         distinct = set(mentions(sentence, choices))
         if distinct:
@@ -60,9 +65,20 @@ def score(id: str, answer: str, expected: str, choices: Mapping[str, str]) -> Sc
     )
 
 
-def asked(question: str, choices: Mapping[str, str]) -> str:
-    """A question with its choices, one to a line under its label, in the form that ``read`` reads back."""
-    return "\n".join([question, *(f"{label}) {text}" for label, text in choices.items())])
+def example(id: str, question: str, texts: Sequence[str], right: int) -> Example:
+    """A question with lettered choices, one to a line, to be answered in the form that ``read`` reads back."""
+    choices = dict(zip(ascii_uppercase, texts, strict=False))
+    answer = ascii_uppercase[right]
+    asked = "\n".join([question, *(f"{label}) {text}" for label, text in choices.items())])
+    return Example(
+        id=id,
+        messages=(
+            {"role": "system", "content": "Answer with the letter of the right choice."},
+            {"role": "user", "content": asked},
+        ),
+        target=f"{answer}) {choices[answer]}",
+        meta={"question": question, "answer": answer, "choices": choices, "labels": list(choices)},
+    )
 
 
 def most_likely(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
