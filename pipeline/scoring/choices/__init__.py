@@ -2,7 +2,7 @@
 
 Which mention counts:
 1. after the last "answer is" or "answer:", the first choice that is named there;
-2. without such a mark, a letter that begins the answer as a label ("B) ...") decides;
+2. without such a mark, a letter that begins the answer as a label ("B) ...") decides if its line has no other label;
 3. without that, the first sentence that names a choice decides, and must name one choice only. A sentence
    that names several ("Ann is older than Bob") gives no answer, nor does a list of all choices: neither the first
    nor the last mention is taken on trust.
@@ -45,7 +45,9 @@ def read(answer: str, choices: Mapping[str, str]) -> str | None:
         if named := mentions(after, choices):
             return named[0]
     first_letter = re.match(r"[\s(*]*([A-Z])[).:*]", answer)
-    if first_letter and first_letter[1] in choices:
+    if first_letter and set(mentions(answer.strip().partition("\n")[0], dict.fromkeys(choices, ""))) == {
+        first_letter[1]
+    }:
         return first_letter[1]
     for sentence in _SENTENCE_END.split(answer):
         distinct = set(mentions(sentence, choices))
