@@ -1,5 +1,6 @@
 """Dividing the examples of a task among its splits so that no prompt stands in two of them."""
 
+import hashlib
 import random
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -44,6 +45,11 @@ def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, lis
     return splits
 
 
+def text_digest(text: str) -> str:
+    """A short digest of a text, normalised: what ``divide`` knows held-out texts by."""
+    return hashlib.sha256(normalised_text(text).encode()).hexdigest()[:16]
+
+
 def divide(
     native: Mapping[str, Sequence[Example]],
     sizes: Mapping[str, int | Literal["all"]],
@@ -53,21 +59,21 @@ def divide(
     """A benchmark's own splits, ``train`` and ``test``, as ours; and how many rows were dropped, and why.
 
     The few-shot prompts are drawn from the test split and leave it. Training and validation are equal halves of what
-    is left of the train split without the texts of the test split, of ``held_out`` (the other tasks' test splits,
-    normalised) and without repetitions; then each split is cut to its size. A split keeps the order of its source.
+    is left of the train split without the texts of the test split, of ``held_out`` (digests of the other tasks' test
+    texts) and without repetitions; then each split is cut to its size. A split keeps the order of its source.
     """
     draw = random.Random(f"splits {seed}")
     tested = _shuffled(native["test"], draw)
     few_shot = tested[: _count(sizes["few_shot"], tested, "few_shot")]
     shown = {normalised(example) for _, example in few_shot}
     rest = [pair for pair in tested[len(few_shot) :] if normalised(pair[1]) not in shown]
-    forbidden = {normalised(example) for example in native["test"]} | set(held_out)
+    forbidden = {text_digest(normalised(example)) for example in native["test"]} | set(held_out)
     seen: set[str] = set()
     dropped = {"contaminated": 0, "repeated": 0, "same_as_few_shot": len(tested) - len(few_shot) - len(rest)}
     clean = []
     for pair in _shuffled(native["train"], draw):
         text = normalised(pair[1])
-        if text in forbidden:
+        if text_digest(text) in forbidden:
             dropped["contaminated"] += 1
         elif text in seen:
             dropped["repeated"] += 1

@@ -42,6 +42,11 @@ class Options(Section):
     subsets: tuple[str, ...]
 
 
+def needed(options: Options) -> set[str]:
+    """The tables that are read."""
+    return {name for name in TABLES if name.startswith("train") or name.partition("_")[2] in options.subsets}
+
+
 def question(row: Mapping[str, Any]) -> str:
     return row["instruction"] if "instruction" in row else row["original_text"]
 
@@ -50,8 +55,7 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
     found: dict[str, list[Example]] = {"train": [], "test": []}
     for name, rows in tables.items():
         split, _, subset = name.partition("_")
-        if split == "train" or subset in options.subsets:
-            found[split] += [_example(f"{subset}-{split}-{number}", subset, row) for number, row in enumerate(rows)]
+        found[split] += [_example(f"{subset}-{split}-{number}", subset, row) for number, row in enumerate(rows)]
     return found
 
 

@@ -45,7 +45,7 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
 
 def _example(split: str, number: int, row: Mapping[str, Any]) -> Example:
     return Example(
-        id=f"hendrycks_math-{split}-{number}",
+        id=f"math-{split}-{number}",
         messages=({"role": "system", "content": SYSTEM}, {"role": "user", "content": row["problem"]}),
         target=row["solution"],
         meta={
