@@ -57,7 +57,7 @@ def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, An
             write_jsonl(folder / f"{split}.jsonl", rows)
     shown = splits["test"][:5]
     show_table("examples", [{"prompt": example.messages[-1]["content"], "target": example.target} for example in shown])
-    return {split: len(rows) for split, rows in splits.items()} | dropped
+    return {**{split: len(rows) for split, rows in splits.items()}, **dropped}
 
 
 def native(module: ModuleType, task: str, options: Section, raw: Path) -> dict[str, list[Example]]:

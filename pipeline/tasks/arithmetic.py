@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.core.config import Section
 from pipeline.core.types import Example, Origin, Score, Table
-from pipeline.scoring import choices, numbers
+from pipeline.scoring import numbers
 
 REPOSITORY, REVISION = "AGI-Edgerunners/LLM-Adapters", "816657208af4db747803f87ba40a4c71383fed7a"
 COLUMNS, MAWPS = ("instruction", "output", "answer"), ("original_text", "equation", "ans")
@@ -33,6 +33,7 @@ TABLES = {
 }
 SYSTEM = "Solve the problem step by step. End with 'The answer is' and the answer."
 TOLERANCE = Fraction(1, 1000)  # LLM-Adapters': the source's answers are floats, as 1.8333333333333335
+_LETTER = re.compile(r"answer is:?\s*\(?([A-E])\b|\(([A-E])\)")  # of AQuA: after the mark, or in brackets
 _CHOICE = re.compile(r"\(([A-E])\)\s*(.*?)\s*(?=\([A-E]\)|$)", re.DOTALL)
 
 
@@ -86,7 +87,10 @@ def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
 
 def _score(example: Example, answer: str) -> Score:
     if "choices" in example.meta:
-        return choices.score(example.id, answer, example.meta["answer"], example.meta["choices"])
+        letters = [marked or bracketed for marked, bracketed in _LETTER.findall(answer)]
+        letter = letters[-1] if letters else None
+        right = letter == example.meta["answer"]
+        return Score(id=example.id, value=float(right), correct=right, parsed=letter)
     given = numbers.read(answer)
     correct = given is not None and abs(given - Fraction(example.meta["answer"])) <= TOLERANCE
     return Score(id=example.id, value=float(correct), correct=correct, parsed=None if given is None else str(given))

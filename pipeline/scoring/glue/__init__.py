@@ -5,25 +5,30 @@ Spearman's correlation for STS-B. An answer that gives no label counts as wrong,
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from pipeline.core.types import Score
-from pipeline.scoring import choices, numbers
 
 SPREAD = 5.0  # STS-B's similarities: from 0 to this
 
 
 def score_label(id: str, answer: str, expected: str, labels: Sequence[str]) -> Score:
-    return choices.score(id, answer, expected, {label: label for label in labels})
+    """Correct if the first of the labels that stands in the answer, as a word in any case, is the one expected."""
+    found = re.search(rf"\b(?:{'|'.join(map(re.escape, labels))})\b", answer, re.IGNORECASE)
+    label = found[0].lower() if found else None
+    return Score(id=id, value=float(label == expected), correct=label == expected, parsed=label)
 
 
 def score_similarity(id: str, answer: str, expected: float) -> Score:
-    """value: 1 less the distance, as a share of the spread. correct: within half a point, as raters differ."""
-    given = numbers.read(answer)
-    distance = SPREAD if given is None else min(abs(float(given) - expected), SPREAD)
-    parsed = None if given is None else str(min(max(float(given), 0.0), SPREAD))
-    return Score(id=id, value=1 - distance / SPREAD, correct=distance <= 0.5, parsed=parsed)
+    """The answer's first number. value: 1 less its distance, as a share of the spread. correct: within half a point."""
+    found = re.search(r"-?\d+(?:\.\d+)?", answer)
+    given = min(max(float(found[0]), 0.0), SPREAD) if found else None
+    distance = SPREAD if given is None else abs(given - expected)
+    return Score(
+        id=id, value=1 - distance / SPREAD, correct=distance <= 0.5, parsed=None if given is None else f"{given:g}"
+    )
 
 
 def accuracy(given: Sequence[str | None], expected: Sequence[str]) -> float:
