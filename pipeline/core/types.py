@@ -43,12 +43,43 @@ class Score:
 
     value: in [0, 1]. correct: the yes or no that reward and accuracy use.
     parsed: the answer that was read off the completion, as text; None where none could be.
+    also: further metrics of the same completion, by name, in [0, 1]: say, whether it passes stricter tests, too.
     """
 
     id: str
     value: float
     correct: bool
     parsed: str | None
+    also: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file of a public repository, at one commit: what it holds can be got again.
+
+    host: the model hub (of data sets), or GitHub. path: in the repository. sha256: of the file's bytes, where known.
+    """
+
+    host: Literal["hub", "github"]
+    repository: str
+    revision: str
+    path: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a benchmark, e.g. its test split, and where its rows are.
+
+    columns: what every row must have. origins: the files, joined in this order. mirror: the same table's files in a
+    mirror folder, in theirs; none where no mirror is known to have it. header: the names of all columns of files
+    that have no line of names.
+    """
+
+    columns: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    mirror: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
 
 
 # A task's scorer: examples and their answers, in the same order, to scores. A batch, because code runs in a pool.

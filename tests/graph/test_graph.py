@@ -53,6 +53,8 @@ def reachable(stage: Stage) -> set[Path]:
             for prefix in imports(file).dynamic:
                 folder = prefix.replace(".", "/")
                 named = [dep for dep in stage.deps if dep.startswith(f"{folder}/")]
+                if folder in stage.deps:  # whatever is there
+                    named += [str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("[a-z]*.py")]
                 # The core imports a method by its name when it loads an adapter, and no other time.
                 loads = any("load_adapter" in imports(user).names for user in found)
                 if prefix != "stages" and (file.parent != ROOT / "pipeline/core" or loads):

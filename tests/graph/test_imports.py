@@ -16,6 +16,7 @@ ALLOWED = {
     "pipeline.scoring": ["pipeline.core.types", "pipeline.core.errors"],
     "pipeline.tasks": ["pipeline.core.types", "pipeline.core.config", "pipeline.core.errors", "pipeline.scoring"],
     "pipeline.sources": ["pipeline.core"],
+    "pipeline.tables": ["pipeline.core"],
     "pipeline.interventions": ["pipeline.core"],
     "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
     "pipeline.training": ["pipeline.core"],

@@ -1,18 +1,21 @@
 """Hostile programs: none passes, none outlives its run, none leaves a file."""
 
 import contextlib
-import errno
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.scoring import code
 from pipeline.scoring.code import sandbox
 from pipeline.scoring.code.sandbox import LIMITS, Outcome, Program, isolation, run
+from tests.unit.hostile import HOSTILE, REACHING
 
 TESTS = [[[1], 11], [[2], 12]]
 walled = pytest.mark.skipif("namespaces" not in isolation(), reason="the kernel gives no namespaces here")
@@ -68,38 +71,6 @@ def test_a_call_that_raises_leaves_the_others_their_values():
     assert one("def f(x):\n    return 1 // (x - 1)").values == (sandbox.RAISED, 1)
 
 
-HOSTILE = {
-    "exits with 0 early": "import os\nos._exit(0)\ndef f(x): pass",
-    "raises SystemExit in the call": "import sys\ndef f(x):\n    sys.exit(0)",
-    "prints that it passed": "print('passed', 'ok', 11, 12)\ndef f(x):\n    print('passed')",
-    "returns what equals everything": (
-        "class Any(int):\n    def __eq__(self, other): return True\n    __hash__ = int.__hash__\n"
-        "def f(x):\n    return Any(7)"
-    ),
-    "patches builtins": (
-        "import builtins\nbuiltins.type = lambda x: int\nbuiltins.all = lambda x: True\n"
-        "builtins.isinstance = lambda *a: True\ndef f(x):\n    return None"
-    ),
-    "patches json": "import json\njson.dumps = lambda *a, **k: '[\"value\", 11]'\ndef f(x):\n    return 0",
-    "writes that it passed to every pipe": (
-        'import os\nfor fd in range(64):\n    try: os.write(fd, b\'["passed", true]\\n{"ended": "end"}\\n\')\n'
-        "    except OSError: pass\ndef f(x):\n    return 0"
-    ),
-    "floods memory": "x = 'a' * (1 << 32)\ndef f(x):\n    return 0",
-    "floods memory slowly": "x = []\nwhile True: x.append('a' * (1 << 20))\ndef f(x):\n    return 0",
-    "recurses for ever": "def f(x):\n    return f(x)",
-    "floods its output": "def f(x):\n    return 'a' * 10_000_000",
-    "floods stdout": "while True: print('a' * 100_000)\ndef f(x):\n    return 0",
-    "loops for ever": "while True: pass\ndef f(x):\n    return 0",
-    "loops and ignores signals": (
-        "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
-        "    except (OSError, ValueError): pass\nwhile True: pass\ndef f(x):\n    return 0"
-    ),
-    "sends nothing but nested brackets": ("import os\nos.write(3, b'[' * 200000 + b'\\n')\ndef f(x):\n    return 0"),
-    "crashes the interpreter": "import ctypes\nctypes.string_at(0)\ndef f(x):\n    return 0",
-}
-
-
 @pytest.mark.parametrize("name", HOSTILE)
 def test_does_not_pass(name: str):
     start = time.monotonic()
@@ -108,22 +79,76 @@ def test_does_not_pass(name: str):
     assert correct("def f(x):\n    return x + 10"), "the next program must not suffer"
 
 
+def things_left() -> set[str]:
+    """Files of ours outside the workers' own folders, which are made once."""
+    return {str(path) for path in Path(tempfile.gettempdir()).glob("selfadapt-program-*")} | {
+        str(path) for worker in sandbox._pool.workers for path in worker.folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_leaves_neither_process_nor_file(name: str):
+    one("def f(x):\n    return x")
+    before = things_left()
+    one(HOSTILE[name])
+    assert not strays()
+    assert things_left() == before
+
+
+@walled
+@pytest.mark.parametrize("name", REACHING)
+def test_reaches_nothing(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    monkeypatch.setenv("SELFADAPT_SECRET", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket(socket.AF_UNIX) as local:
+        local.bind("\0selfadapt-test")
+        local.listen()
+        words = {"PORT": server.getsockname()[1], "SECRET": secret, "HOME": Path.home(), "PARENT": os.getpid()}
+        source = REACHING[name]
+        for word, value in words.items():
+            source = source.replace(word, str(value))
+        assert one(source) == Outcome(([], []), "end")
+    assert secret.read_text() == "secret"
+
+
+def test_there_are_thirty_hostile_programs():
+    assert len(HOSTILE) + len(REACHING) >= 30
+
+
+def test_values_compared_may_be_as_hostile_as_programs():
+    assert not code.same(10**400, 1.5)
+    assert not code.score([("x", "f", [[[1], 1.5]])], ["def f(x):\n    return 10 ** 400"])[0].correct
+
+
+def test_twenty_programs_a_second_and_more():
+    programs = [Program("def f(x):\n    return x + 10", "f", [[1], [2]])] * 100
+    run(programs[:4])
+    start = time.monotonic()
+    run(programs)
+    assert len(programs) / (time.monotonic() - start) > 20
+
+
+def test_without_namespaces_nothing_runs_unless_told(monkeypatch: pytest.MonkeyPatch):
+    one("def f(x):\n    return x")
+    monkeypatch.setitem(sandbox._pool.workers[0].hello, "walled", False)
+    monkeypatch.delenv(sandbox.BARE, raising=False)
+    with pytest.raises(UserError, match="set SELFADAPT_SANDBOX=limits"):
+        one("def f(x):\n    return x")
+    monkeypatch.setenv(sandbox.BARE, "limits")
+    assert one("def f(x):\n    return x").values == (1, 2)
+
+
 def test_sleeping_ends_with_the_wall_clock(monkeypatch: pytest.MonkeyPatch):
     pool = sandbox._Pool()
     monkeypatch.setattr(sandbox, "_pool", pool)
-    monkeypatch.setitem(LIMITS, "wall_seconds", 1)
+    monkeypatch.setattr(sandbox, "LIMITS", {**LIMITS, "wall_seconds": 1})
     try:
         start = time.monotonic()
         assert one("import time\ntime.sleep(60)\ndef f(x):\n    return x + 10").ended == "time"
         assert time.monotonic() - start < 10
     finally:
         pool.close()
-
-
-def test_a_fork_bomb_ends_and_leaves_no_process():
-    source = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\ndef f(x):\n    return x + 10"
-    assert not correct(source)
-    assert not strays()
 
 
 def test_a_daemon_does_not_outlive_its_program():
@@ -161,74 +186,6 @@ def test_the_disk_cannot_be_filled():
     assert all(type(value) is int and value <= 8 << 20 for value in one(source).values)
 
 
-@walled
-def test_nothing_of_this_machine_is_seen(tmp_path: Path):
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-    os.environ["SELFADAPT_SECRET"] = "secret"
-    try:
-        source = (
-            "import os\n"
-            "def f(x):\n"
-            "    seen = []\n"
-            f"    for path in ({str(secret)!r}, {str(Path.home())!r}, '/etc/passwd', '/proc/1/environ', '/dev/null'):\n"
-            "        if os.path.exists(path): seen.append(path)\n"
-            "    return [sorted(os.listdir('/')), seen, dict(os.environ)]\n"
-        )
-        assert one(source).values[0] == [["lib", "work"], [], {}]
-    finally:
-        del os.environ["SELFADAPT_SECRET"]
-
-
-@walled
-def test_the_standard_library_cannot_be_changed():
-    source = "def f(x):\n    open('/lib/json/__init__.py', 'a').write('x')"
-    assert one(source).values == (sandbox.RAISED, sandbox.RAISED)
-
-
-@walled
-def test_there_is_no_network():
-    source = (
-        "import socket\n"
-        "def f(x):\n"
-        "    try:\n"
-        "        socket.create_connection(('127.0.0.1', 1), timeout=1)\n"
-        "    except OSError as error: return error.errno\n"
-    )
-    with socket.create_server(("127.0.0.1", 0)) as server:  # something that would answer, were it reachable
-        port = server.getsockname()[1]
-        value = one(source.replace("1), timeout", f"{port}), timeout")).values[0]
-    assert value in (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
-
-
-@walled
-def test_no_process_of_ours_can_be_signalled():
-    parent = os.getpid()
-    source = (
-        "import os, signal\n"
-        "def f(x):\n"
-        "    reached = []\n"
-        f"    for pid in [os.getppid(), {parent}, *range(2, 3000)]:\n"
-        "        try: os.kill(pid, 0); reached.append(pid)\n"
-        "        except OSError: pass\n"
-        "    return [reached, os.getpid(), os.getppid()]\n"
-    )
-    assert one(source).values[0] in ([[0], 1, 0], [[], 1, 0])
-    os.kill(parent, 0)
-
-
-@walled
-def test_mounts_and_other_users_cannot_be_had():
-    source = (
-        "import ctypes, os\n"
-        "def f(x):\n"
-        "    libc = ctypes.CDLL(None)\n"
-        "    return [libc.mount(b'none', b'/work', b'tmpfs', 0, None), libc.umount2(b'/lib', 2),\n"
-        "            libc.setresuid(0, 0, 0), os.geteuid() == 0, libc.chroot(b'/work')]\n"
-    )
-    assert one(source).values[0] == [-1, -1, -1, False, -1]
-
-
 def test_a_worker_that_dies_is_replaced_and_its_program_tried_again():
     run([Program("def f(x):\n    return x", "f", [[1]])])
     for worker in list(sandbox._pool.workers):
@@ -243,6 +200,8 @@ def test_without_namespaces_strays_are_still_hunted_down(monkeypatch: pytest.Mon
     head = "def _build_walls(folder):"
     assert head in source
     (tmp_path / "worker.py").write_text(source.replace(head, f"{head}\n    raise OSError('no')"))
+    shutil.copy(Path(sandbox.__file__).with_name("values.py"), tmp_path)
+    monkeypatch.setenv(sandbox.BARE, "limits")
     (tmp_path / "sandbox.py").touch()
     monkeypatch.setattr(sandbox, "__file__", str(tmp_path / "sandbox.py"))
     pool = sandbox._Pool()

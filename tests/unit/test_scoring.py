@@ -160,3 +160,21 @@ def test_scores_come_in_the_order_of_the_answers():
     scores = code.score(tests, answers)
     assert [score.id for score in scores] == [str(i) for i in range(8)]
     assert [score.correct for score in scores] == [bool(i % 3) for i in range(8)]
+
+
+@pytest.mark.parametrize(
+    "answer", ["C) blue", "**C**", "(C) blue, for red car is none", "C. It is not red.", " C: red?"]
+)
+def test_a_letter_that_begins_the_answer_decides(answer):
+    assert choices.read(answer, COLOURS) == "C"
+
+
+def test_an_example_asks_in_the_form_that_is_read_back():
+    example = choices.example("x", "Which?", ["red", "red car", "blue, not red"], 2)
+    assert example.messages[-1]["content"] == "Which?\nA) red\nB) red car\nC) blue, not red"
+    assert choices.score("x", example.target, example.meta["answer"], example.meta["choices"]).correct
+
+
+def test_the_likeliest_choice_may_be_per_length():
+    assert choices.most_likely([-4.0, -3.0, -3.0]) == 1
+    assert choices.most_likely([-4.0, -3.0, -3.0], [8, 3, 3]) == 0

@@ -5,8 +5,9 @@ but an empty folder and the standard library (read-only), its own process number
 memory, processes, files and output. It is killed with everything it started. Nothing it does can make it pass: the
 values expected are never in its reach; what comes back over a pipe is data, compared by our caller.
 
-Where the kernel gives no namespaces, what is left are the limits, the empty folder and environment, another user
-(where we are root) and the hunt for stray processes: ``isolation()`` says which, and a warning is printed.
+Where the kernel gives no namespaces, what would be left are the limits, the empty folder and environment, another
+user (where we are root) and the hunt for stray processes. That is not enough for code nobody has read: ``run``
+refuses, unless the environment variable SELFADAPT_SANDBOX is ``limits``. ``isolation()`` says what is in force.
 """
 
 import atexit
@@ -18,16 +19,22 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-# Limits of one program. They are part of what "correct" means, so they are not settings.
-LIMITS = {
+from pipeline.core.errors import UserError
+from pipeline.scoring.code.values import native, plain
+
+BARE = "SELFADAPT_SANDBOX"  # "limits": run programs even where the kernel gives no namespaces
+
+# Limits of a program that states no others. They are part of what "correct" means, so they are not settings.
+LIMITS: Mapping[str, int] = {
     "cpu_seconds": 1,
+    "call_seconds": 1,  # of CPU time
     "wall_seconds": 10,  # more than the CPU time: a busy machine must not turn a right answer into a wrong one
     "memory_bytes": 256 << 20,
     "processes": 8,
@@ -38,11 +45,15 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Program:
-    """source: Python code. function: the one it defines that is called. calls: the arguments of each call."""
+    """source: Python code. function: the one it defines that is called. calls: the arguments of each call.
+
+    limits: as ``LIMITS``, all of them.
+    """
 
     source: str
     function: str
     calls: Sequence[Sequence[Any]]
+    limits: Mapping[str, int] = field(default_factory=lambda: LIMITS)
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ class _Worker:
         script = str(Path(__file__).with_name("worker.py"))
         self.process = subprocess.Popen(
             # No site packages, nothing of the user's; a fixed hash seed, so that sets have one order in every run.
-            [sys.executable, "-s", "-S", "-P", "-B", script, str(self.folder), json.dumps(LIMITS)],
+            [sys.executable, "-s", "-S", "-P", "-B", script, str(self.folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PYTHONHASHSEED": "0"},
@@ -82,7 +93,12 @@ class _Worker:
 
     def ask(self, program: Program) -> tuple[Outcome, float]:
         """What became of a program, and the CPU seconds it used."""
-        request = {"source": program.source, "function": program.function, "calls": program.calls}
+        request = {
+            "source": program.source,
+            "function": program.function,
+            "calls": [plain(list(arguments)) for arguments in program.calls],
+            "limits": dict(program.limits),
+        }
         data = json.dumps(request).encode()
         self._writing.write(struct.pack(">I", len(data)) + data)
         answer = self._receive()
@@ -117,20 +133,10 @@ def _values(lines: str) -> list[Any]:
     for line in lines.splitlines():
         try:
             kind, value = json.loads(line)
-            values.append(_container(value) if kind == "value" else RAISED)
+            values.append(native(value) if kind == "value" else RAISED)
         except (ValueError, TypeError, IndexError, KeyError, RecursionError):
             break
     return values
-
-
-def _container(value: Any) -> Any:
-    """The inverse of ``worker.plain``."""
-    if not isinstance(value, list):
-        return value
-    kind, *items = value
-    if kind == "dict":
-        return {_container(key): _container(item) for key, item in items}
-    return {"list": list, "tuple": tuple, "set": set}[kind](map(_container, items))
 
 
 class _Pool:
@@ -149,15 +155,13 @@ class _Pool:
 
     def _add(self) -> None:
         worker = _Worker()
-        if not self.workers and not worker.hello["walled"]:
-            print(f"warning: the kernel gives the sandbox no namespaces; {_describe(worker.hello)}", file=sys.stderr)
         self.workers.append(worker)
         self.idle.put(worker)
 
     def run(self, program: Program) -> Outcome:
         """Run a program; once more where the machine, not the program, may have been the reason that it failed."""
         outcome, cpu_seconds = self._try(program)
-        stalled = outcome.ended == "time" and cpu_seconds < LIMITS["cpu_seconds"] / 2
+        stalled = outcome.ended == "time" and cpu_seconds < program.limits["cpu_seconds"] / 2
         if stalled or outcome.ended == "lost":
             outcome, _ = self._try(program)
         return outcome
@@ -190,10 +194,16 @@ atexit.register(_pool.close)
 
 
 def run(programs: Sequence[Program]) -> list[Outcome]:
-    """What each program's calls returned, in the order of the programs."""
+    """What each program's calls returned, in the order of the programs. UserError where they cannot be walled in."""
     if not programs:
         return []
     _pool.start(len(programs))
+    hello = _pool.workers[0].hello
+    if not hello["walled"] and os.environ.get(BARE) != "limits":
+        raise UserError(
+            f"expected namespaces to run model-written programs in, the kernel gives only: {_describe(hello)}; allow "
+            f"unprivileged user namespaces, or set {BARE}=limits in a container that has no network and no secrets"
+        )
     with ThreadPoolExecutor(len(_pool.workers)) as threads:
         return list(threads.map(_pool.run, programs))
 
@@ -206,6 +216,10 @@ def isolation() -> str:
 
 def _describe(hello: dict[str, Any]) -> str:
     user = "an unprivileged user" if hello["root"] else "this user, without capabilities"
+    filtered = "a filter of system calls, " if hello["filtered"] else ""
     if hello["walled"]:
-        return f"namespaces (mount, process, network, IPC, host name), only the standard library to see, {user}, limits"
-    return f"limits, empty folder and environment, {user}; network and files of this user are open to programs"
+        own = "mount, process, network, IPC, host name" + ("" if hello["root"] else ", user")
+        return f"namespaces ({own}), {filtered}only the standard library to see, {user}, limits"
+    return (
+        f"limits, {filtered}empty folder and environment, {user}; network and files of this user are open to programs"
+    )

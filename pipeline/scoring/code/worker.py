@@ -13,6 +13,7 @@ Whatever it writes to its pipe is data for the other side to compare: the values
 
 import contextlib
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -31,8 +32,11 @@ from pathlib import Path  # before the walls stand: pathlib, like all of the sta
 # Imported once, so that the forked programs have them at no cost.
 for name in "bisect collections copy datetime decimal fractions functools heapq itertools math operator re".split():
     importlib.import_module(name)
-for name in "statistics string typing".split():
+for name in "array cmath dataclasses enum hashlib queue statistics string textwrap typing".split():
     importlib.import_module(name)
+sys.path.insert(0, str(Path(__file__).parent))
+values = importlib.import_module("values")
+sys.path.pop(0)
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
@@ -41,6 +45,7 @@ PROC = Path("/proc")
 READY = b"ready\n"  # written before the program's first line runs: without it, it was we who failed
 MS_PRIVATE, MNT_DETACH = 1 << 18, 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 24, 36, 38
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 NOBODY = 60000 + os.getpid() % 5000  # who programs run as, where we are root: owns nothing, counts its processes alone
 
 
@@ -139,12 +144,62 @@ def _own_processes():
     os.chdir("/work")
 
 
+# ---- the filter of system calls ------------------------------------------------------------------------------------
+
+# What a function that is judged by its results has no use for, and what could outgrow the other walls: shared memory
+# of System V is not counted by RLIMIT_AS, a user namespace would give capabilities back. x86_64, aarch64.
+DENIED = {
+    "ptrace": (101, 117), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
+    "unshare": (272, 97), "setns": (308, 268), "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186),
+    "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219), "bpf": (321, 280),
+    "perf_event_open": (298, 241), "userfaultfd": (323, 282), "memfd_create": (319, 279), "memfd_secret": (447, 447),
+    "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "io_uring_setup": (425, 425),
+    "open_by_handle_at": (304, 265), "fsopen": (430, 430), "open_tree": (428, 428), "move_mount": (429, 429),
+}  # fmt: skip
+CLONE, CLONE3 = (56, 220), 435
+NAMESPACES = NEWNS | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET | 0x2000000  # the last: cgroups
+ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
+ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000  # REFUSE | errno
+
+
+def filter_calls():
+    """Refuse system calls for good, here and in all that is forked from here. OSError where the kernel cannot."""
+    column, architecture = ARCHITECTURES[os.uname().machine]
+    load, equal, any_bit, at_least, give = 0x20, 0x15, 0x45, 0x35, 0x06
+    no, absent = REFUSE | errno.EPERM, REFUSE | errno.ENOSYS
+    rules = [  # (code, where to go if true, if false, operand); seccomp_data: number, architecture, -, arguments
+        (load, 0, 0, 4), (equal, 1, 0, architecture), (give, 0, 0, KILL),
+        (load, 0, 0, 0), (at_least, 0, 1, 0x40000000), (give, 0, 0, no),  # another ABI's numbers
+        (equal, 0, 1, CLONE3), (give, 0, 0, absent),  # its flags cannot be seen; libc then calls clone
+    ]  # fmt: skip
+    for number in DENIED.values():
+        rules += [(equal, 0, 1, number[column]), (give, 0, 0, no)]
+    rules += [(equal, 0, 3, CLONE[column]), (load, 0, 0, 16), (any_bit, 0, 1, NAMESPACES), (give, 0, 0, no)]
+    rules += [(give, 0, 0, ALLOW)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(rules), ctypes.addressof(code)))
+    call("prctl", PR_SET_NO_NEW_PRIVS, *map(ctypes.c_ulong, (1, 0, 0, 0)))
+    call("prctl", PR_SET_SECCOMP, ctypes.c_ulong(SECCOMP_MODE_FILTER), program, ctypes.c_ulong(0), ctypes.c_ulong(0))
+
+
+def can_filter():
+    """Whether the kernel takes the filter: tried in a child, for it cannot be taken back."""
+    child = os.fork()
+    if child == 0:
+        try:
+            filter_calls()
+            os._exit(0)
+        except (OSError, KeyError):
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 # ---- one program ---------------------------------------------------------------------------------------------------
 
 
-def keep(request, limits, walled):
+def keep(request, walled, filtered):
     """Run one program in a child of ours; how it ended, the lines it wrote to its pipe, the CPU time it took."""
-    folder = None
+    folder, limits = None, request["limits"]
     if walled:
         _own_processes()
     else:
@@ -158,6 +213,8 @@ def keep(request, limits, walled):
         try:
             os.close(reading)
             _give_up_rights(limits)
+            if filtered:
+                filter_calls()
             os.write(writing, READY)
             _run(request, writing)
         finally:
@@ -262,44 +319,47 @@ def _run(request, writing):
     os.dup2(writing, 3)
     os.closerange(4, 4096)
     random.seed(0)
-    write, encode, dumps = os.write, plain, json.dumps
+    write, encode, timer = os.write, values.line, signal.setitimer
+    calls = [values.native(arguments) for arguments in request["calls"]]
+    seconds = request["limits"]["call_seconds"]
+    signal.signal(signal.SIGPROF, _too_late)
     names: dict = {"__name__": "solution"}
     exec(compile(request["source"], "solution.py", "exec"), names)
     function = names[request["function"]]
-    for arguments in request["calls"]:
+    for arguments in calls:
         try:
-            line = dumps(["value", encode(function(*arguments))])
+            timer(signal.ITIMER_PROF, seconds)
+            answer = f'["value", {encode(function(*arguments))}]'
+            timer(signal.ITIMER_PROF, 0)
+        except TooLate:
+            return
         except BaseException as error:
-            line = dumps(["raised", type(error).__name__])
-        write(3, line.encode() + b"\n")
+            timer(signal.ITIMER_PROF, 0)
+            answer = f'["raised", "{type(error).__name__}"]'
+        write(3, answer.encode() + b"\n")
 
 
-def plain(value):
-    """A value as JSON that keeps its type: numbers, texts, None as they are, containers as [type, items...]."""
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if type(value) in (list, tuple):
-        return [type(value).__name__, *map(plain, value)]
-    if type(value) in (set, frozenset):
-        return ["set", *sorted(map(plain, value), key=repr)]
-    if type(value) is dict:
-        return ["dict", *([plain(key), plain(item)] for key, item in value.items())]
-    raise TypeError(f"a {type(value).__name__} is no plain value")
+class TooLate(BaseException):
+    """A call has used its share of the CPU time: it and those after it have no values."""
+
+
+def _too_late(*_):
+    raise TooLate
 
 
 def main():
-    folder, limits = sys.argv[1], json.loads(sys.argv[2])
+    folder = sys.argv[1]
     os.environ.clear()
     os.umask(0o077)
-    walled = wall_in(folder)
+    walled, filtered = wall_in(folder), can_filter()
     gc.collect()
     gc.freeze()  # forked programs then share our memory instead of copying it
-    send({"walled": walled, "root": os.geteuid() == 0})
+    send({"walled": walled, "filtered": filtered, "root": os.geteuid() == 0})
     while (request := receive()) is not None:
         keeper = os.fork()
         if keeper == 0:
             try:
-                send(keep(request, limits, walled))
+                send(keep(request, walled, filtered))
             except OSError as error:  # of ours, not of the program's: its errors end in its own process
                 send({"failure": str(error)})
             finally:

@@ -1,0 +1,45 @@
+"""Reasoning, trained: ARC-Easy (arXiv 1803.05457), questions of school science with choices. 2 251 and 2 376."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.core.config import Section
+from pipeline.core.types import Example, Origin, Score, Table
+from pipeline.scoring import choices
+
+REVISION = "210d026faf9955653af8916fad021475a3f00453"
+TABLES = {
+    split: Table(
+        columns=("id", "question", "choices", "answerKey"),
+        origins=(Origin("hub", "allenai/ai2_arc", REVISION, f"ARC-Easy/{split}-00000-of-00001.parquet"),),
+        mirror=(f"arc/arc_easy/{split}.json",),
+    )
+    for split in ("train", "test")
+}
+
+
+class Options(Section):
+    """No options."""
+
+
+def question(row: Mapping[str, Any]) -> str:
+    return row["question"]
+
+
+def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
+    return {
+        split: [
+            choices.example(
+                row["id"], row["question"], row["choices"]["text"], row["choices"]["label"].index(row["answerKey"])
+            )
+            for row in rows
+        ]
+        for split, rows in tables.items()
+    }
+
+
+def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
+    return [
+        choices.score(example.id, answer, example.meta["answer"], example.meta["choices"])
+        for example, answer in zip(examples, answers, strict=True)
+    ]

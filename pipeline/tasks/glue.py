@@ -1,0 +1,150 @@
+"""GLUE (arXiv 1804.07461) as questions to a language model: SST-2, MRPC, RTE, CoLA, STS-B, QNLI, MNLI, QQP.
+
+Labels of the test splits are not public: the development split (MNLI: the matched one) is what is reported here. The
+mirror has no train split of QNLI and nothing of MNLI and QQP; those come from the hub.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from pipeline.core.config import Section
+from pipeline.core.types import Example, Origin, Score, Table
+from pipeline.scoring import glue
+
+REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+
+class Subset(NamedTuple):
+    """columns: the texts', in the hub's files. labels: words, in the order of the hub's numbers.
+
+    files: the mirror's folder; names: its columns for texts and label, where other than the hub's.
+    """
+
+    asks: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    files: str | None = None
+    names: tuple[str, ...] = ()
+
+
+COLA_HEADER = ("source", "label", "mark", "sentence")
+SUBSETS = {
+    "sst2": Subset("Is this sentence positive or negative?", ("sentence",), ("negative", "positive"), "SST-2"),
+    "mrpc": Subset(
+        "Do these sentences mean the same? Answer yes or no.",
+        ("sentence1", "sentence2"),
+        ("no", "yes"),
+        "MRPC",
+        ("#1 String", "#2 String", "Quality"),
+    ),
+    "rte": Subset(
+        "Does the second sentence follow from the first? Answer yes or no.",
+        ("sentence1", "sentence2"),
+        ("yes", "no"),
+        "RTE",
+    ),
+    "cola": Subset("Is this sentence acceptable English? Answer yes or no.", ("sentence",), ("no", "yes"), "CoLA"),
+    "stsb": Subset(
+        "How similar are these sentences in meaning, from 0 to 5? Answer with a number.",
+        ("sentence1", "sentence2"),
+        (),
+        "STS-B",
+        ("sentence1", "sentence2", "score"),
+    ),
+    "qnli": Subset(
+        "Does the sentence answer the question? Answer yes or no.", ("question", "sentence"), ("yes", "no"), "QNLI"
+    ),
+    "mnli": Subset(
+        "Does the second sentence follow from the first? Answer yes, maybe or no.",
+        ("premise", "hypothesis"),
+        ("yes", "maybe", "no"),
+    ),
+    "qqp": Subset("Do these questions mean the same? Answer yes or no.", ("question1", "question2"), ("no", "yes")),
+}
+WORDS = {"entailment": 0, "not_entailment": 1}  # of RTE and QNLI, in the mirror
+METRICS = {
+    **dict.fromkeys(("sst2", "rte", "qnli", "mnli"), ("accuracy",)),
+    **dict.fromkeys(("mrpc", "qqp"), ("accuracy", "f1")),
+    "cola": ("matthews",),
+    "stsb": ("pearson", "spearman"),
+}
+IN_MIRROR = {"train": ("sst2", "mrpc", "rte", "cola", "stsb"), "test": ("sst2", "mrpc", "rte", "cola", "stsb", "qnli")}
+
+
+def _table(name: str, split: str) -> Table:
+    part = {"train": "train", "test": "validation_matched" if name == "mnli" else "validation"}[split]
+    file = {"train": "train.tsv", "test": "dev.tsv"}[split]
+    return Table(
+        columns=(),  # the hub's and the mirror's differ
+        origins=(Origin("hub", "nyu-mll/glue", REVISION, f"{name}/{part}-00000-of-00001.parquet"),),
+        mirror=(f"glue/{SUBSETS[name].files}/{file}",) if name in IN_MIRROR[split] else (),
+        header=COLA_HEADER if name == "cola" else (),
+    )
+
+
+TABLES = {f"{split}_{name}": _table(name, split) for split in ("train", "test") for name in SUBSETS}
+
+
+class Options(Section):
+    """subset: which of the eight."""
+
+    subset: Literal["sst2", "mrpc", "rte", "cola", "stsb", "qnli", "mnli", "qqp"]
+
+
+def needed(options: Options) -> set[str]:
+    """The tables that are read."""
+    return {f"train_{options.subset}", f"test_{options.subset}"}
+
+
+def question(row: Mapping[str, Any]) -> str:
+    """All texts of a row, whatever table it is of."""
+    names = dict.fromkeys(name for subset in SUBSETS.values() for name in (*subset.columns, *subset.names[:-1]))
+    return "\n".join(row[name] for name in names if name in row)
+
+
+def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
+    return {
+        split: [
+            _example(f"{options.subset}-{split}-{number}", options.subset, row)
+            for number, row in enumerate(tables[f"{split}_{options.subset}"])
+        ]
+        for split in ("train", "test")
+    }
+
+
+def _example(id: str, name: str, row: Mapping[str, Any]) -> Example:
+    subset = SUBSETS[name]
+    *columns, label = subset.names if subset.names and subset.names[-1] in row else (*subset.columns, "label")
+    texts = "\n".join(row[column] for column in columns)
+    if subset.labels:
+        value = row[label]
+        answer = subset.labels[WORDS[value] if value in WORDS else int(value)]
+    else:
+        answer = f"{float(row[label]):g}"
+    return Example(
+        id=id,
+        messages=({"role": "system", "content": subset.asks}, {"role": "user", "content": texts}),
+        target=answer,
+        meta={"question": texts, "answer": answer, "labels": list(subset.labels), "subset": name},
+    )
+
+
+def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
+    return [
+        glue.score_label(example.id, answer, example.meta["answer"], example.meta["labels"])
+        if example.meta["labels"]
+        else glue.score_similarity(example.id, answer, float(example.meta["answer"]))
+        for example, answer in zip(examples, answers, strict=True)
+    ]
+
+
+def metrics(examples: Sequence[Example], scores: Sequence[Score]) -> dict[str, float]:
+    """GLUE's metrics of a task's scores; STS-B's unread answers count as the middle."""
+    names = METRICS[examples[0].meta["subset"]]
+    given, expected = [score.parsed for score in scores], [example.meta["answer"] for example in examples]
+    if "pearson" in names:
+        values = [float(value) if value is not None else glue.SPREAD / 2 for value in given]
+        return {name: glue.METRICS[name](values, list(map(float, expected))) for name in names}
+    return {
+        name: glue.f1(given, expected, "yes") if name == "f1" else glue.METRICS[name](given, expected) for name in names
+    }
