@@ -1,10 +1,10 @@
 """The Python entry: a base model and its experts, to be asked.
 
-    from selfadapt import Assistant
+from selfadapt import Assistant
 
-    assistant = Assistant.open(".")                           # a project's folder, after its run
-    answer = assistant.generate("What is 17 + 25?", "classifier")
-    print(answer.text, answer.decision)
+assistant = Assistant.open(".")                           # a project's folder, after its run
+answer = assistant.generate("What is 17 + 25?", "classifier")
+print(answer.text, answer.decision)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.models import load_base, prepare_process
 from pipeline.serving.engine import Answered, Decision, Engine, Job, Strategy
 from pipeline.serving.project import Project
+from pipeline.serving.rows import Resident
 from pipeline.serving.strategies import Coefficients, Strategies
 
 ROLES = ("system", "user", "assistant")
@@ -51,13 +52,14 @@ class Assistant:
             raise UserError(f"expected the base model in {project.model}, which is not there; run 'dvc repro' first")
         self.project = project
         self.base = load_base(project.model, compute)
-        self.engine = Engine(self.base, project.factors, compute, rows=rows)
-        self.available = Strategies(project, self.base)
+        factors = Resident(project.factors, self.base.model)
+        self.engine = Engine(self.base, factors, compute, rows=rows)
+        self.available = Strategies(project, self.base, factors)
 
     @classmethod
-    def open(cls, folder: str | Path = ".") -> "Assistant":
+    def open(cls, folder: str | Path = ".", *, rows: int = 32) -> "Assistant":
         """The assistant of a project's folder."""
-        return cls(Project(Path(folder)))
+        return cls(Project(Path(folder)), rows=rows)
 
     def strategies(self) -> list[str]:
         """The names that ``generate`` takes, of what the run has made so far."""
@@ -78,7 +80,7 @@ class Assistant:
         seed: int = 0,
     ) -> Job:
         """One question as the engine takes it, checked. seed: of sampling, which begins above temperature 0."""
-        if not 1 <= max_new_tokens:
+        if not max_new_tokens >= 1:
             raise UserError(f"expected at least 1 new token, got {max_new_tokens}; ask for more")
         if not 0 <= temperature <= 100:
             raise UserError(f"expected a temperature from 0 to 100, got {temperature}; correct it")

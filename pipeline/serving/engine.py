@@ -10,6 +10,7 @@ a row that leaves is replaced by the last one. ``core.generation`` runs a batch 
 way where all prompts are known.
 """
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -228,13 +229,15 @@ class Engine:
     def cancel(self, job: Job) -> None:
         """Nobody waits for this answer any more: it is gone at the next step, and is told nothing."""
         job.cancelled = True
+        with self._lock, contextlib.suppress(ValueError):
+            self._waiting.remove(job)
 
     @property
     def load(self) -> tuple[int, int]:
         """How many jobs run, and how many wait."""
         return len(self._running), len(self._waiting)
 
-    # ---- from the one thread that runs the engine ----------------------------------------------------------------------
+    # ---- from the one thread that runs the engine --------------------------------------------------------------------
 
     def wait(self, seconds: float) -> None:
         """Until there is something to do, or the time is over."""
@@ -287,10 +290,9 @@ class Engine:
         with self._lock:
             while self._waiting:
                 job = self._waiting[0]
-                if job.cancelled or job.late:
+                if job.late:
                     self._waiting.popleft()
-                    if not job.cancelled:
-                        job.tell(Late(f"expected an answer to begin within {job.seconds:g} s; ask again later"))
+                    job.tell(Late(f"expected an answer to begin within {job.seconds:g} s; ask again later"))
                     continue
                 together = [*self._running, *chosen, job]
                 columns = max(other.columns for other in together)

@@ -5,17 +5,22 @@ resolves the graph once under the folder's own settings and reads artifacts when
 """
 
 import difflib
+import hashlib
+import importlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from pipeline.core.adapters import Adapter, Factors, load_adapter
-from pipeline.core.artifacts import read_json
+from pipeline.core.artifacts import digest, read_json, read_tensors
 from pipeline.core.config import Section, lookup, read_params
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute
+from pipeline.core.models import Compute, layer_of
 from pipeline.graph import Stage, resolve
+from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter
 
 
@@ -121,30 +126,93 @@ class Project:
         return compute.model_copy(update={"dtype": "float32"}) if compute.device == "cpu" else compute
 
     def expert(self, name: str) -> str:
-        """The full name of an expert: ``svf-sums-0`` for itself, ``sums-0``, and ``sums`` with the mixing seed."""
+        """The full name of an SVF expert: ``svf-sums-0`` for itself, ``sums-0``, and ``sums`` with the mixing seed."""
+        return self._full("svf", name, self.experts)
+
+    def lora(self, name: str) -> str:
+        """The full name of a LoRA expert, likewise."""
+        return self._full("lora", name, self.loras)
+
+    def _full(self, method: str, name: str, known: Mapping[str, Path]) -> str:
         seed = self.section(Mixing).seed
-        for full in (name, f"svf-{name}", f"svf-{name}-{seed}"):
-            if full in self.experts:
+        for full in (name, f"{method}-{name}", f"{method}-{name}-{seed}"):
+            if full in known:
                 return full
-        raise nearest("the name of an expert", name, self.experts)
+        raise nearest(f"the name of an expert ({method})", name, known)
 
     def read(self, path: Path) -> tuple[Adapter, dict[str, Any]]:
         """An adapter and its provenance."""
         if not path.is_file():
             raise UserError(f"expected the file {path}, which is not there; run 'dvc repro', which makes it")
-        adapter, provenance = load_adapter(path)
+        try:
+            adapter, provenance = load_adapter(path)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(
+                f"expected an adapter in {path}, got a file that lacks some of it ({error!r}); remove it and run its "
+                "stage again"
+            ) from None
         return intact(path, adapter), provenance
 
     def read_svf(self, path: Path) -> SvfAdapter:
-        """An SVF expert or mixture that fits this base model."""
+        """SVF experts and how they are mixed."""
         adapter, _ = self.read(path)
         if not isinstance(adapter, SvfAdapter):
-            raise UserError(f"expected SVF experts in {path}, got an adapter of kind '{adapter.kind}'; name another file")
+            raise UserError(
+                f"expected SVF experts in {path}, got an adapter of kind '{adapter.kind}'; name another file"
+            )
+        self.check_svf(str(path), adapter)
+        return adapter
+
+    def check_svf(self, name: str, adapter: SvfAdapter) -> None:
+        """Whether experts fit this base model: one scale for each singular value, a mixture for each layer."""
         for module, z in adapter.experts.items():
             rank = len(self.factors[module][1])
-            if z.shape[1] != rank:
+            if z.dim() != 2 or z.shape[1] != rank:
                 raise UserError(
-                    f"expected {rank} scales for '{module}' in {path}, got {z.shape[1]}; the expert belongs to another "
-                    "base model"
+                    f"expected {rank} scales for '{module}' in {name}, got {list(z.shape)}; the expert belongs to "
+                    "another base model"
                 )
-        return adapter
+        depth = 1 + max(layer_of(module) for module in adapter.experts)
+        if adapter.mixture.axis == "layer" and len(adapter.mixture.coefficients) < depth:
+            raise UserError(
+                f"expected coefficients for {depth} layers in {name}, got {len(adapter.mixture.coefficients)}; the "
+                "mixture belongs to another base model"
+            )
+
+    def check_lora(self, name: str, adapter: Lora, model: nn.Module) -> None:
+        """Whether the low-rank sums fit this base model."""
+        weights = {module: part.weight for module, part in model.named_modules() if isinstance(part, nn.Linear)}
+        for module, (a, b) in adapter.pairs.items():
+            if module not in weights or (b.shape[0], a.shape[1]) != tuple(weights[module].shape):
+                raise UserError(
+                    f"expected a matrix '{module}' of {b.shape[0]} × {a.shape[1]} in the base model, for {name}; it "
+                    "belongs to another base model"
+                )
+
+
+# ---- exported experts: see ``pipeline.serving.export`` -----------------------------------------------------------
+
+WEIGHTS, CONFIG = "expert.safetensors", "config.json"
+
+
+def base_digest(model: Path) -> str:
+    """What tells one base model from another: a hash of its weights."""
+    return hashlib.sha256("".join(digest(path) for path in sorted(model.glob("*.safetensors"))).encode()).hexdigest()
+
+
+def read_exported(folder: Path, model: Path) -> Adapter:
+    """The expert that an exported folder holds, if it was trained for the base model in ``model``."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not {"kind", "config", "base_sha256"} <= set(config):
+        raise UserError(f"expected an exported expert in {folder}, got another config.json; export it again")
+    if config["base_sha256"] != base_digest(model):
+        raise UserError(f"expected an expert for the base model in {model}, got one for another in {folder}")
+    path = folder / WEIGHTS
+    tensors, _ = read_tensors(path)
+    try:
+        adapter = importlib.import_module(f"pipeline.methods.{config['kind']}").from_state(config["config"], tensors)
+    except (ModuleNotFoundError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"expected an expert of kind '{config['kind']}' in {path}, got other tensors ({error!r}); export it again"
+        ) from None
+    return intact(path, adapter)

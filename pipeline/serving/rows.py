@@ -34,6 +34,22 @@ class Way:
     edits: Adapter | None = None
 
 
+class Resident(Factors):
+    """Factors kept on the model's device and in its dtype, as attaching wants them: cast once, not at every change."""
+
+    def __init__(self, factors: Factors, model: nn.Module) -> None:
+        super().__init__(factors.path)
+        self._model = model
+        self._cast: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def __getitem__(self, module: str) -> tuple[Tensor, Tensor, Tensor]:
+        if module not in self._cast:
+            u, sigma, vt = super().__getitem__(module)
+            weight = self._model.get_submodule(module).weight
+            self._cast[module] = u.to(weight), sigma.to(weight.device), vt.to(weight)
+        return self._cast[module]
+
+
 class _Together(Attachment):
     """Tells several attachments, and holds the rows for the low-rank sums."""
 

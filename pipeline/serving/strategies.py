@@ -3,7 +3,7 @@
     base               the frozen model                     expert:NAME    one SVF expert
     prompt             the model itself names the category  lora:NAME      one LoRA expert
     classifier         the classification expert does       mixture:FILE   experts mixed as a file says
-    loreft, csreft     edits of hidden states
+    loreft, csreft     edits of hidden states               expert:FOLDER  an exported expert
 
 ``mixture:`` takes the name of a mixture that the few-shot search found, its file, or a JSON file
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pipeline.adaptation.dispatch import OTHERS, Dispatch, categories, predicted, question
-from pipeline.core.adapters import Attachment
+from pipeline.core.adapters import Adapter, Attachment, Factors
 from pipeline.core.artifacts import read_json
 from pipeline.core.errors import UserError
 from pipeline.core.models import Base, decoder_layers
@@ -32,9 +32,10 @@ from pipeline.core.types import Example, Mixture
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
 from pipeline.serving.engine import Decision, Strategy
-from pipeline.serving.project import Project, nearest
+from pipeline.serving.project import Project, nearest, read_exported
 from pipeline.serving.rows import Way
 
+LARGEST = 1000  # a coefficient beyond it is a mistake
 # What a mixture is written as: the coefficient of each expert, or one per decoder layer.
 Coefficients = Mapping[str, float | Sequence[float]]
 
@@ -42,8 +43,8 @@ Coefficients = Mapping[str, float | Sequence[float]]
 class Strategies:
     """The strategies of one project; what they need is read once, when first asked for."""
 
-    def __init__(self, project: Project, base: Base) -> None:
-        self.project, self.base = project, base
+    def __init__(self, project: Project, base: Base, factors: Factors) -> None:
+        self.project, self.base, self.factors = project, base, factors
         self._mixing: Mixing = project.section(Mixing)
         self.named = cache(self._named)
 
@@ -64,12 +65,15 @@ class Strategies:
         if name == "base":
             return Way("base")
         if kind == "expert" and rest:
+            if Path(rest).is_dir():
+                return self.way(name, read_exported(Path(rest), self.project.model))
             full = self.project.expert(rest)
-            return self._scaled(f"expert:{full}", self._expert(full))
+            return self.way(f"expert:{full}", self._expert(full))
         if kind == "lora" and rest:
-            return self._lora(name, rest)
+            full = self.project.lora(rest)
+            return self.way(f"lora:{full}", self.project.read(self.project.loras[full])[0])
         if name in self.project.adapters:
-            return Way(name, edits=self.project.read(self.project.adapters[name])[0])
+            return self.way(name, self.project.read(self.project.adapters[name])[0])
         if kind == "mixture" and rest:
             return self._mixture(name, rest)
         if name in ("prompt", "classifier"):
@@ -80,30 +84,31 @@ class Strategies:
     def _expert(self, full: str) -> SvfAdapter:
         return self.project.read_svf(self.project.experts[full])
 
-    def _scaled(self, name: str, adapter: SvfAdapter) -> Way:
-        if adapter.mixture.axis == "prompt":
-            raise UserError(f"expected one mixture for every prompt in {name}, got one each for prompts of its own")
-        return Way(name, z={module: adapter.z(module)[0] for module in adapter.experts})
-
-    def _lora(self, name: str, rest: str) -> Way:
-        for full in (rest, f"lora-{rest}", f"lora-{rest}-{self._mixing.seed}"):
-            if full in self.project.loras:
-                adapter, _ = self.project.read(self.project.loras[full])
-                if isinstance(adapter, Lora):
-                    return Way(f"lora:{full}", lora=adapter)
-                raise UserError(f"expected LoRA in {self.project.loras[full]}, got an adapter of kind '{adapter.kind}'")
-        raise nearest("the name of a LoRA expert", rest, self.project.loras)
+    def way(self, name: str, adapter: Adapter) -> Way:
+        """An adapter, whatever its kind, as the way of a row."""
+        if isinstance(adapter, SvfAdapter):
+            if adapter.mixture.axis == "prompt":
+                raise UserError(
+                    f"expected one mixture for every prompt in {name}, got one each for the prompts of a test; name a "
+                    "mixture that the few-shot search found"
+                )
+            self.project.check_svf(name, adapter)
+            return Way(name, z={module: adapter.z(module)[0] for module in adapter.experts})
+        if isinstance(adapter, Lora):
+            self.project.check_lora(name, adapter, self.base.model)
+            return Way(name, lora=adapter)
+        return Way(name, edits=adapter)
 
     def _mixture(self, name: str, rest: str) -> Way:
         path = self.project.mixtures.get(rest, Path(rest))
         if path.suffix == ".safetensors":
-            return self._scaled(name, self.project.read_svf(path))
+            return self.way(name, self.project.read_svf(path))
         if path.suffix != ".json":
             raise nearest("a mixture's name, or a file that ends in .safetensors or .json", rest, self.project.mixtures)
         value = read_json(path)
         if not isinstance(value, dict) or not isinstance(value.get("experts"), dict) or set(value) - {"experts", "mix"}:
             raise UserError(
-                f"expected {{\"experts\": {{name: coefficient, …}}, \"mix\": \"paper\" or \"delta\"}} in {path}, got "
+                f'expected {{"experts": {{name: coefficient, …}}, "mix": "paper" or "delta"}} in {path}, got '
                 f"{json.dumps(value)[:80]}; correct it"
             )
         return self.mixture(value["experts"], value.get("mix"), name=name)
@@ -118,22 +123,13 @@ class Strategies:
         layers = len(decoder_layers(self.base.model))
         columns: dict[str, list[float]] = {}
         for expert, value in coefficients.items():
-            column = list(value) if isinstance(value, list | tuple) else [value] * layers
-            if len(column) != layers:
-                raise UserError(
-                    f"expected one coefficient of '{expert}', or one for each of {layers} layers, got {len(column)}"
-                )
-            if not all(isinstance(one, int | float) and not isinstance(one, bool) for one in column) or not all(
-                math.isfinite(one) and abs(one) <= 1e3 for one in column
-            ):
-                raise UserError(f"expected coefficients of '{expert}' from -1000 to 1000, got {str(value)[:60]}; correct them")
-            columns[self.project.expert(str(expert))] = [float(one) for one in column]
+            columns[self.project.expert(str(expert))] = _column(str(expert), value, layers)
         if len(columns) < len(coefficients):
             raise UserError(f"expected each expert once, got {', '.join(coefficients)}; name each once")
         stacked = stack_experts([self._expert(full) for full in columns], list(columns), mix)
         rows = tuple(zip(*columns.values(), strict=True))
         found = Mixture(tuple(columns), "layer", rows, cast(Literal["paper", "delta"], mix))
-        return self._scaled(name, stacked.mixed_by(found))
+        return self.way(name, stacked.mixed_by(found))
 
     def _first_pass(self, name: str) -> Callable[[Base, Sequence], tuple[Way, Decision]]:
         """Name the prompt's category, then take the expert of that domain; of ``others``, the base model."""
@@ -141,7 +137,7 @@ class Strategies:
         compute = self.project.compute()
         ways: dict[str, Way] = {OTHERS: Way("base")}
         for domain, expert in self.project.domains.items():
-            ways[domain] = self._scaled(f"expert:{expert}", self._expert(expert))
+            ways[domain] = self.way(f"expert:{expert}", self._expert(expert))
         z: dict[str, Tensor] = {}
         if name == "classifier":
             found = self.project.read_svf(self.project.classifier)
@@ -150,7 +146,7 @@ class Strategies:
         def decide(base: Base, messages: Sequence) -> tuple[Way, Decision]:
             started = time.monotonic()
             example = Example(id="", messages=tuple(messages), target="")
-            with row_scaled(base.model, self.project.factors, z) as attachment:
+            with row_scaled(base.model, self.factors, z) as attachment:
                 (values,) = categories(
                     base, [example], attachment if z else Attachment(), settings=settings, compute=compute
                 )
@@ -167,3 +163,18 @@ class Strategies:
             return ways[chosen], decision
 
         return decide
+
+
+def _column(expert: str, value: Any, layers: int) -> list[float]:
+    """An expert's coefficient in every layer, checked."""
+    column = list(value) if isinstance(value, list | tuple) else [value] * layers
+    if len(column) != layers:
+        raise UserError(
+            f"expected one coefficient of '{expert}', or one for each of {layers} layers, got {len(column)}"
+        )
+    numbers = [float(one) for one in column if isinstance(one, int | float) and not isinstance(one, bool)]
+    if len(numbers) < layers or not all(math.isfinite(one) and abs(one) <= LARGEST for one in numbers):
+        raise UserError(
+            f"expected coefficients of '{expert}' from -{LARGEST} to {LARGEST}, got {str(value)[:60]}; correct them"
+        )
+    return numbers
