@@ -23,8 +23,10 @@ from tests.tiny import MODULES
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "What is 12 + 30? Write a function. Who is the oldest? Anna, Ben or Carl. def f(x): return x"
 METRICS = {
-    "table1": {"svf": {"sums": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 12, "seeds": 1}}},
-    "parameters": {"experts/svf-sums-0": {"parameters": 3}},
+    "table1": {
+        "base": {"sums": {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 12}},
+        "svf": {"sums": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 12}},
+    }
 }
 
 
