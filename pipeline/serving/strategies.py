@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -146,10 +147,8 @@ class Strategies:
         def decide(base: Base, messages: Sequence) -> tuple[Way, Decision]:
             started = time.monotonic()
             example = Example(id="", messages=tuple(messages), target="")
-            with row_scaled(base.model, self.factors, z) as attachment:
-                (values,) = categories(
-                    base, [example], attachment if z else Attachment(), settings=settings, compute=compute
-                )
+            with row_scaled(base.model, self.factors, z) if z else nullcontext(Attachment()) as attachment:
+                (values,) = categories(base, [example], attachment, settings=settings, compute=compute)
             chosen = predicted(values)
             shares = torch.tensor([*values.values()]).softmax(0).tolist()
             tokens = len(base.prompt_ids(question(example, settings, "").messages))
