@@ -8,40 +8,22 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import openai
 import psutil
 import pytest
-import uvicorn
 
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.http import Limits, Server
 from tests.project import make_project
+from tests.serving import LIMITS, REFUSED, served
 
-LIMITS = Limits(queue=40, body_bytes=20_000, max_new_tokens=60, seconds=20)
 PROMPTS = ["What is 12 + 30?", "Write a function.", "Who is the oldest? Anna, Ben or Carl.", "def"]
 # Six experts and mixtures, and some of the other kinds beside them.
 MODELS = ["expert:sums", "expert:functions", "expert:oldest", "mixture:few_shot-groceries", "mixture:few_shot-repairs"]
 MODELS += ["mixture", "base", "lora:sums", "csreft", "loreft", "prompt", "classifier"]
 NUMBERS = {"mixture": {"sums": 0.7, "functions": 0.3}}
-
-
-@contextmanager
-def served(server: Server):
-    bound = socket.socket()
-    bound.bind(("127.0.0.1", 0))
-    running = uvicorn.Server(uvicorn.Config(server.app, log_level="error", access_log=False))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    while not running.started:
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{bound.getsockname()[1]}"
-    finally:
-        running.should_exit = True
-        thread.join(20)
 
 
 @pytest.fixture(scope="module")
@@ -161,75 +143,6 @@ def test_an_unknown_model_is_404_and_reads_no_file(client, tmp_path):
     for name in ("gpt-4", f"mixture:{file}", f"expert:{tmp_path}", "mixture:../params.yaml"):
         with pytest.raises(openai.NotFoundError, match="expected one of the models base"):
             client.chat.completions.create(**asked(name, "def"))
-
-
-USER = [{"role": "user", "content": "def"}]
-REFUSED = {
-    "no model": ({"messages": USER}, 400, "'model'"),
-    "no messages": ({"model": "base"}, 400, "'messages'"),
-    "an empty list of messages": ({"model": "base", "messages": []}, 400, "list of chat turns"),
-    "messages of another type": ({"model": "base", "messages": "def"}, 400, "'messages'"),
-    "a turn without text": ({"model": "base", "messages": [{"role": "user"}]}, 400, "'content'"),
-    "an unknown role": ({"model": "base", "messages": [{"role": "me", "content": "x"}]}, 400, "role of turn 1"),
-    "an empty prompt": ({"model": "base", "messages": [{"role": "user", "content": " "}]}, 400, "empty one"),
-    "an image": (
-        {"model": "base", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
-        400,
-        "'content'",
-    ),
-    "the assistant last": (
-        {"model": "base", "messages": [*USER, {"role": "assistant", "content": "x"}]},
-        400,
-        "last turn to be the user's",
-    ),
-    "too many tokens": ({"model": "base", "messages": USER, "max_tokens": 61}, 400, "at most 60 new tokens"),
-    "no tokens": ({"model": "base", "messages": USER, "max_tokens": 0}, 400, "'max_tokens'"),
-    "tokens in words": ({"model": "base", "messages": USER, "max_tokens": "many"}, 400, "'max_tokens'"),
-    "a prompt beyond the context": (
-        {"model": "base", "messages": [{"role": "user", "content": "12 + " * 1000}]},
-        400,
-        "expected at most 512 tokens",
-    ),
-    "a negative temperature": ({"model": "base", "messages": USER, "temperature": -1}, 400, "'temperature'"),
-    "several answers": ({"model": "base", "messages": USER, "n": 2}, 400, "'n'"),
-    "a nucleus": ({"model": "base", "messages": USER, "top_p": 0.5}, 400, "'top_p'"),
-    "a tool": ({"model": "base", "messages": USER, "tools": [{}]}, 400, "'tools'"),
-    "a stop word": ({"model": "base", "messages": USER, "stop": ["x"]}, 400, "'stop'"),
-    "a mixture of nothing": ({"model": "mixture", "messages": USER, "mixture": {}}, 400, "got none"),
-    "a mixture of the unknown": ({"model": "mixture", "messages": USER, "mixture": {"x": 1}}, 400, "got 'x'"),
-    "a mixture in words": ({"model": "mixture", "messages": USER, "mixture": {"sums": "1"}}, 400, "'mixture.sums"),
-    "too many layers": ({"model": "mixture", "messages": USER, "mixture": {"sums": [1, 1, 1]}}, 400, "2 layers"),
-    "a huge coefficient": ({"model": "mixture", "messages": USER, "mixture": {"sums": 1e9}}, 400, "1000"),
-    "one expert twice": (
-        {"model": "mixture", "messages": USER, "mixture": {"sums": 1, "sums-0": 1}},
-        400,
-        "each expert once",
-    ),
-    "a mixture beside a model": ({"model": "base", "messages": USER, "mixture": {"sums": 1}}, 400, "'mixture'"),
-    "another way of mixing": (
-        {"model": "mixture", "messages": USER, "mixture": {"sums": 1}, "mix": "x"},
-        400,
-        "'mix'",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_a_bad_request_has_its_status_and_its_sentence(url, case):
-    body, status, words = REFUSED[case]
-    answer = httpx.post(f"{url}/v1/chat/completions", json=body)
-    assert answer.status_code == status
-    error = answer.json()["error"]
-    assert words in error["message"]
-    assert "\n" not in error["message"]
-    assert error["type"] == "invalid_request_error"
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": NaN}'])
-def test_what_is_no_request_is_400(url, body):
-    answer = httpx.post(f"{url}/v1/chat/completions", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["message"].endswith("correct the request")
 
 
 def test_a_request_too_large_is_413_declared_or_not(url):
