@@ -285,7 +285,7 @@ def _one_sentence() -> Iterator[Any]:
 
 def main() -> None:
     with _one_sentence():
-        app()
+        app(prog_name="selfadapt")
 
 
 if __name__ == "__main__":

@@ -269,6 +269,8 @@ def export(
 
     if dry_run and not push_to:
         raise UserError("expected --dry-run together with --push-to, got it alone; name the repository")
+    if push_to:
+        exporting.check_repository(push_to)
     found = Project(project)
     if kind == "merged":
         exporting.merged(found, strategy, folder, dtype)

@@ -32,6 +32,7 @@ from pipeline.methods.csreft import Gating
 from pipeline.serving.rows import Way, attached
 
 ATTENTION = "selfadapt_serving"
+REMEDY = "use smaller coefficients, or make the model and the expert anew"
 ROWS, COLUMNS = 8, 128  # the cache grows and shrinks by so many: moving it costs
 
 
@@ -400,7 +401,12 @@ class Engine:
             temperatures = torch.tensor([jobs[row].temperature for row in drawn], device=base.device)
             chosen[drawn] = sample(logits[drawn] / temperatures[:, None], uniform, 1.0)[0]
         ended = []
+        sound = self._hidden.isfinite().all(1).tolist()
         for row, (job, token) in enumerate(zip(jobs, chosen.tolist(), strict=True)):
+            if not sound[row]:
+                job.tell(UserError(f"expected numbers from the model, got NaN or infinity; {REMEDY}"))
+                ended.append(row)
+                continue
             job.ids.append(token)
             if self._heard(job):
                 ended.append(row)

@@ -185,16 +185,23 @@ def card(
     return _front(front) + "\n".join(lines) + "\n"
 
 
-def push(folder: Path, repository: str, *, dry_run: bool) -> list[tuple[str, int]]:
-    """Upload an exported folder to a model hub; returns its files and sizes. dry_run: check all, upload nothing."""
-    from huggingface_hub import HfApi, ModelCard
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+def check_repository(repository: str) -> None:
+    """Whether a model hub could have a repository of this name."""
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise UserError(f"expected a repository as OWNER/NAME, got '{repository}': {error}") from None
+
+
+def push(folder: Path, repository: str, *, dry_run: bool) -> list[tuple[str, int]]:
+    """Upload an exported folder to a model hub; returns its files and sizes. dry_run: check all, upload nothing."""
+    from huggingface_hub import HfApi, ModelCard
+    from huggingface_hub.errors import HfHubHTTPError
+
+    check_repository(repository)
     ModelCard.load(folder / "README.md")
     files = [(str(path.relative_to(folder)), path.stat().st_size) for path in sorted(folder.rglob("*"))]
     if not dry_run:

@@ -216,3 +216,14 @@ def test_the_model_is_left_as_it_was(assistant, project):
 def test_ways_are_shared_by_name(assistant):
     assert assistant.strategy("expert:sums") is assistant.strategy("expert:sums")
     assert isinstance(assistant.strategy("base"), Way)
+
+
+def test_a_row_that_overflows_ends_alone(assistant):
+    way, heard, other = assistant.available.mixture({"sums": 1000, "functions": -1000}), [], []
+    huge = Way("huge", z={module: vector * 1e30 for module, vector in way.z.items()})
+    assistant.engine.submit(Job(one_turn("def"), huge, 4, heard.append))
+    assistant.engine.submit(assistant.job("def", "expert:sums", other.append, max_new_tokens=4))
+    while assistant.engine.step():
+        pass
+    assert "NaN or infinity" in str(heard[-1])
+    assert other[-1].text == assistant.generate("def", "expert:sums", max_new_tokens=4).text
