@@ -150,6 +150,10 @@ def use(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profi
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(PARAMS)
+    except OSError as error:
+        raise UserError(
+            f"expected to write {PARAMS.resolve()}, but: {error.strerror}; make room, or allow it"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
     print(f"params.yaml is now the profile {name}; 'dvc repro' runs what that changes")

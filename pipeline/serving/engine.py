@@ -265,7 +265,7 @@ class Engine:
             self._write()
         except Exception as error:  # whatever it was: those who wait are told, and the next ones find an empty batch
             for job in self._running:
-                job.tell(error)
+                job.tell(_readable(error))
             self._empty()
         return True
 
@@ -318,7 +318,7 @@ class Engine:
                     job.way, job.decision = job.strategy, Decision(job.strategy.name)
                 ready.append(job)
             except Exception as error:
-                job.tell(error)
+                job.tell(_readable(error))
         # Edits are attached to the whole model, so prompts under different ones are read one after the other.
         for edits in dict.fromkeys(job.way.edits for job in ready if job.way):
             group = [job for job in ready if job.way and job.way.edits is edits]
@@ -327,7 +327,7 @@ class Engine:
                 self._read(group)
             except Exception as error:
                 for job in group:
-                    job.tell(error)
+                    job.tell(_readable(error))
                 self._cache.lengths = self._cache.lengths[:before]
                 self._hidden = self._hidden[:before]
                 del self._running[before:]
@@ -445,6 +445,16 @@ class Engine:
             text = self.base.text(job.ids)
             job.tell(Answered(text, len(job.ids), len(job.prompt), ended, job.decision, time.monotonic() - job.started))
         return ended is not None
+
+
+def _readable(error: Exception) -> Exception:
+    """The sentence for what a person can put right: a batch too large for the machine."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return UserError(
+            "expected memory for the prompts and answers asked for at once, got none; ask for fewer or shorter ones, or "
+            "lower compute.cache_tokens and compute.batch_tokens in params.yaml"
+        )
+    return error
 
 
 def _opened(skills: Sequence[str], gates: Sequence[float]) -> Decision:

@@ -1,7 +1,10 @@
 """Bad input of every kind, at every entry: one sentence, an exit code, nothing written, no traceback."""
 
+import errno
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +17,12 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from pipeline import cli, flow
-from pipeline.core.artifacts import read_tensors, write_jsonl, write_tensors
+from pipeline.core.artifacts import read_tensors, same_tensors, write_json, write_jsonl, write_tensors
+from pipeline.core.errors import UserError
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.http import Server
 from pipeline.serving.project import Project
-from tests.project import make_project
+from tests.project import ROOT, make_project
 from tests.serving import LIMITS, REFUSED, served
 
 ASK = ["generate", "What is 12 + 30?", "-n", "3"]
@@ -211,6 +215,7 @@ COMMANDS = {
     "a repository that is none": Case(
         well, ["export", "base", "out", "--push-to", "a/b/c", "--dry-run"], "expected a repository as OWNER/NAME"
     ),
+    "exporting into a file": Case(text("file", "x"), ["export", "base", "file/out"], "the system refused (Not a dir"),
     "an address of another machine": Case(well, ["serve", "--host", "192.0.2.1"], "expected to listen on 192.0.2.1"),
     "an unknown stage": Case(well, ["stage:factorise"], "expected a stage, got 'factorise'"),
 }
@@ -358,3 +363,109 @@ def test_what_is_no_request_is_400(url, body):
 def test_there_are_more_than_sixty_of_them():
     assert len(CASES) + len(REFUSED) > 60
     assert json.dumps([*CASES])
+
+
+def test_a_batch_too_large_for_the_memory_is_one_sentence(folder, monkeypatch, capsys):
+    def allocate(*_):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried …"
+        )
+
+    monkeypatch.setattr("pipeline.serving.engine._Cache.resize", allocate)
+    code, said = called(ASK, folder, monkeypatch, capsys)
+    assert code == 1
+    assert said.startswith("error: expected memory for the prompts and answers")
+
+
+# ---- the disk ----------------------------------------------------------------------------------------------------
+
+
+def on_a_disk(script: str, folder: Path, options: str) -> subprocess.CompletedProcess:
+    """A shell's script in a copy of the project on a file system of its own."""
+    mount = folder.parent / "disk"
+    mount.mkdir()
+    prepare = f"mount -t tmpfs -o size=8m,mode=777 none {mount} && cp -r {folder} {mount}/project && cd {mount}/project"
+    within = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        f"{prepare} && mount -o remount,{options} {mount} && {script}",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable, "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(within, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def mounts() -> bool:
+    try:
+        tried = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+        return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+WRITING = {
+    "an export": '"$PYTHON" -m pipeline.cli export base out',
+    "a profile": '"$PYTHON" -m pipeline.cli profile use laptop',
+    "a stage": '"$PYTHON" -m pipeline.flow prepare@sums --task sums --examples out',
+}
+
+
+@pytest.mark.skipif(not mounts(), reason="no file system can be mounted here")
+@pytest.mark.parametrize("what", WRITING)
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+def test_a_disk_that_takes_nothing_is_one_sentence_and_keeps_what_is_there(folder, what, disk):
+    fill = "dd if=/dev/zero of=../rest bs=4k 2> ../dd; " if disk == "full" else ""
+    options = "size=8m" if disk == "full" else "ro"
+    count = "find . | grep -v selfadapt | sort | md5sum; md5sum params.yaml"
+    done = on_a_disk(f"{fill}{count}; {WRITING[what]}; echo code $?; {count}", folder, options)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: expected to write")
+    before, settings, *_, code, after, later = done.stdout.splitlines()
+    assert code == "code 1"
+    assert (before, settings) == (after, later)
+
+
+def test_a_write_that_fails_at_its_end_leaves_the_old_file(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = tmp_path / "rows.json"
+    write_json(file, 1)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="expected to write .*rows.json, but the system refused .*No space left"):
+        write_json(file, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.json"]
+    assert file.read_text() == "1\n"
+
+
+# ---- two at once -------------------------------------------------------------------------------------------------
+
+
+def test_two_runs_at_once_in_one_folder_spoil_nothing(folder):
+    factors = folder / FACTORS
+    before = factors.read_bytes()
+    for name in ("pipeline", "stages"):
+        (folder / name).symlink_to(ROOT / name)
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def dvc(*words: str) -> subprocess.Popen:
+        out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([sys.executable, "-m", "dvc", *words], cwd=folder, env=environment, **out)
+
+    assert dvc("init", "--no-scm", "-q").wait(60) == 0
+    both = [dvc("repro", "--single-item", "factorize") for _ in range(2)]
+    said = [run.communicate(timeout=120)[0] for run in both]
+    assert 0 in [run.returncode for run in both], said
+    for run, words in zip(both, said, strict=True):
+        assert run.returncode == 0 or "is busy" in words or "Unable to acquire lock" in words, words
+    assert same_tensors(read_tensors(factors)[0], read_tensors_of(before, folder))
+    again = dvc("repro", "--single-item", "factorize")
+    assert "didn't change, skipping" in again.communicate(timeout=120)[0]
+    assert not [path for path in factors.parent.iterdir() if path.name.startswith(".base")]
+
+
+def read_tensors_of(content: bytes, folder: Path) -> dict:
+    (folder / "before.safetensors").write_bytes(content)
+    return read_tensors(folder / "before.safetensors")[0]
