@@ -33,6 +33,7 @@ REFUSALS = {
     errno.EPERM,
     errno.EROFS,
     errno.ENOTDIR,
+    errno.EEXIST,
     errno.EISDIR,
 }
 
