@@ -155,7 +155,8 @@ def use(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profi
             f"expected to write {PARAMS.resolve()}, but: {error.strerror}; make room, or allow it"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     print(f"params.yaml is now the profile {name}; 'dvc repro' runs what that changes")
 
 

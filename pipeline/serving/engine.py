@@ -451,8 +451,8 @@ def _readable(error: Exception) -> Exception:
     """The sentence for what a person can put right: a batch too large for the machine."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return UserError(
-            "expected memory for the prompts and answers asked for at once, got none; ask for fewer or shorter ones, or "
-            "lower compute.cache_tokens and compute.batch_tokens in params.yaml"
+            "expected memory for the prompts and answers asked for at once, got none; ask for fewer or shorter ones, "
+            "or lower compute.cache_tokens and compute.batch_tokens in params.yaml"
         )
     return error
 
