@@ -215,7 +215,7 @@ COMMANDS = {
     "a repository that is none": Case(
         well, ["export", "base", "out", "--push-to", "a/b/c", "--dry-run"], "expected a repository as OWNER/NAME"
     ),
-    "exporting into a file": Case(text("file", "x"), ["export", "base", "file/out"], "the system refused (Not a dir"),
+    "exporting into a file": Case(text("file", "x"), ["export", "base", "file/out"], "the system refused (File exists"),
     "an address of another machine": Case(well, ["serve", "--host", "192.0.2.1"], "expected to listen on 192.0.2.1"),
     "an unknown stage": Case(well, ["stage:factorise"], "expected a stage, got 'factorise'"),
 }
