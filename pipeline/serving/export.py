@@ -7,8 +7,8 @@ prompt's tokens and are no weights; a first pass decides anew for every prompt: 
 
 *expert*: ``expert.safetensors``, ``config.json`` and ``README.md``, the card, with the data it was trained on and what
 the report measured. ``expert:FOLDER`` uses it again, on the base model it was trained for. For LoRA, peft's own two
-files stand beside, so that ``PeftModel.from_pretrained`` loads the folder, too. peft cannot be taught the other kinds
-from outside: what may be registered with it is the members of an enumeration (``PeftType``), which is closed.
+files stand beside, so that ``PeftModel.from_pretrained`` loads the folder, too; SVF inside peft is
+``pipeline.serving.tuner``.
 """
 
 from collections.abc import Mapping, Sequence
