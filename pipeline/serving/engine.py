@@ -420,6 +420,7 @@ class Engine:
         columns = torch.arange(int(lengths.max()) + 1, device=base.device)
         mask = torch.zeros(len(lengths), len(columns), dtype=self._hidden.dtype, device=base.device)
         mask.masked_fill_(columns > lengths[:, None], -torch.inf)
+        self._attach([])
         self._attachment.begin(self._numbers(self._running), None)
         self._hidden = decoder(base.model)(
             input_ids=chosen[:, None],

@@ -170,7 +170,8 @@ class Server:
         loop = asyncio.get_running_loop()
 
         def tell(news: News) -> None:
-            loop.call_soon_threadsafe(heard.put_nowait, news)
+            with contextlib.suppress(RuntimeError):  # the server is ending, and its loop is closed
+                loop.call_soon_threadsafe(heard.put_nowait, news)
 
         self._arriving += 1
         try:

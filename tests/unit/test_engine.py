@@ -150,13 +150,18 @@ def test_an_error_in_a_first_pass_ends_its_job_alone(assistant):
     def broken(base, messages):
         raise UserError("no way")
 
-    heard, other = [], []
+    heard, other, running = [], [], []
+    assistant.engine.submit(assistant.job("def", "expert:sums", running.append, max_new_tokens=6))
+    assistant.engine.step()
+    assistant.engine.submit(Job(one_turn("def"), broken, 4, heard.append))
+    assistant.engine.step()
     assistant.engine.submit(Job(one_turn("def"), broken, 4, heard.append))
     assistant.engine.submit(assistant.job("def", "base", other.append, max_new_tokens=4))
     while assistant.engine.step():
         pass
-    assert [str(news) for news in heard] == ["no way"]
+    assert [str(news) for news in heard] == ["no way", "no way"]
     assert isinstance(other[-1], Answered)
+    assert running[-1].text == assistant.generate("def", "expert:sums", max_new_tokens=6).text
 
 
 def test_an_error_while_decoding_is_told_to_all_and_leaves_the_engine_sound(assistant, monkeypatch):
