@@ -79,7 +79,7 @@ def _show(assistant: "Assistant", turns: Any, strategy: str, **how: Any) -> str:
             print(flush=True)
             _note(_cost(news))
             return news.text
-        else:
+        elif news.chosen != strategy:
             _note(_decided(news))
     return ""
 
@@ -115,6 +115,8 @@ def chat(
     /strategy NAME changes who answers, /strategies lists them, /new forgets the talk, /quit or Ctrl-D ends it;
     Ctrl-C cuts an answer short.
     """
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - lines can be edited and recalled, where there is such a library
     assistant = _open(project)
     assistant.strategy(strategy)
     first = _turns("", system)[:-1]
