@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from jinja2 import TemplateError
 from torch import LongTensor, Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -216,7 +217,12 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Put a job in line. Raises UserError where it could never be answered."""
-        job.prompt = self.base.prompt_ids(job.messages)
+        try:
+            job.prompt = self.base.prompt_ids(job.messages)
+        except TemplateError as error:
+            raise UserError(
+                f"expected turns that this model's chat template takes, but it says: {error}; change their roles or order"
+            ) from None
         room = min(self.context, self.compute.cache_tokens)
         if job.columns > room:
             raise UserError(

@@ -30,6 +30,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from pipeline.core.errors import UserError
 from pipeline.serving.assistant import Assistant, chat_of
@@ -230,6 +231,8 @@ class Server:
                     body += part
                     if len(body) > limit:
                         raise too_large
+        except ClientDisconnect:
+            raise Refused(GONE, "expected the whole request, but its client is gone") from None
         except TimeoutError:
             raise Refused(408, "expected the whole request in time; send it faster", "timeout_error") from None
         return bytes(body)

@@ -198,6 +198,13 @@ def test_a_job_that_never_fits_is_refused_at_once(assistant):
         assistant.generate("def", "base", max_new_tokens=600)
 
 
+def test_turns_that_the_chat_template_refuses_are_one_sentence(assistant, monkeypatch):
+    template = "{{ raise_exception('roles must alternate') }}"
+    monkeypatch.setattr(assistant.base.tokenizer, "chat_template", template)
+    with pytest.raises(UserError, match="chat template takes, but it says: roles must alternate"):
+        assistant.generate("def")
+
+
 def test_the_cache_shrinks_again_after_a_long_row(assistant):
     engine = assistant.engine
     assistant.generate("12 " * 100, "base", max_new_tokens=2)
