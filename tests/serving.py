@@ -9,7 +9,7 @@ import uvicorn
 
 from pipeline.serving.http import Limits, Server
 
-LIMITS = Limits(queue=40, body_bytes=20_000, max_new_tokens=60, seconds=20)
+LIMITS = Limits(queue=40, body_bytes=20_000, max_new_tokens=60, seconds=90)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ class Decision:
     """What the first pass decided, and what it cost.
 
     chosen: the way that was taken, in words. weights: what it was chosen by: probabilities of categories, or gates.
-    tokens: read in the first pass, beside the prompt itself.
+    tokens: read in the first pass, beside the prompt itself. seconds: of the pass, which several jobs may share.
     """
 
     chosen: str
@@ -67,8 +67,10 @@ class Answered:
     seconds: float
 
 
-# A strategy: a way that is known beforehand, or a first pass over the model (nothing attached) that finds one.
-Strategy = Way | Callable[[Base, Sequence], tuple[Way, Decision]]
+# A strategy: a way that is known beforehand, or a first pass over the model (nothing attached) that finds one for each
+# of several chats.
+FirstPass = Callable[[Base, Sequence[Sequence]], list[tuple[Way, Decision]]]
+Strategy = Way | FirstPass
 
 
 @dataclass(eq=False)
@@ -221,7 +223,7 @@ class Engine:
             job.prompt = self.base.prompt_ids(job.messages)
         except TemplateError as error:
             raise UserError(
-                f"expected turns that this model's chat template takes, but it says: {error}; change their roles or order"
+                f"expected turns that this model's chat template takes, but it says: {error}; change their roles"
             ) from None
         room = min(self.context, self.compute.cache_tokens)
         if job.columns > room:
@@ -314,17 +316,17 @@ class Engine:
         jobs = self._next()
         if not jobs:
             return
-        ready = []
-        for job in jobs:
+        for strategy in dict.fromkeys(job.strategy for job in jobs):
+            alike = [job for job in jobs if job.strategy is strategy]
             try:
-                if callable(job.strategy):
-                    self._detach()
-                    job.way, job.decision = job.strategy(self.base, job.messages)
-                else:
-                    job.way, job.decision = job.strategy, Decision(job.strategy.name)
-                ready.append(job)
+                found = self._decide(strategy, alike)
             except Exception as error:
-                job.tell(_readable(error))
+                for job in alike:
+                    job.tell(_readable(error))
+                continue
+            for job, (way, decision) in zip(alike, found, strict=True):
+                job.way, job.decision = way, decision
+        ready = [job for job in jobs if job.way]
         # Edits are attached to the whole model, so prompts under different ones are read one after the other.
         for edits in dict.fromkeys(job.way.edits for job in ready if job.way):
             group = [job for job in ready if job.way and job.way.edits is edits]
@@ -337,6 +339,13 @@ class Engine:
                 self._cache.lengths = self._cache.lengths[:before]
                 self._hidden = self._hidden[:before]
                 del self._running[before:]
+
+    def _decide(self, strategy: Strategy, jobs: Sequence[Job]) -> list[tuple[Way, Decision]]:
+        """What these jobs, which ask for the same strategy, are to be computed with."""
+        if isinstance(strategy, Way):
+            return [(strategy, Decision(strategy.name))] * len(jobs)
+        self._detach()
+        return strategy(self.base, [job.messages for job in jobs])
 
     def _detach(self) -> None:
         self._attached.close()

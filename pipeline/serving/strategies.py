@@ -15,7 +15,7 @@ where a coefficient may also be a list, one number per decoder layer, and ``mix`
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ from pipeline.core.models import Base, decoder_layers
 from pipeline.core.types import Example, Mixture
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
-from pipeline.serving.engine import Decision, Strategy
+from pipeline.serving.engine import Decision, FirstPass, Strategy
 from pipeline.serving.project import Project, nearest, read_exported
 from pipeline.serving.rows import Way
 
@@ -132,8 +132,8 @@ class Strategies:
         found = Mixture(tuple(columns), "layer", rows, cast(Literal["paper", "delta"], mix))
         return self.way(name, stacked.mixed_by(found))
 
-    def _first_pass(self, name: str) -> Callable[[Base, Sequence], tuple[Way, Decision]]:
-        """Name the prompt's category, then take the expert of that domain; of ``others``, the base model."""
+    def _first_pass(self, name: str) -> FirstPass:
+        """Name each prompt's category, all in one batch, then take its domain's expert; of ``others``, the base."""
         settings: Dispatch = self.project.section(Dispatch)
         compute = self.project.compute()
         ways: dict[str, Way] = {OTHERS: Way("base")}
@@ -144,22 +144,25 @@ class Strategies:
             found = self.project.read_svf(self.project.classifier)
             z = {module: found.z(module) for module in found.experts}
 
-        def decide(base: Base, messages: Sequence) -> tuple[Way, Decision]:
+        def decide(base: Base, chats: Sequence[Sequence]) -> list[tuple[Way, Decision]]:
             started = time.monotonic()
-            example = Example(id="", messages=tuple(messages), target="")
+            examples = [Example(id="", messages=tuple(messages), target="") for messages in chats]
             with row_scaled(base.model, self.factors, z) if z else nullcontext(Attachment()) as attachment:
-                (values,) = categories(base, [example], attachment, settings=settings, compute=compute)
-            chosen = predicted(values)
-            shares = torch.tensor([*values.values()]).softmax(0).tolist()
-            tokens = len(base.prompt_ids(question(example, settings, "").messages))
-            tokens += sum(len(base.answer_ids(answer)) for answer in settings.names.values())
-            decision = Decision(
-                chosen=f"{chosen} → {ways[chosen].name}",
-                weights=dict(zip(values, shares, strict=True)),
-                tokens=tokens,
-                seconds=time.monotonic() - started,
-            )
-            return ways[chosen], decision
+                found = categories(base, examples, attachment, settings=settings, compute=compute)
+            seconds = time.monotonic() - started
+            answers = sum(len(base.answer_ids(answer)) for answer in settings.names.values())
+            decided = []
+            for example, values in zip(examples, found, strict=True):
+                chosen = predicted(values)
+                shares = torch.tensor([*values.values()]).softmax(0).tolist()
+                decision = Decision(
+                    chosen=f"{chosen} → {ways[chosen].name}",
+                    weights=dict(zip(values, shares, strict=True)),
+                    tokens=len(base.prompt_ids(question(example, settings, "").messages)) + answers,
+                    seconds=seconds,
+                )
+                decided.append((ways[chosen], decision))
+            return decided
 
         return decide
 

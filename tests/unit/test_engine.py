@@ -147,7 +147,7 @@ def test_a_cancelled_job_leaves_and_is_told_nothing_more(assistant):
 
 
 def test_an_error_in_a_first_pass_ends_its_job_alone(assistant):
-    def broken(base, messages):
+    def broken(base, chats):
         raise UserError("no way")
 
     heard, other, running = [], [], []
@@ -239,3 +239,13 @@ def test_a_row_that_overflows_ends_alone(assistant):
         pass
     assert "NaN or infinity" in str(heard[-1])
     assert other[-1].text == assistant.generate("def", "expert:sums", max_new_tokens=4).text
+
+
+def test_first_passes_of_several_jobs_are_one_batch_and_decide_as_they_do_alone(assistant):
+    alone = [assistant.generate(prompt, "classifier", max_new_tokens=5) for prompt in PROMPTS]
+    together = assistant.answer([(prompt, "classifier") for prompt in PROMPTS], max_new_tokens=5)
+    for one, other in zip(alone, together, strict=True):
+        assert one.text == other.text
+        assert one.decision.chosen == other.decision.chosen
+        assert list(one.decision.weights.values()) == pytest.approx(list(other.decision.weights.values()), abs=1e-4)
+    assert len({answer.decision.seconds for answer in together}) < len(PROMPTS)

@@ -61,7 +61,7 @@ def asked(model: str, prompt: str, tokens: int = 24, **more) -> dict:
     return {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, **extra, **more}
 
 
-def idle(server: Server, seconds: float = 10) -> bool:
+def idle(server: Server, seconds: float = 60) -> bool:
     """Whether every row and every job in line goes within some time."""
     deadline = time.monotonic() + seconds
     while server.engine.load != (0, 0) and time.monotonic() < deadline:
