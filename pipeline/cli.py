@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import commands
 from pipeline.core.errors import UserError
 
 PROFILES = Path(__file__).parent / "profiles"
@@ -29,10 +30,12 @@ app = typer.Typer(
     help="Self-adapting language models, from the base model to the report.\n\n"
     "'dvc repro' alone makes everything, one stage after the other. These commands are what else is needed: "
     "a choice of settings (profile), stages side by side (run), the record of all runs (ui), and what to do when "
-    "something is missing (doctor).",
+    "something is missing (doctor). After the run: talk to the adapted model (generate, chat, compare), look into what "
+    "was trained (experts), take it away (export) or serve it (serve).",
 )
 profile = typer.Typer(no_args_is_help=True, help="The settings: params.yaml is a copy of one of the profiles.")
 app.add_typer(profile, name="profile")
+commands.register(app)
 
 
 # ---- run and see -------------------------------------------------------------------------------------------------
@@ -147,8 +150,13 @@ def use(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profi
     try:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(PARAMS)
+    except OSError as error:
+        raise UserError(
+            f"expected to write {PARAMS.resolve()}, but: {error.strerror}; make room, or allow it"
+        ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     print(f"params.yaml is now the profile {name}; 'dvc repro' runs what that changes")
 
 
@@ -282,7 +290,7 @@ def _one_sentence() -> Iterator[Any]:
 
 def main() -> None:
     with _one_sentence():
-        app()
+        app(prog_name="selfadapt")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Every file is byte-stable: the same content gives the same bytes in any process,
 Safetensors writes several metadata keys in no fixed order, so all provenance goes into one JSON value.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -22,40 +23,70 @@ from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 
 METADATA_KEY = "selfadapt"
+# What a person can put right where a file is written: no room, no permission, a file in place of a folder.
+REFUSALS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+}
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """What keeps ``path`` from being written, as a UserError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        # safetensors and transformers pass on what the system said as text
+        number = error.errno if isinstance(error, OSError) else None
+        if number not in REFUSALS and "I/O error" not in str(error):
+            raise
+        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
+        raise UserError(
+            f"expected to write {path}, but the system refused ({reason}); make room, or allow it, and run this again"
+        ) from None
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, moved there if the block succeeds and removed if it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp makes 0o600, which another user of the project could not read
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _one_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            temporary.chmod(0o644)  # mkstemp makes 0o600, which another user of the project could not read
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place if the block succeeds and is removed if it does not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes 0o700, and safetensors writes 0o600: others could not read them
-        for file in temporary.rglob("*"):
-            file.chmod(0o755 if file.is_dir() else 0o644)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _one_sentence(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp makes 0o700, and safetensors writes 0o600: others could not read them
+            for file in temporary.rglob("*"):
+                file.chmod(0o755 if file.is_dir() else 0o644)
+            if path.exists():
+                shutil.rmtree(path)
+            temporary.replace(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -95,6 +126,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
                     ) from None
     except FileNotFoundError:
         raise UserError(f"expected the file {path}, which is not there; run the stage that makes it") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"expected JSON in {path}, got: {error}; remove it and run its stage again") from None
     return rows
 
 

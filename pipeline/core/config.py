@@ -79,7 +79,7 @@ def read_params(path: Path) -> dict[str, Any]:
         raise UserError(
             f"expected the settings in {path}, which is not there; run 'selfadapt profile use laptop'"
         ) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"expected YAML in {path}, got: {' '.join(str(error).split())}; correct it") from None
     if not isinstance(value, dict):
         raise UserError(f"expected a mapping of sections in {path}, got {type(value).__name__}; correct it")

@@ -4,9 +4,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from pydantic import Field
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
@@ -27,11 +30,11 @@ class Compute(Section, at="compute"):
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
     """
 
-    device: str
-    dtype: str
-    threads: int
-    batch_tokens: int
-    cache_tokens: int
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    threads: int = Field(ge=1)
+    batch_tokens: int = Field(ge=1)
+    cache_tokens: int = Field(ge=1)
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,19 @@ def prepare_process(compute: Compute, seed: int = 0) -> None:
 
 def load_base(folder: Path, compute: Compute) -> Base:
     """A base model from a folder that the stage ``download`` wrote."""
-    if compute.dtype not in DTYPES:
-        raise UserError(f"params.yaml: expected compute.dtype to be one of {', '.join(DTYPES)}, got '{compute.dtype}'")
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, but torch sees none; set compute.device to cpu in params.yaml")
     if not (folder / "config.json").is_file():
         raise UserError(f"expected a model folder in {folder}, which has no config.json; run 'dvc repro download'")
     transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"expected a whole model in {folder}, got: {reason}; remove the folder and run 'dvc repro' again"
+        ) from None
     model = model.to(compute.device).eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])

@@ -30,6 +30,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import LongTensor, Tensor, nn
 
 from pipeline.core.adapters import Adapter, Attachment, Factors
@@ -46,7 +47,7 @@ class Targets(Section, at="svf"):
     by ``sigmoid_renormalised`` only.
     """
 
-    modules: tuple[str, ...]
+    modules: tuple[str, ...] = Field(min_length=1)
     parametrisation: Literal["direct", "sigmoid_renormalised"]
     init_mean: float
     init_std: float

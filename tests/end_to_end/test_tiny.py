@@ -65,6 +65,24 @@ def test_the_report_says_what_the_run_found(project):
     assert "https://" not in page
 
 
+def test_what_the_run_has_made_can_be_used_at_once(project, tmp_path):
+    def selfadapt(*words: str) -> str:
+        command = [sys.executable, "-m", "pipeline.cli", *words]
+        done = subprocess.run(command, cwd=project, env=ENV, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    compared = selfadapt("compare", "What is 12 + 30?", "-n", "4")
+    listed = selfadapt("experts", "list")
+    for name in ("expert:svf-sums-0", "lora:lora-sums-0", "loreft", "csreft", "mixture:few_shot-groceries"):
+        assert name in compared
+        assert name in listed
+    selfadapt("export", "expert:sums", str(tmp_path / "expert"), "--as", "expert")
+    card = (tmp_path / "expert" / "README.md").read_text()
+    assert "| sums | " in card
+    assert selfadapt("generate", "What is 12 + 30?", "-s", f"expert:{tmp_path / 'expert'}", "-n", "4")
+
+
 def test_a_second_repro_runs_nothing(project):
     assert "Running stage" not in dvc(project, "repro")
     assert changed_stages(project) == set()

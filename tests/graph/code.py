@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("pipeline", "stages", "selfadapt")
 BY_NAME = {"pipeline.scoring.code.worker"}  # imports some of the standard library by name, for the programs it runs
 
 
@@ -44,7 +45,7 @@ def imports(file: Path) -> Imports:
             names |= {alias.name for alias in node.names}
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
-                ours = whole.split(".")[0] in ("pipeline", "stages") and module_file(whole)
+                ours = whole.split(".")[0] in PACKAGES and module_file(whole)
                 modules.add(whole if ours else str(node.module))
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
             asked = node.args[0]
@@ -64,7 +65,9 @@ def name_of(file: Path) -> str:
 
 
 def our_files() -> list[Path]:
-    return sorted([*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")])
+    return sorted(
+        [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py"), *(ROOT / "selfadapt").glob("*.py")]
+    )
 
 
 def closure(start: Path) -> set[Path]:
@@ -78,7 +81,7 @@ def closure(start: Path) -> set[Path]:
         found.add(file)
         for module in imports(file).modules:
             parts = module.split(".")
-            if parts[0] in ("pipeline", "stages"):
+            if parts[0] in PACKAGES:
                 names = [".".join(parts[: count + 1]) for count in range(len(parts))]
                 todo += [path for name in names if (path := module_file(name))]
     return found

@@ -1,0 +1,217 @@
+"""Experts to take away: a merged checkpoint, or a folder with one expert, its configuration and a model card.
+
+*merged*: the base model with the expert written into its weights (SVF experts, mixtures over everything or by layer,
+LoRA), as ``save_pretrained`` writes it: transformers alone loads it, and llama.cpp's ``convert_hf_to_gguf.py`` turns
+it into GGUF (no package installs that script; the source archive of ``llama-cpp-python`` holds it). Edits of hidden
+states hang on the prompt's tokens and are no weights; a first pass decides anew for every prompt: neither can be
+merged.
+
+*expert*: ``expert.safetensors``, ``config.json`` and ``README.md``, the card, with the data it was trained on and what
+the report measured. ``expert:FOLDER`` uses it again, on the base model it was trained for. For LoRA, peft's own two
+files stand beside, so that ``PeftModel.from_pretrained`` loads the folder, too; SVF inside peft is
+``pipeline.serving.tuner``.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import nn
+
+from pipeline.core.adapters import Adapter, Attachment, Factors
+from pipeline.core.artifacts import atomic_folder, write_json, write_tensors
+from pipeline.core.errors import UserError
+from pipeline.core.models import DTYPES, load_base
+from pipeline.methods.lora import Lora
+from pipeline.methods.svf import materialised_weights
+from pipeline.serving.project import CONFIG, WEIGHTS, Project, base_digest
+from pipeline.serving.rows import Way
+from pipeline.serving.strategies import Strategies
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the report says of an artifact on one task: accuracy and its 95 % interval, of n prompts; the base's."""
+
+    task: str
+    mean: float
+    low: float
+    high: float
+    n: int
+    base: float | None
+
+
+def _empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"expected {folder} to be new or empty, but it holds something; name another folder")
+
+
+def merged(project: Project, strategy: str, folder: Path, dtype: str = "float32") -> None:
+    """Write the base model with an expert in its weights. dtype: of what is written."""
+    _empty(folder)
+    if dtype not in DTYPES:
+        raise UserError(f"expected --dtype to be one of {', '.join(DTYPES)}, got '{dtype}'; correct it")
+    base = load_base(project.model, project.compute().model_copy(update={"dtype": "float32"}))
+    way = Strategies(project, base, project.factors).named(strategy)
+    if not isinstance(way, Way):
+        raise UserError(f"expected one expert or mixture to merge, got '{strategy}', which decides for every prompt")
+    with _in_the_weights(base.model, project.factors, way), atomic_folder(folder) as temporary:
+        base.model.to(DTYPES[dtype]).save_pretrained(temporary)
+        base.tokenizer.save_pretrained(temporary)
+        (temporary / "README.md").write_text(
+            _front({"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["selfadapt"]})
+            + f"# {strategy}, merged\n\nThe base model '{_base_name(project)}' with `{strategy}` written into its "
+            f"weights, {dtype}. Loads with transformers alone.\n",
+            encoding="utf-8",
+        )
+
+
+def _in_the_weights(model: nn.Module, factors: Factors, way: Way) -> AbstractContextManager[Attachment | None]:
+    if way.edits:
+        raise UserError(
+            f"expected an expert that can be written into weights, got '{way.name}', which edits hidden states of the "
+            "prompt; export it with --as expert"
+        )
+    if way.z:
+        return materialised_weights(model, factors, way.z)
+    return way.lora.attached(model, factors) if way.lora else nullcontext()
+
+
+def _base_name(project: Project) -> str:
+    return project.model.parent.name
+
+
+def artifact(project: Project, strategy: str) -> Path:
+    """The file of an expert, adapter or found mixture."""
+    kind, _, name = strategy.partition(":")
+    if kind == "expert":
+        return project.experts[project.expert(name)]
+    if kind == "lora":
+        return project.loras[project.lora(name)]
+    if strategy in project.adapters:
+        return project.adapters[strategy]
+    if kind == "mixture" and name in project.mixtures:
+        return project.mixtures[name]
+    raise UserError(
+        f"expected a trained expert (expert:NAME, lora:NAME, mixture:NAME, {', '.join(project.adapters)}), got "
+        f"'{strategy}'; 'selfadapt experts list' names them"
+    )
+
+
+def measured(project: Project, path: Path) -> list[Measured]:
+    """What the report measured of the artifact in ``path``."""
+    found = []
+    for stage in project.stages:
+        if stage.module != "generate" or project.folder / stage.arguments["adapter"][0] != path:
+            continue
+        cell = project.params["cells"][stage.name.partition("@")[2]]
+        table = project.metrics.get(cell["table"][0], {})
+        value = table.get(cell["row"], {}).get(cell["task"])
+        if value:
+            base = table.get("base", {}).get(cell["task"], {}).get("mean")
+            found.append(Measured(cell["task"], value["mean"], value["low"], value["high"], value["n"], base))
+    return found
+
+
+def expert(project: Project, strategy: str, folder: Path) -> None:
+    """Write one expert, with its configuration and a model card."""
+    _empty(folder)
+    path = artifact(project, strategy)
+    adapter, provenance = project.read(path)
+    config = {
+        "kind": adapter.kind,
+        "config": adapter.config(),
+        "provenance": provenance,
+        "base": _base_name(project),
+        "base_sha256": base_digest(project.model),
+    }
+    with atomic_folder(folder) as temporary:
+        write_tensors(temporary / WEIGHTS, adapter.state(), {})
+        write_json(temporary / CONFIG, config)
+        if isinstance(adapter, Lora):
+            write_tensors(temporary / "adapter_model.safetensors", adapter.state(), {})
+            write_json(temporary / "adapter_config.json", {**adapter.config(), "base_model_name_or_path": ""})
+        text = card(strategy, adapter, provenance, measured(project, path), project.params)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
+
+
+def _front(value: Mapping[str, Any]) -> str:
+    return f"---\n{yaml.safe_dump(dict(value), sort_keys=True, allow_unicode=True)}---\n\n"
+
+
+def card(
+    strategy: str,
+    adapter: Adapter,
+    provenance: Mapping[str, Any],
+    numbers: Sequence[Measured],
+    params: Mapping[str, Any],
+) -> str:
+    """A model card: what it is, what it was trained on, what it does."""
+    tasks = provenance.get("tasks") or [provenance.get("task")]
+    known = {task: params["tasks"][task]["data"] for task in tasks if task in params["tasks"]}
+    data = [
+        f"- `{name}` ({data['domain']}): {data['train']} prompts, seed {data['seed']}" for name, data in known.items()
+    ]
+    rows = [
+        f"| {one.task} | {100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}] | "
+        f"{'' if one.base is None else f'{100 * one.base:.1f}'} | {one.n} |"
+        for one in numbers
+    ]
+    results = ["| task | accuracy, % [95 % interval] | base | prompts |", "|---|---|---|---|", *rows]
+    front = {"library_name": "selfadapt", "tags": ["selfadapt", adapter.kind], "pipeline_tag": "text-generation"}
+    lines = [
+        f"# {strategy}",
+        "",
+        f"An adapter of kind `{adapter.kind}`, method `{provenance['method']}`, {provenance['parameters']} trained "
+        f"parameters, seed {provenance.get('seed')}, profile `{params['profile']}`, for the base model "
+        f"`{provenance['base']}` whose hash stands in `{CONFIG}`.",
+        "",
+        "## Data",
+        "",
+        *(data or ["Generated prompts; see the provenance in `config.json`."]),
+        "",
+        "## Results",
+        "",
+        *(results if rows else ["No report has measured it."]),
+        "",
+        "## Use",
+        "",
+        "```sh",
+        'selfadapt generate --strategy expert:FOLDER "…"',
+        "```",
+    ]
+    return _front(front) + "\n".join(lines) + "\n"
+
+
+def check_repository(repository: str) -> None:
+    """Whether a model hub could have a repository of this name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise UserError(f"expected a repository as OWNER/NAME, got '{repository}': {error}") from None
+
+
+def push(folder: Path, repository: str, *, dry_run: bool) -> list[tuple[str, int]]:
+    """Upload an exported folder to a model hub; returns its files and sizes. dry_run: check all, upload nothing."""
+    from huggingface_hub import HfApi, ModelCard
+    from huggingface_hub.errors import HfHubHTTPError
+
+    check_repository(repository)
+    ModelCard.load(folder / "README.md")
+    files = [(str(path.relative_to(folder)), path.stat().st_size) for path in sorted(folder.rglob("*"))]
+    if not dry_run:
+        try:
+            HfApi().create_repo(repository, exist_ok=True)
+            HfApi().upload_folder(repo_id=repository, folder_path=folder)
+        except (HfHubHTTPError, OSError) as error:
+            raise UserError(
+                f"expected to upload to '{repository}', but the hub could not be used: {' '.join(str(error).split())}; "
+                "log in with 'hf auth login', or use --dry-run"
+            ) from None
+    return files

@@ -1,0 +1,84 @@
+"""A project as after a run, made in a moment: a random model and random adapters of every kind, far from the base.
+
+Answers differ between the adapters, which those of a short training on the profile tiny hardly do.
+"""
+
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from pipeline.core.adapters import save_adapter
+from pipeline.core.artifacts import write_tensors
+from pipeline.core.models import linear_modules
+from pipeline.core.types import Mixture
+from pipeline.methods import csreft, lora, reft
+from pipeline.methods.svf import SvfAdapter, decompose, single
+from pipeline.serving.project import Project
+from stages.initialise import Initialised, chat_tokenizer, random_model
+from tests.tiny import MODULES
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = "What is 12 + 30? Write a function. Who is the oldest? Anna, Ben or Carl. def f(x): return x"
+METRICS = {
+    "table1": {
+        "base": {"sums": {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 12}},
+        "svf": {"sums": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 12}},
+    }
+}
+
+
+def make_project(folder: Path) -> Project:
+    """Artifacts of the profile tiny in ``folder``, which is made."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
+    shutil.copyfile(ROOT / "pipeline/profiles/tiny.yaml", folder / "params.yaml")
+    project = Project(folder)
+    shape = yaml.safe_load((folder / "params.yaml").read_text())["bases"]["initialised"]["base"]
+    tokenizer = chat_tokenizer([TEXT] * 20, shape["vocabulary"])
+    model = random_model(Initialised(**shape), tokenizer).eval().requires_grad_(False)
+    draw = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():  # large enough for greedy choices not to be ties
+        parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.15 if parameter.dim() > 1 else parameter)
+    model.save_pretrained(project.model)
+    tokenizer.save_pretrained(project.model)
+
+    factors: dict[str, Tensor] = {}
+    for name in linear_modules(model, MODULES):
+        u, sigma, vt = decompose(model.get_submodule(name).weight)
+        factors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
+    write_tensors(project.factors.path, factors, {})
+
+    def z() -> dict[str, Tensor]:
+        return {
+            name.removesuffix(".sigma"): 1 + 0.5 * torch.randn(len(sigma), generator=draw)
+            for name, sigma in factors.items()
+            if name.endswith(".sigma")
+        }
+
+    def provenance(method: str, task: str) -> dict:
+        return {"method": method, "task": task, "seed": 0, "base": "base", "parameters": 3, "steps": 2}
+
+    for name, path in project.experts.items():
+        save_adapter(path, single(z(), name), provenance("svf", name.split("-")[1]))
+    save_adapter(project.classifier, single(z(), "classifier"), provenance("svf", "classification"))
+    names = tuple(project.domains.values())
+    for name, path in project.mixtures.items():
+        layers = tuple(tuple(torch.randn(len(names), generator=draw).tolist()) for _ in model.model.layers)
+        vectors = {module: torch.stack([vector, 2 - vector, vector.flip(0)]) for module, vector in z().items()}
+        save_adapter(path, SvfAdapter(vectors, Mixture(names, "layer", layers, "delta")), provenance("few_shot", name))
+    for name, path in project.loras.items():
+        made = lora.initial(model, lora.Settings(rank=4, alpha=8, dropout=0.0, modules=("q_proj", "up_proj")), draw)
+        made.load_state({key: tensor.normal_(0, 0.2, generator=draw) for key, tensor in made.state().items()})
+        save_adapter(path, made, provenance("lora", name))
+    for name, path in project.adapters.items():
+        kind = csreft if name == "csreft" else reft
+        settings = project.section(kind.Settings).model_copy(update={"initial": "random"})
+        skills = [list(project.domains)] if kind is csreft else []
+        edits = kind.initial(model, settings, *skills, draw)
+        tensors = {key: tensor.clone() for key, tensor in edits.state().items()}
+        tensors["bias"] = torch.randn(tensors["bias"].shape, generator=draw) * 5
+        save_adapter(path, kind.from_state(edits.config(), tensors), provenance(kind.__name__, "all"))
+    return project

@@ -1,0 +1,111 @@
+"""What the commands print: the answer to standard output, all else to standard error."""
+
+import io
+import sys
+
+import pytest
+
+from pipeline import cli
+from pipeline.core.artifacts import write_json
+from pipeline.serving.assistant import Assistant
+from tests.project import METRICS, make_project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    made = make_project(tmp_path_factory.mktemp("made") / "project")
+    write_json(made.folder / "reports/metrics.json", METRICS)
+    return made
+
+
+@pytest.fixture(scope="module")
+def assistant(project):
+    return Assistant(project)
+
+
+@pytest.fixture
+def call(project, monkeypatch, capsys):
+    def call(*words: str, typed: str = "") -> tuple[int, str, str]:
+        monkeypatch.chdir(project.folder)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "argv", ["selfadapt", *words])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_generate_prints_the_answer_alone_and_tells_the_decision_and_the_cost(call, assistant):
+    code, out, err = call("generate", "def", "-s", "classifier", "-n", "7")
+    answer = assistant.generate("def", "classifier", max_new_tokens=7)
+    assert code == 0
+    assert out == answer.text + "\n"
+    assert answer.decision.chosen in err
+    assert f"; {answer.decision.tokens} tokens" in err
+    assert f"read {answer.prompt_tokens} tokens, wrote 7" in err
+
+
+def test_generate_reads_standard_input(call, assistant):
+    _, out, _ = call("generate", "-", "-n", "7", typed="def")
+    assert out == assistant.generate("def", max_new_tokens=7).text + "\n"
+
+
+def test_chat_remembers_the_talk_and_takes_its_commands(call, assistant):
+    typed = (
+        "def\n/strategy expert:sums\nand now?\n/nonsense\n/strategy x\n\n/new\nand now?\n/strategies\n/quit\nnever\n"
+    )
+    code, out, err = call("chat", "-n", "5", typed=typed)
+    first = assistant.generate("def", max_new_tokens=5).text
+    talk = [{"role": "user", "content": "def"}, {"role": "assistant", "content": first}]
+    second = assistant.generate([*talk, {"role": "user", "content": "and now?"}], "expert:sums", max_new_tokens=5).text
+    third = assistant.generate("and now?", "expert:sums", max_new_tokens=5).text
+    assert code == 0
+    assert out == "\n".join([first, second, third, *assistant.strategies(), ""])
+    assert "error: expected /strategy NAME" in err
+    assert "error: expected a strategy, got 'x'" in err
+
+
+def test_chat_ends_with_the_input(call):
+    assert call("chat", typed="")[0] == 0
+
+
+def test_compare_shows_every_strategy_beside_its_answer(call, assistant):
+    code, out, _ = call("compare", "def", "-n", "4")
+    assert code == 0
+    for name in assistant.strategies():
+        assert name in out
+    code, out, _ = call("compare", "def", "-n", "4", "-s", "base", "-s", "expert:sums")
+    assert "expert:sums" in out
+    assert "csreft" not in out
+
+
+def test_experts_are_listed_with_what_was_measured(call, project):
+    code, out, _ = call("experts", "list")
+    assert code == 0
+    for name in (*project.experts, *project.loras, *project.adapters, *project.mixtures):
+        assert name in out
+    assert "sums 50.0 [40.0, 60.0]; 20.0" in out
+
+
+def test_an_expert_s_changes_are_shown_per_layer_and_module(call, project):
+    code, out, _ = call("experts", "show", "sums", "--top", "1")
+    adapter = project.read_svf(project.experts["svf-sums-0"])
+    name = "model.layers.1.mlp.up_proj"
+    z, sigma = adapter.z(name)[0], project.factors[name][1]
+    moved = (sigma * (z - 1)).abs()
+    row = next(line for line in out.splitlines() if "up_proj" in line and "│ 1 " in line)
+    assert code == 0
+    assert f"{float(moved.norm() / sigma.norm()):.4f}" in row
+    assert f"σ{int(moved.argmax())} × {float(z[moved.argmax()]):.3f}" in row
+    for other in ("lora:sums", "csreft", "loreft", "mixture:few_shot-groceries"):
+        assert call("experts", "show", other)[0] == 0
+
+
+def test_exporting_says_what_a_push_would_upload(call, tmp_path):
+    words = ("export", "expert:sums", str(tmp_path / "out"), "--as", "expert", "--push-to", "me/sums", "--dry-run")
+    code, out, _ = call(*words)
+    assert code == 0
+    assert "would upload expert.safetensors (" in out

@@ -1,0 +1,257 @@
+"""The server, asked by the real openai client over a socket: answers, status codes, and what others do to it."""
+
+import asyncio
+import gc
+import json
+import random
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import openai
+import psutil
+import pytest
+
+from pipeline.serving.assistant import Assistant
+from pipeline.serving.http import Limits, Server
+from tests.project import make_project
+from tests.serving import LIMITS, REFUSED, served
+
+PROMPTS = ["What is 12 + 30?", "Write a function.", "Who is the oldest? Anna, Ben or Carl.", "def"]
+# Six experts and mixtures, and some of the other kinds beside them.
+MODELS = ["expert:sums", "expert:functions", "expert:oldest", "mixture:few_shot-groceries", "mixture:few_shot-repairs"]
+MODELS += ["mixture", "base", "lora:sums", "csreft", "loreft", "prompt", "classifier"]
+NUMBERS = {"mixture": {"sums": 0.7, "functions": 0.3}}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    return make_project(tmp_path_factory.mktemp("made") / "project")
+
+
+@pytest.fixture(scope="module")
+def server(project):
+    return Server(Assistant(project, rows=12), LIMITS)
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    with served(server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url):
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def offline(project):
+    """The same questions to an engine of its own, one after the other."""
+    alone = Assistant(project)
+    return lambda model, prompt, tokens: alone.generate(
+        prompt, NUMBERS["mixture"] if model == "mixture" else model, max_new_tokens=tokens
+    )
+
+
+def asked(model: str, prompt: str, tokens: int = 24, **more) -> dict:
+    extra = {"extra_body": NUMBERS} if model == "mixture" else {}
+    return {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, **extra, **more}
+
+
+def idle(server: Server, seconds: float = 60) -> bool:
+    """Whether every row and every job in line goes within some time."""
+    deadline = time.monotonic() + seconds
+    while server.engine.load != (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return server.engine.load == (0, 0)
+
+
+def test_the_models_are_the_strategies(client, server):
+    names = [model.id for model in client.models.list()]
+    assert names == server.assistant.strategies()
+    assert {"base", "prompt", "classifier", "csreft", "loreft", "expert:svf-sums-0"} <= set(names)
+    assert client.models.retrieve("expert:svf-sums-0").id == "expert:svf-sums-0"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_an_answer_is_the_offline_one_with_what_it_cost(client, offline, model):
+    answer = client.chat.completions.create(**asked(model, PROMPTS[0]))
+    expected = offline(model, PROMPTS[0], 24)
+    assert answer.choices[0].message.content == expected.text
+    assert answer.choices[0].finish_reason == expected.ended
+    assert answer.usage.completion_tokens == expected.tokens
+    assert answer.usage.prompt_tokens == expected.prompt_tokens
+    assert answer.model_extra["selfadapt"]["chosen"] == expected.decision.chosen
+
+
+def test_32_streams_at_once_with_different_experts_and_mixtures_equal_the_offline_answers(url, offline, server):
+    async def one(client, number: int) -> tuple[str, str, str]:
+        model, prompt = MODELS[number % len(MODELS)], PROMPTS[number % len(PROMPTS)]
+        pieces, decided = [], 0
+        stream = await client.chat.completions.create(
+            **asked(model, prompt, 30, stream=True, stream_options={"include_usage": True})
+        )
+        async for chunk in stream:
+            decided += "selfadapt" in (chunk.model_extra or {})
+            if chunk.choices:
+                pieces.append(chunk.choices[0].delta.content or "")
+            else:
+                assert chunk.usage.completion_tokens > 0
+        assert decided == 1
+        return model, prompt, "".join(pieces)
+
+    most = 0
+
+    def watch():
+        nonlocal most
+        while not over.is_set():
+            most = max(most, server.engine.load[0])
+            time.sleep(0.001)
+
+    async def all_of_them():
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            return await asyncio.gather(*(one(client, number) for number in range(32)))
+
+    over = threading.Event()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        found = asyncio.run(all_of_them())
+    finally:
+        over.set()
+        watcher.join()
+    for model, prompt, text in found:
+        assert text == offline(model, prompt, 30).text, (model, prompt)
+    assert most > 4  # they did share batches
+
+
+def test_a_seed_fixes_a_sample(client):
+    def draw(seed: int) -> str:
+        answer = client.chat.completions.create(**asked("expert:sums", "def", temperature=1.5, seed=seed))
+        return answer.choices[0].message.content
+
+    assert draw(1) == draw(1)
+    assert len({draw(seed) for seed in range(4)}) > 1
+
+
+def test_an_unknown_model_is_404_and_reads_no_file(client, tmp_path):
+    file = tmp_path / "mixed.json"
+    file.write_text('{"experts": {"sums": 1}}')
+    for name in ("gpt-4", f"mixture:{file}", f"expert:{tmp_path}", "mixture:../params.yaml"):
+        with pytest.raises(openai.NotFoundError, match="expected one of the models base"):
+            client.chat.completions.create(**asked(name, "def"))
+
+
+def test_a_request_too_large_is_413_declared_or_not(url):
+    assert httpx.post(f"{url}/v1/chat/completions", content=b"x" * 30_000).status_code == 413
+    parts = (b"x" * 1000 for _ in range(30))
+    assert httpx.post(f"{url}/v1/chat/completions", content=parts).status_code == 413
+
+
+def test_other_routes_and_methods_say_what_there_is(url):
+    assert "GET /v1/models" in httpx.get(f"{url}/v1/nothing").json()["error"]["message"]
+    assert httpx.get(f"{url}/v1/chat/completions").status_code == 405
+    assert httpx.get(f"{url}/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+
+
+def test_a_full_line_is_429_and_later_ones_are_answered(url, client, server):
+    def ask(_) -> int:
+        return httpx.post(f"{url}/v1/chat/completions", json=asked("base", "def", 60), timeout=60).status_code
+
+    with ThreadPoolExecutor(90) as pool:
+        codes = list(pool.map(ask, range(90)))
+    assert set(codes) == {200, 429}
+    assert idle(server)
+    client.chat.completions.create(**asked("base", "def"))
+
+
+def test_a_client_that_goes_takes_its_row_with_it(url, server):
+    for stream in (True, False):
+        body = json.dumps(asked("expert:sums", "def", 60, stream=stream)).encode()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        for _ in range(8):
+            with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
+                connection.sendall(head + body)
+        assert idle(server)
+
+
+def test_a_client_that_does_not_read_keeps_nobody_waiting(url, server, client):
+    body = json.dumps(asked("expert:sums", "def", 60, stream=True)).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    silent = [socket.create_connection(url.removeprefix("http://").split(":")) for _ in range(20)]
+    for connection in silent:
+        connection.sendall(head + body)
+    client.chat.completions.create(**asked("expert:functions", "def"))
+    assert idle(server)  # their rows have ended, though nobody has read a byte
+    for connection in silent:
+        connection.close()
+
+
+def test_a_request_that_does_not_arrive_is_408(project):
+    server = Server(Assistant(project), Limits(seconds=0.5))
+    with served(server) as url, socket.create_connection(url.removeprefix("http://").split(":")) as connection:
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        assert b" 408 " in connection.recv(1000)
+
+
+def test_a_fault_of_ours_is_500_without_its_insides_and_the_next_request_is_answered(client, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.serving.engine.greedy", lambda logits: 1 / 0)
+        with pytest.raises(openai.InternalServerError) as raised:
+            client.chat.completions.create(**asked("base", "def"))
+    assert "division" not in str(raised.value)
+    assert client.chat.completions.create(**asked("base", "def")).choices
+
+
+def test_a_thousand_requests_of_every_kind_leave_nothing_behind(url, server, offline):
+    """Well-formed, malformed, oversized, aborted and slow ones, in random order, twenty at a time."""
+    host = url.removeprefix("http://").split(":")
+    expected = {(m, p): offline(m, p, 6).text for m in MODELS for p in PROMPTS}
+    dice = random.Random(0)
+
+    def raw(body: bytes, *, slow: bool, read: bool) -> int:
+        with socket.create_connection(host, timeout=60) as connection:
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            connection.sendall(head)
+            for start in range(0, len(body), 40 if slow else len(body)):
+                connection.sendall(body[start : start + (40 if slow else len(body))])
+                if slow:
+                    time.sleep(0.005)
+            return int(connection.recv(4096).split()[1]) if read else 0
+
+    def one(kind: str) -> None:
+        model, prompt = dice.choice(MODELS), dice.choice(PROMPTS)
+        body = {**asked(model, prompt, 6), **(NUMBERS if model == "mixture" else {})}
+        body.pop("extra_body", None)
+        if kind == "good":
+            answer = http.post(f"{url}/v1/chat/completions", json=body)
+            assert answer.status_code == 200
+            assert answer.json()["choices"][0]["message"]["content"] == expected[model, prompt]
+        elif kind == "bad":
+            bad, status, _ = dice.choice([*REFUSED.values()])
+            assert http.post(f"{url}/v1/chat/completions", json=bad).status_code == status
+        elif kind == "malformed":
+            assert http.post(f"{url}/v1/chat/completions", content=b"{" * dice.randint(1, 90)).status_code == 400
+        elif kind == "oversized":
+            assert http.post(f"{url}/v1/chat/completions", content=b"x" * 20_001).status_code == 413
+        elif kind == "aborted":
+            raw(json.dumps({**body, "max_tokens": 60, "stream": dice.random() < 0.5}).encode(), slow=False, read=False)
+        else:
+            assert raw(json.dumps(body).encode(), slow=True, read=True) == 200
+
+    kinds = dice.choices(["good", "bad", "malformed", "oversized", "aborted", "slow"], [5, 2, 1, 1, 2, 1], k=1000)
+    process = psutil.Process()
+    with httpx.Client(timeout=60, limits=httpx.Limits(max_connections=20)) as http, ThreadPoolExecutor(20) as pool:
+        list(pool.map(one, kinds[:300]))
+        gc.collect()
+        before = process.memory_info().rss
+        list(pool.map(one, kinds[300:]))
+    assert idle(server)
+    gc.collect()
+    assert process.memory_info().rss - before < 60e6
+    assert server._arriving == 0
+    assert server.engine._cache.keys == []
+    assert httpx.get(f"{url}/health").status_code == 200
