@@ -9,23 +9,27 @@ What makes it fast, on a CPU first:
    is bound by memory and by conversions, and float32 is the faster of the two there.
 4. Attention with one query is two batched matrix products over the grouped heads (``core.attention``).
 5. Finished rows leave the batch, and their cache with them; so do rows whose answer nobody needs any more.
-6. Sampling inverts the distribution function, first over blocks of the vocabulary, then within one: one pass of exp
+6. Weights are reordered once a job for the kernels that read them at every step (``core.layout``).
+7. Sampling inverts the distribution function, first over blocks of the vocabulary, then within one: one pass of exp
    over the logits instead of a sorted or renormalised copy. The sampled token's log-probability falls out of it.
 
 The randomness of a sample is fixed by its number and step (one uniform each, drawn beforehand), so it does not depend
 on how rows were batched.
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import LongTensor, Tensor, nn
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.config import Section
+from pipeline.core.layout import reordered
 from pipeline.core.logprobs import head_weight, token_logprobs
 from pipeline.core.models import Base, decoder
 
@@ -156,11 +160,26 @@ def greedy(logits: Tensor) -> tuple[LongTensor, Tensor]:
     return ids, top - scaled.logsumexp(1)
 
 
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def _job(function: Callable[Concatenate[Base, Given], Result]) -> Callable[Concatenate[Base, Given], Result]:
+    """Run without gradients, and with the model's weights reordered for as long as the job lasts."""
+
+    @functools.wraps(function)
+    def run(base: Base, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        with torch.no_grad(), reordered(base.model):
+            return function(base, *args, **kwargs)
+
+    return run
+
+
 # The answers that have just ended, by the number of their prompt, to the numbers of prompts that need no answer now.
 Finished = Callable[[Mapping[int, Answer]], Collection[int]]
 
 
-@torch.no_grad()
+@_job
 def generate(
     base: Base,
     prompts: Sequence[Sequence[int]],
@@ -208,7 +227,7 @@ def generate(
     return found
 
 
-@torch.no_grad()
+@_job
 def weigh(
     base: Base,
     prompts: Sequence[Sequence[int]],
@@ -236,7 +255,7 @@ def weigh(
     return found
 
 
-@torch.no_grad()
+@_job
 def answer_and_weigh(
     base: Base,
     prompts: Sequence[Sequence[int]],

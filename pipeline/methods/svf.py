@@ -36,6 +36,7 @@ from torch import LongTensor, Tensor, nn
 from pipeline.core.adapters import Adapter, Attachment, Factors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
+from pipeline.core.layout import Linear
 from pipeline.core.models import layer_of
 from pipeline.core.types import Mixture
 
@@ -131,13 +132,13 @@ class _RowLinear:
 
     def __init__(self, module: nn.Linear, factors: tuple[Tensor, Tensor, Tensor], scales: Tensor, rows: "_Rows"):
         u, _, vt = factors
-        self.u, self.vt = u.to(module.weight), vt.to(module.weight)
-        self.bias, self.scales, self.rows = module.bias, scales.to(module.weight), rows
+        self.out, self.into = Linear(u.to(module.weight), module.bias), Linear(vt.to(module.weight))
+        self.scales, self.rows = scales.to(module.weight), rows
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        components = nn.functional.linear(hidden, self.vt)
+        components = self.into(hidden)
         components.mul_(self.scales.index_select(0, self.rows.current)[:, None])
-        return nn.functional.linear(components, self.u, self.bias)
+        return self.out(components)
 
 
 class _Rows(Attachment):
