@@ -151,9 +151,10 @@ def _rows(path: str, content: bytes, header: tuple[str, ...]) -> list[Any]:
         if path.endswith(".gz"):
             content = gzip.decompress(content)
         if name.endswith(".parquet"):
+            import pyarrow.parquet
             from datasets import Dataset
 
-            return Dataset.from_parquet(io.BytesIO(content), keep_in_memory=True).to_list()
+            return Dataset(pyarrow.parquet.read_table(io.BytesIO(content))).to_list()
         text = content.decode("utf-8-sig")
         if name.endswith(".jsonl"):
             return [json.loads(line) for line in text.split("\n") if line.strip()]
@@ -164,9 +165,7 @@ def _rows(path: str, content: bytes, header: tuple[str, ...]) -> list[Any]:
             names = header or tuple(next(lines))
             return [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, EOFError, ValueError) as error:
-        raise UserError(
-            f"expected rows in {path}, got: {error}; it is damaged or of another format: get it again"
-        ) from None
+        raise UserError(f"expected rows in {path}, got: {error}; the file is damaged: get it again") from None
     raise UserError(f"expected a parquet, JSON or TSV file, got {path}; correct the task's file")
 
 

@@ -125,7 +125,9 @@ def test_prepare_writes_four_splits_and_replaces_the_folder(tmp_path: Path):
     folder.mkdir()
     (folder / "stale").touch()
     data = settings("sums").model_copy(update={"train": 5, "validation": 4, "test": 3, "few_shot": 2})
-    metrics = run(task="sums", data=data, examples=folder)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    metrics = run(task="sums", data=data, raw=raw, examples=folder)
     assert metrics == {"test": 3, "few_shot": 2, "validation": 4, "train": 5}
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == sorted(f"{s}.jsonl" for s in SPLITS)
     for row in (row for split in SPLITS for row in read_jsonl(folder / f"{split}.jsonl")):
