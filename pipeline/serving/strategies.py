@@ -147,7 +147,8 @@ class Strategies:
         def decide(base: Base, chats: Sequence[Sequence]) -> list[tuple[Way, Decision]]:
             started = time.monotonic()
             examples = [Example(id="", messages=tuple(messages), target="") for messages in chats]
-            with row_scaled(base.model, self.factors, z) if z else nullcontext(Attachment()) as attachment:
+            rows = {module: vector.expand(len(chats), -1) for module, vector in z.items()}
+            with row_scaled(base.model, self.factors, rows) if z else nullcontext(Attachment()) as attachment:
                 found = categories(base, examples, attachment, settings=settings, compute=compute)
             seconds = time.monotonic() - started
             answers = sum(len(base.answer_ids(answer)) for answer in settings.names.values())
