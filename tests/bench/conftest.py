@@ -43,10 +43,9 @@ def factors():
 
 @pytest.fixture(scope="session")
 def prompts(base):
-    """(count) → prompts of three tasks in turn, of ragged lengths."""
-    tasks = [read_examples(EXAMPLES / name / "validation.jsonl") for name in ("sums", "functions", "oldest")]
-    turns = [base.prompt_ids(example.messages) for turn in zip(*tasks, strict=False) for example in turn]
-    return lambda count: turns[:count]
+    """(count) → prompts of one task, functions, as a step of training has them: of ragged lengths."""
+    examples = read_examples(EXAMPLES / "functions" / "validation.jsonl")
+    return lambda count: [base.prompt_ids(example.messages) for example in examples[:count]]
 
 
 @pytest.fixture
