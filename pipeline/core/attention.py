@@ -35,7 +35,9 @@ class _GroupedAttention(torch.autograd.Function):
         grouped = query.float().reshape(rows * groups, -1, size) * scaling
         scores = torch.bmm(grouped, key.float().reshape(rows * groups, keys, size).transpose(1, 2))
         scores = scores.view(rows, heads, queries, keys)
-        scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+        # not −∞: a row of padding may look nowhere, and 0/0 would spread from it through masked values, 0 · NaN
+        nowhere = torch.finfo(scores.dtype).min
+        scores = scores.masked_fill_(~mask, nowhere) if mask.dtype == torch.bool else scores.add_(mask)
         weights = scores.softmax(-1)
         mixed = torch.bmm(weights.view(rows * groups, -1, keys), value.float().reshape(rows * groups, keys, size)).view(
             rows, heads, queries, size

@@ -37,6 +37,16 @@ def test_values_and_gradients_are_those_of_the_plain_formula(queries, keys, mask
         torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-5)
 
 
+def test_rows_of_padding_that_look_nowhere_stay_finite():
+    query, key, value = inputs(5, 5)
+    mask = ragged(5, 5)
+    mask[1] = False
+    found, _ = attention(None, query, key, value, mask)
+    found.sum().backward()
+    for tensor in (found, query.grad, key.grad, value.grad):
+        assert bool(tensor.isfinite().all())
+
+
 def test_one_query_against_a_cache_is_the_plain_formula():
     query, key, value = (tensor.detach() for tensor in inputs(1, 9))
     hidden = ~ragged(1, 9)
