@@ -26,6 +26,7 @@ ALLOWED = {
     "pipeline.server": [],
     "pipeline.flow": ["pipeline.core", "pipeline.server"],
     "pipeline.graph": ["pipeline.core"],
+    "pipeline.budget": ["pipeline.core", "pipeline.sources", "pipeline.tables"],
     "pipeline.cli": ["pipeline"],
     "stages": ["pipeline"],
 }
