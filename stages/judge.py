@@ -46,9 +46,7 @@ def run(
     instructions = [prompt.meta["question"] for prompt in prompts]
     texts = [answers[prompt.id] for prompt in prompts]
     if settings.kind == "endpoint" and not (settings.url and settings.model):
-        raise UserError(
-            f"params.yaml: expected 'judges.{judge}' of an endpoint to have 'url' and 'model'; add them"
-        )
+        raise UserError(f"params.yaml: expected 'judges.{judge}' of an endpoint to have 'url' and 'model'; add them")
     with step(f"the judge {judge}"):
         judging = {
             "longer": lambda: judges.longer,
