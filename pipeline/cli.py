@@ -164,13 +164,19 @@ def use(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profi
 def check(
     name: Annotated[str | None, typer.Argument(help="A profile (default: params.yaml as it is).")] = None,
 ) -> None:
-    """Read every setting and resolve every stage under a profile, without running anything.
+    """Read every setting, stage and source of a profile, count its parameters, and bound its memory and tokens.
 
-    Each mistake is one line; the exit code says whether there was one.
+    Nothing is run and no weights are downloaded. Each mistake is one line; the exit code says whether there was one.
     """
     from pipeline.graph import problems
 
-    found = problems(_profile(name) if name else PARAMS)
+    path = _profile(name) if name else PARAMS
+    found = problems(path)
+    if not found:
+        from pipeline.budget import report
+
+        lines, found = report(path)
+        print("\n".join(lines))
     for problem in found:
         print(f"error: {problem}", file=sys.stderr)
     if found:

@@ -21,9 +21,7 @@ from typing import Literal
 
 import torch
 from jinja2 import TemplateError
-from torch import LongTensor, Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from torch import LongTensor, Tensor
 
 from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.errors import UserError
@@ -32,7 +30,6 @@ from pipeline.core.models import Base, Compute, decoder
 from pipeline.methods.csreft import Gating
 from pipeline.serving.rows import Way, attached
 
-ATTENTION = "selfadapt_serving"
 REMEDY = "use smaller coefficients, or make the model and the expert anew"
 ROWS, COLUMNS = 8, 128  # the cache grows and shrinks by so many: moving it costs
 
@@ -119,28 +116,6 @@ class Job:
         return now[len(before) :]
 
 
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: object,
-) -> tuple[Tensor, None]:
-    """One query per row against the cache, over grouped heads, under an additive mask; prompts as PyTorch does it."""
-    if attention_mask.dtype == torch.bool:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
-    rows, heads, _, size = query.shape
-    grouped = query.reshape(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
-    weights = (grouped @ key.transpose(-1, -2)).add_(attention_mask).softmax(-1)
-    return (weights @ value).reshape(rows, 1, heads, size), None
-
-
-AttentionInterface.register(ATTENTION, _attention)
-
-
 class _Cache:
     """Keys and values of the running rows, (rows, key-value heads, columns, head size) a layer.
 
@@ -204,7 +179,6 @@ class Engine:
     def __init__(self, base: Base, factors: Factors, compute: Compute, *, rows: int = 32) -> None:
         self.base, self.factors, self.compute, self.rows = base, factors, compute, rows
         self.context = int(base.model.config.max_position_embeddings)
-        base.model.set_attn_implementation(ATTENTION)
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._waiting: deque[Job] = deque()

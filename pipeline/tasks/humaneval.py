@@ -54,7 +54,6 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
                 meta={"question": row["prompt"], **test},
             )
             for row, source, test in zip(rows, sources, tests, strict=True)
-            if test is not None
         ],
     }
 
@@ -67,7 +66,7 @@ def _tests(row: Mapping[str, Any]) -> dict[str, Any]:
         "plus": [plain(arguments) for arguments in row["plus_input"]],
         "atol": row["atol"],
         "oracle": ORACLES.get(row["entry_point"], ""),
-        "seconds": 2,
+        "seconds": 4,
     }
 
 

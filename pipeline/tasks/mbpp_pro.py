@@ -72,7 +72,7 @@ ORACLES = {
 }
 
 COMPLEX = ("angle_complex", "convert")  # their arguments stand as texts, because JSON has no complex numbers
-SECONDS, SLOW = 2, {"combinations_colors": 20}  # of CPU time for a call; this one lists 1.7 million combinations
+SECONDS, SLOW = 4, {"combinations_colors": 20}  # of CPU time for a call; this one lists 1.7 million combinations
 
 
 class Options(Section):
@@ -99,7 +99,6 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
                 test,
             )
             for row, test in zip(tables["test"], tests, strict=True)
-            if test is not None
         ],
     }
 

@@ -35,13 +35,15 @@ ALLOWED = {
         "pipeline.serving",
     ],
     "pipeline.commands": ["pipeline.core.errors", "pipeline.serving"],
+    "pipeline.judging": ["pipeline.core", "pipeline.scoring"],
+    "pipeline.budget": ["pipeline.core", "pipeline.sources", "pipeline.tables"],
     "pipeline.cli": ["pipeline"],
     "stages": ["pipeline"],
     "selfadapt": ["pipeline.core.errors", "pipeline.serving"],
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "generate"]
+HEAVY += ["adapt", "generate", "judge"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.scoring.code import differential
 from pipeline.scoring.code.sandbox import LIMITS, Program, run
 from pipeline.scoring.code.values import Digest, line, native, plain
@@ -96,10 +97,10 @@ def test_a_call_without_end_costs_its_share_and_fails():
 
 def test_references_give_the_values_expected_and_lose_plus_tests_they_cannot_pass():
     test = test_of([plain([1])], [], plus=[plain([0]), plain([2])])
-    sources = ("def f(x):\n    return 2 / x", "def f(x):\n    return x[0]")
-    found, bad = differential.with_references([(source, test) for source in sources])
-    assert found is not None and (found["expected"], found["plus"]) == ([2.0, 1.0], [plain([2])])
-    assert bad is None
+    (found,) = differential.with_references([("def f(x):\n    return 2 / x", test)])
+    assert (found["expected"], found["plus"], found["seconds"]) == ([2.0, 1.0], [plain([2])], 1)
+    with pytest.raises(UserError, match="expected the reference 'f' to answer its 1 base tests .* answered 0"):
+        differential.with_references([("def f(x):\n    return x[0]", test)])
 
 
 def test_helpers_that_the_prompt_gives_run_before_the_answer():

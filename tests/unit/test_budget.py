@@ -1,0 +1,105 @@
+"""Parameter counts from shapes: those that the papers print, and those of what the methods really train."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline import budget
+from pipeline.cli import PROFILES
+from pipeline.core.config import read_params
+from pipeline.core.errors import UserError
+from pipeline.methods.csreft import Settings as CsReftSettings
+from pipeline.methods.reft import Settings as ReftSettings
+from pipeline.tables import MIRROR, mirror
+from tests.tiny import MODULES, tiny_model
+
+LLAMA3 = budget.shape_of({"repo": budget.LLAMA3})
+
+
+def settings(profile: str) -> dict:
+    return read_params(PROFILES / f"{profile}.yaml")
+
+
+def test_svf_on_llama_3_counts_as_in_the_ablation() -> None:
+    model = budget.meta_model(LLAMA3)
+    assert model.num_parameters() == 8_030_261_248
+    assert budget.svf(model, budget.MLP) == 393_216  # 0.39 M
+    assert budget.svf(model, ("q_proj", "v_proj")) == 163_840  # 0.16 M
+    assert budget.svf(model, (*budget.MLP, "q_proj", "v_proj")) == 557_056  # the paper prints 0.58 M
+    assert budget.lora(model, ("q_proj", "v_proj"), 16) == 6_815_744  # 6.82 M
+    assert budget.lora(model, (*budget.MLP, "q_proj", "v_proj"), 16) == 35_127_296  # 35.13 M
+
+
+def test_no_choice_of_whole_matrices_gives_what_the_ablation_prints_for_both() -> None:
+    model = budget.meta_model(LLAMA3)
+    from itertools import combinations
+
+    attention = ("q_proj", "k_proj", "v_proj", "o_proj")
+    sums = {
+        budget.svf(model, (*budget.MLP, *chosen)) for count in range(5) for chosen in combinations(attention, count)
+    }
+    assert not [total for total in sums if round(total / 1e6, 2) == 0.58]
+    assert any(line.note for line in budget.ablation(model) if line.paper == "0.58 M")
+
+
+@pytest.mark.parametrize(
+    ("profile", "repo", "percent"),
+    [("paper-reft-llama-7b", budget.LLAMA, 0.031), ("paper-csreft-llama2-7b", budget.LLAMA2, 0.0039)],
+)
+def test_loreft_counts_as_in_its_paper(profile: str, repo: str, percent: float) -> None:
+    shape = budget.shape_of({"repo": repo})
+    share = budget.reft(shape, settings(profile)["reft"]["adapter"]) / budget.meta_model(shape).num_parameters()
+    assert float(f"{100 * share:.2g}") == pytest.approx(percent)
+
+
+def test_the_router_alone_is_larger_than_all_that_csreft_states() -> None:
+    shape = budget.shape_of({"repo": budget.LLAMA2})
+    assert budget.router(shape, 4) / budget.meta_model(shape).num_parameters() > 0.001 > 0.000098
+
+
+def test_counts_are_those_of_what_is_trained() -> None:
+    shape = {"hidden": 32, "intermediate": 48, "layers": 2, "heads": 4, "key_value_heads": 2, "vocabulary": 61}
+    real, meta = tiny_model(), budget.meta_model({**shape, "tied": False})
+    assert meta.num_parameters() == real.num_parameters()
+    assert all(parameter.device == torch.device("meta") for parameter in meta.parameters())
+    assert budget.svf(meta, MODULES) == sum(
+        min(real.get_submodule(n).weight.shape) for n in budget.linear_modules(real, MODULES)
+    )
+
+
+def test_the_laptop_profile_counts_as_its_report_does() -> None:
+    params = settings("laptop")
+    shape = budget.shape_of(params["bases"]["downloaded"]["base"])
+    model = budget.meta_model(shape)
+    ReftSettings.parse(params["reft"]["adapter"], "reft.adapter")
+    CsReftSettings.parse(params["csreft"]["adapter"], "csreft.adapter")
+    assert budget.svf(model, MODULES) == 97_920
+    assert model.num_parameters() == 134_515_008
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in PROFILES.glob("*.yaml")))
+def test_every_profile_has_counts_budgets_and_pinned_sources(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(MIRROR, raising=False)
+    lines, wrong = budget.report(PROFILES / f"{profile}.yaml")
+    assert wrong == []
+    assert any("base model" in line for line in lines) and any("key-value cache" in line for line in lines)
+
+
+@pytest.mark.skipif(mirror() is None, reason=f"{MIRROR} names no mirror of the benchmarks")
+def test_a_mirror_has_all_that_the_benchmarks_need() -> None:
+    assert budget.sources(settings("benchmarks")) == []
+
+
+def test_a_table_the_mirror_has_not_got_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MIRROR, str(tmp_path))
+    found = budget.sources(settings("benchmarks"))
+    assert found and all("found none; correct SELFADAPT_MIRROR" in line for line in found)
+
+
+def test_an_unknown_shape_and_a_branch_are_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"expected the shape of team/model in shapes.yaml"):
+        budget.shape_of({"repo": "team/model"})
+    params = settings("paper-llama3-8b")
+    params["bases"]["downloaded"]["base"]["revision"] = "main"
+    assert any("'bases.downloaded.base.revision' to be a commit; pin it" in line for line in budget.sources(params))
