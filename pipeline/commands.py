@@ -163,7 +163,7 @@ def compare(
 ) -> None:
     """Answer one prompt under every strategy, side by side (they share one batch, greedily)."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     assistant = _open(project)
@@ -171,7 +171,7 @@ def compare(
     turns = _turns(prompt, system)
     with Console(stderr=True).status(f"answering under {len(names)} strategies"):
         answers = assistant.answer([(turns, name) for name in names], max_new_tokens=max_new_tokens)
-    table = Table("strategy", "answer", "decided", "tokens", show_lines=True)
+    table = Table(Column("strategy", no_wrap=True), "answer", "decided", "tokens", show_lines=True)
     for name, answer in zip(names, answers, strict=True):
         decided = "" if answer.decision.chosen == name else _decided(answer.decision)
         tokens = f"{answer.tokens}{'' if answer.ended == 'stop' else '…'}"
