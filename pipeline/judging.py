@@ -7,35 +7,29 @@ says anything, its preference is that of the sum over both orders, which cancels
 
 from collections.abc import Sequence
 
-from pipeline.core.adapters import Attachment
-from pipeline.core.logprobs import answer_log_likelihoods
-from pipeline.core.models import Base
-from pipeline.core.packing import Group
+from pipeline.core.generation import weigh
+from pipeline.core.models import Base, Compute
 from pipeline.scoring.preference import DRAW
 from pipeline.scoring.preference.judges import QUESTION, Judge
 
 
-def local(base: Base, *, batch_tokens: int) -> Judge:
+def local(base: Base, compute: Compute) -> Judge:
     """The judge that a base model is."""
     replies = [base.answer_ids(name)[:1] for name in ("1", "2")]
 
     def judge(pairs: Sequence[tuple[str, str, str]]) -> list[float | None]:
-        groups = [
-            Group(
-                base.prompt_ids(
-                    [
-                        {
-                            "role": "user",
-                            "content": QUESTION.format(instruction=instruction, first=first, second=second),
-                        }
-                    ]
-                ),
-                replies,
-            )
+        questions = [
+            QUESTION.format(instruction=instruction, first=first, second=second)
             for instruction, one, other in pairs
             for first, second in ((one, other), (other, one))
         ]
-        found = answer_log_likelihoods(base, groups, Attachment(), batch_tokens=batch_tokens)
+        found = weigh(
+            base,
+            [base.prompt_ids([{"role": "user", "content": question}]) for question in questions],
+            [replies] * len(questions),
+            batch_tokens=compute.batch_tokens,
+            cache_tokens=compute.cache_tokens,
+        )
         return [preferred(found[place], found[place + 1]) for place in range(0, len(found), 2)]
 
     return judge
@@ -43,5 +37,5 @@ def local(base: Base, *, batch_tokens: int) -> Judge:
 
 def preferred(asked: Sequence[float], swapped: Sequence[float]) -> float:
     """The preference of log-likelihoods of ("1", "2"), as asked and with the answers exchanged."""
-    first = asked[0] - asked[1] + swapped[1] - swapped[0]
+    first = (asked[0] - asked[1]) - (swapped[0] - swapped[1])
     return DRAW if first == 0 else 1.0 if first > 0 else 2.0

@@ -50,7 +50,7 @@ def run(
     with step(f"the judge {judge}"):
         judging = {
             "longer": lambda: judges.longer,
-            "local": lambda: local(load_base(model, compute), batch_tokens=compute.batch_tokens),
+            "local": lambda: local(load_base(model, compute), compute),
             "endpoint": lambda: judges.endpoint(settings.url, settings.model),
         }[settings.kind]()
     with step(f"its agreement with GPT-4 on {settings.pairs} pairs"):
