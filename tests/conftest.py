@@ -11,6 +11,10 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["SELFADAPT_PREFECT"] = "off"
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "datasets"
+if BESIDE.is_dir():  # a mirror of the benchmarks that stands beside the project
+    os.environ.setdefault("SELFADAPT_MIRROR", str(BESIDE))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:
