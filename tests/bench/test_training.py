@@ -10,7 +10,6 @@ import torch
 
 from pipeline.core.models import decoder
 from pipeline.methods.svf import SvfLearner, Targets
-from tests.bench.conftest import COMPUTE
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGETS = Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
