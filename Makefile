@@ -18,7 +18,7 @@ repro: $(STAMP)
 	$(RUN) $(VENV)/bin/dvc repro
 
 test: $(STAMP)
-	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 ui: $(STAMP)
 	$(RUN) $(VENV)/bin/selfadapt ui
