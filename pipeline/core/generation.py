@@ -18,7 +18,7 @@ on how rows were batched.
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -209,16 +209,16 @@ def generate(
     if temperature > 0:
         uniform = torch.rand(len(prompts), samples, max_new_tokens, generator=generator)
     found: list[list[Answer]] = [[] for _ in prompts]
-    for batch in _batches(prompts, (len(prompt) + max_new_tokens for prompt in prompts), samples, cache_tokens):
-        filled = _prefill(
-            base,
-            [prompts[index] for index in batch],
-            rows=_rows(batch, rows),
-            attachment=attachment or Attachment(),
-            more_columns=max_new_tokens,
-            batch_tokens=batch_tokens,
-            samples=samples,
-        )
+    for batch, filled in _filled_batches(
+        base,
+        prompts,
+        rows=rows,
+        attachment=attachment,
+        more_columns=max_new_tokens,
+        batch_tokens=batch_tokens,
+        cache_tokens=cache_tokens,
+        samples=samples,
+    ):
         answers = _decode(filled, None if uniform is None else uniform[batch], max_new_tokens, temperature)
         for place, index in enumerate(batch):
             found[index] = answers[place * samples : (place + 1) * samples]
@@ -240,16 +240,15 @@ def weigh(
 ) -> list[list[float]]:
     """The log-likelihood (nats) of each given continuation of each prompt, summed over its tokens."""
     found: list[list[float]] = [[] for _ in prompts]
-    for batch in _batches(prompts, map(len, prompts), 1, cache_tokens):
-        filled = _prefill(
-            base,
-            [prompts[index] for index in batch],
-            rows=_rows(batch, rows),
-            attachment=attachment or Attachment(),
-            more_columns=0,
-            batch_tokens=batch_tokens,
-            samples=1,
-        )
+    for batch, filled in _filled_batches(
+        base,
+        prompts,
+        rows=rows,
+        attachment=attachment,
+        more_columns=0,
+        batch_tokens=batch_tokens,
+        cache_tokens=cache_tokens,
+    ):
         for index, values in zip(batch, _weigh(filled, [continuations[index] for index in batch]), strict=True):
             found[index] = values
     return found
@@ -274,16 +273,15 @@ def answer_and_weigh(
     """
     found: list[list[float]] = [[] for _ in prompts]
     needless: set[int] = set()
-    for batch in _batches(prompts, (len(prompt) + max_new_tokens for prompt in prompts), 1, cache_tokens):
-        filled = _prefill(
-            base,
-            [prompts[index] for index in batch],
-            rows=_rows(batch, rows),
-            attachment=attachment,
-            more_columns=max_new_tokens,
-            batch_tokens=batch_tokens,
-            samples=1,
-        )
+    for batch, filled in _filled_batches(
+        base,
+        prompts,
+        rows=rows,
+        attachment=attachment,
+        more_columns=max_new_tokens,
+        batch_tokens=batch_tokens,
+        cache_tokens=cache_tokens,
+    ):
         for index, values in zip(batch, _weigh(filled, [continuations[index] for index in batch]), strict=True):
             found[index] = values
 
@@ -293,22 +291,6 @@ def answer_and_weigh(
 
         _decode(filled, None, max_new_tokens, 0.0, ended)
     return found
-
-
-def _rows(batch: Sequence[int], rows: Sequence[int] | None) -> LongTensor:
-    return torch.tensor(batch if rows is None else [rows[index] for index in batch])
-
-
-def _batches(
-    prompts: Sequence[Sequence[int]], columns: Iterable[int], samples: int, cache_tokens: int
-) -> Iterator[list[int]]:
-    """Numbers of the prompts of each batch, longest first. columns: of the cache, that a prompt needs."""
-    needed = list(columns)
-    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
-    while order:
-        size = max(1, cache_tokens // (needed[order[0]] * samples))
-        yield order[:size]
-        order = order[size:]
 
 
 @dataclass
@@ -336,18 +318,48 @@ class _Filled:
         return (column < self.prefix) | (column >= (self.longest - self.lengths + self.prefix)[:, None])
 
 
-def _common_beginning(prompts: Sequence[Sequence[int]], alike: Sequence[int] | None) -> int:
+def _filled_batches(
+    base: Base,
+    prompts: Sequence[Sequence[int]],
+    *,
+    rows: Sequence[int] | None,
+    attachment: Attachment | None,
+    more_columns: int,
+    batch_tokens: int,
+    cache_tokens: int,
+    samples: int = 1,
+) -> Iterator[tuple[list[int], _Filled]]:
+    """Prefill the prompts, longest first, as many at a time as the cache holds; yields their numbers and the batch."""
+    rows = range(len(prompts)) if rows is None else rows
+    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+    while order:
+        columns = len(prompts[order[0]]) + more_columns
+        size = max(1, cache_tokens // (columns * samples))
+        batch, order = order[:size], order[size:]
+        yield (
+            batch,
+            _prefill(
+                base,
+                [prompts[index] for index in batch],
+                rows=torch.tensor([rows[index] for index in batch], device=base.device),
+                attachment=attachment or Attachment(),
+                more_columns=more_columns,
+                batch_tokens=batch_tokens,
+                samples=samples,
+            ),
+        )
+
+
+def _common_beginning(prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]) -> int:
     """How many tokens the prompts of each group have in common, at least; 0 where computing them once saves nothing."""
-    if alike is None:
-        return 0  # what the adapter does to a token depends on tokens behind it
-    groups: dict[int, list[list[int]]] = {}
-    for prompt, group in zip(prompts, alike, strict=True):
-        groups.setdefault(group, []).append(list(prompt))
+    if len(groups) == len(prompts):
+        return 0
+    members = [[list(prompts[place]) for place in group] for group in groups]
     # what the first and the last of a group in alphabetical order have in common, all of it has
-    ends = ((min(members), max(members)) for members in groups.values())
+    ends = ((min(group), max(group)) for group in members)
     common = min(len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*pair, strict=False)))) for pair in ends)
     common = min(common, len(prompts[-1]) - 1)  # every prompt keeps a token: its state predicts the answer
-    return common if common >= SHORTEST_PREFIX and len(groups) < len(prompts) else 0
+    return common if common >= SHORTEST_PREFIX else 0
 
 
 def _prefill(
@@ -362,15 +374,22 @@ def _prefill(
 ) -> _Filled:
     """Compute the prompts, longest first, into a new cache with room for ``more_columns`` tokens of an answer."""
     longest, device = len(prompts[0]), base.device
-    rows = rows.to(device)
     dtype = torch.float32 if device.type == "cpu" else base.model.dtype
     cache = _Cache(len(prompts) * samples, longest + more_columns, dtype, device)
-    alike = attachment.alike(rows)
-    prefix = _common_beginning(prompts, alike)
+    groups: dict[int, list[int]] = {}  # places of prompts that are alike; each alone where nothing can be shared
+    for place, number in enumerate(attachment.alike(rows) or range(len(prompts))):
+        groups.setdefault(number, []).append(place)
+    prefix = _common_beginning(prompts, list(groups.values()))
     if prefix:
-        assert alike is not None
         _prefill_beginnings(
-            base, prompts, cache, prefix, alike, rows=rows, attachment=attachment, batch_tokens=batch_tokens
+            base,
+            prompts,
+            cache,
+            prefix,
+            list(groups.values()),
+            rows=rows,
+            attachment=attachment,
+            batch_tokens=batch_tokens,
         )
     last = []
     start = 0
@@ -411,7 +430,7 @@ def _prefill_beginnings(
     prompts: Sequence[Sequence[int]],
     cache: _Cache,
     prefix: int,
-    alike: Sequence[int],
+    groups: Sequence[Sequence[int]],
     *,
     rows: LongTensor,
     attachment: Attachment,
@@ -419,10 +438,6 @@ def _prefill_beginnings(
 ) -> None:
     """Compute the first ``prefix`` tokens once for each group of prompts that are alike; all of them get the result."""
     samples = cache.rows // len(prompts)
-    members: dict[int, list[int]] = {}
-    for place, group in enumerate(alike):
-        members.setdefault(group, []).append(place)
-    groups = list(members.values())
     size = max(1, batch_tokens // prefix)
     for start in range(0, len(groups), size):
         part = groups[start : start + size]
