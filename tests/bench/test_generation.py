@@ -1,15 +1,18 @@
 """The decode loop and what is built on it, against the usual ways."""
 
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pipeline.adaptation.dispatch import Dispatch, categories, question
 from pipeline.adaptation.judging import judge
 from pipeline.core.adapters import Attachment
 from pipeline.core.artifacts import read_examples
-from pipeline.core.generation import Decoding, generate, weigh
+from pipeline.core.config import read_params
+from pipeline.core.generation import Decoding, generate
 from pipeline.core.logprobs import head_weight, token_logprobs
 from pipeline.core.models import Base, decoder, load_base
 from pipeline.core.types import Mixture
@@ -18,7 +21,6 @@ from pipeline.tasks import groceries
 from tests.bench.conftest import COMPUTE, EXAMPLES, MODEL
 
 BUDGET = {"batch_tokens": COMPUTE.batch_tokens, "cache_tokens": COMPUTE.cache_tokens}
-NAMES = ("math", "code", "reasoning", "others")
 
 
 @pytest.fixture(scope="module")
@@ -195,22 +197,11 @@ def test_dispatch(paired, note, base):
     examples = (
         read_examples(EXAMPLES / "sums" / "test.jsonl")[:20] + read_examples(EXAMPLES / "queue" / "test.jsonl")[:44]
     )
-    questions = [
-        base.prompt_ids(
-            [
-                {"role": "system", "content": "Name the category with one word."},
-                {
-                    "role": "user",
-                    "content": f"{example.messages[-1]['content']}\n\nIs this math, code, reasoning or others?",
-                },
-            ]
-        )
-        for example in examples
-    ]
-    names = [[base.answer_ids(name) for name in NAMES]] * len(questions)
+    settings = Dispatch.parse(read_params(Path("params.yaml"))["dispatch"], "dispatch")
+    questions = [base.prompt_ids(question(example, settings, "").messages) for example in examples]
 
     def ours() -> None:
-        weigh(base, questions, names, **BUDGET)
+        categories(base, examples, Attachment(), settings=settings, compute=COMPUTE)
 
     paired(
         "dispatch",
