@@ -66,14 +66,15 @@ class Spots:
     slots: tuple[slice, ...]
 
 
-def find_spots(prompt_mask: Tensor, positions: Positions, slots: int) -> Spots:
+def find_spots(prompt_mask: Tensor, positions: Positions, slots: int, *, before: int = 0, after: int = 0) -> Spots:
     """The tokens to edit. prompt_mask: (batch, seq), True on each row's prompt, which stands in one piece.
 
     slots: 1 where prefix and suffix share their weights (or only one of them is edited), else 2.
+    before, after: tokens of each prompt that stand in other passes, see ``Attachment.begin_part``.
     """
-    length = prompt_mask.sum(dim=1)
+    length = prompt_mask.sum(dim=1) + before + after
     # How far each prompt token is from its prompt's beginning, counted from 0.
-    rank = prompt_mask.cumsum(dim=1) - 1
+    rank = prompt_mask.cumsum(dim=1) - 1 + before
     suffix_length = length.clamp(max=positions.last)
     prefix_length = (length - suffix_length).clamp(max=positions.first)
     prefix = prompt_mask & (rank < prefix_length[:, None])
@@ -111,12 +112,15 @@ class Editing(Attachment):
         self.positions = positions
         self.slots = slots
         self.spots: Spots | None = None
+        self.tail = max(1, positions.last)
 
     def begin(self, rows: Tensor, prompt_mask: Tensor | None) -> None:
         self.spots = None if prompt_mask is None else find_spots(prompt_mask, self.positions, self.slots)
 
-    def alike(self, rows: Tensor) -> None:
-        """Which tokens are a prompt's last ones, and edited as such, shows only at its end."""
+    def begin_part(self, rows: Tensor, prompt_mask: Tensor, *, before: int, after: int) -> None:
+        self.begin(rows, prompt_mask)
+        if before or after:
+            self.spots = find_spots(prompt_mask, self.positions, self.slots, before=before, after=after)
 
 
 def layer_output(output: Tensor | tuple) -> Tensor:

@@ -66,6 +66,17 @@ class Attachment:
             None on a decode step, which holds generated tokens only.
         """
 
+    tail = 1
+    """How many of a prompt's last tokens must stand in one pass: they are treated in a way of their own."""
+
+    def begin_part(self, rows: LongTensor, prompt_mask: BoolTensor, *, before: int, after: int) -> None:
+        """As ``begin``, for a pass over a part of each prompt.
+
+        before: tokens of each prompt that an earlier pass computed. after: tokens that a later one will, at least;
+        0 where the prompt ends in this pass. For adapters to which it matters where in a prompt a token stands.
+        """
+        self.begin(rows, prompt_mask)
+
     def alike(self, rows: LongTensor) -> list[int] | None:
         """A number for each of ``rows``: those with the same one make the same of the same tokens, whatever stands
         behind them, so that a beginning they have in common is computed once. None: what becomes of a token depends on

@@ -21,13 +21,13 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import LongTensor, Tensor, nn
 
 from pipeline.core.adapters import Attachment
+from pipeline.core.beginnings import Beginnings, common_beginnings
 from pipeline.core.config import Section
 from pipeline.core.layout import reordered
 from pipeline.core.logprobs import head_weight, token_logprobs
@@ -35,7 +35,6 @@ from pipeline.core.models import Base, decoder
 
 BLOCK = 256  # vocabulary entries per block of the sampler
 KEEP = 0.75  # finished rows leave when the share of unfinished ones falls below this: moving the cache costs, too
-SHORTEST_PREFIX = 4  # tokens: a shorter common beginning is not worth a pass of its own
 
 
 class Decoding(Section, at="tasks.{task}.decoding"):
@@ -350,18 +349,6 @@ def _filled_batches(
         )
 
 
-def _common_beginning(prompts: Sequence[Sequence[int]], groups: Sequence[Sequence[int]]) -> int:
-    """How many tokens the prompts of each group have in common, at least; 0 where computing them once saves nothing."""
-    if len(groups) == len(prompts):
-        return 0
-    members = [[list(prompts[place]) for place in group] for group in groups]
-    # what the first and the last of a group in alphabetical order have in common, all of it has
-    ends = ((min(group), max(group)) for group in members)
-    common = min(len(list(takewhile(lambda pair: pair[0] == pair[1], zip(*pair, strict=False)))) for pair in ends)
-    common = min(common, len(prompts[-1]) - 1)  # every prompt keeps a token: its state predicts the answer
-    return common if common >= SHORTEST_PREFIX else 0
-
-
 def _prefill(
     base: Base,
     prompts: Sequence[Sequence[int]],
@@ -376,17 +363,14 @@ def _prefill(
     longest, device = len(prompts[0]), base.device
     dtype = torch.float32 if device.type == "cpu" else base.model.dtype
     cache = _Cache(len(prompts) * samples, longest + more_columns, dtype, device)
-    groups: dict[int, list[int]] = {}  # places of prompts that are alike; each alone where nothing can be shared
-    for place, number in enumerate(attachment.alike(rows) or range(len(prompts))):
-        groups.setdefault(number, []).append(place)
-    prefix = _common_beginning(prompts, list(groups.values()))
+    common = common_beginnings(prompts, attachment.alike(rows), keep=attachment.tail)
+    prefix = common.length
     if prefix:
         _prefill_beginnings(
             base,
             prompts,
             cache,
-            prefix,
-            list(groups.values()),
+            common,
             rows=rows,
             attachment=attachment,
             batch_tokens=batch_tokens,
@@ -414,7 +398,7 @@ def _prefill(
         def read(kept: Tensor, new: Tensor, first: slice = first) -> Tensor:
             return torch.cat([kept[first, :, :prefix].to(new.dtype), new], 2) if prefix else new
 
-        attachment.begin(rows[start:end], real)
+        attachment.begin_part(rows[start:end], real, before=prefix, after=0)
         with cache.several_tokens(write=write, read=read):
             last.append(_forward(base, cache, ids, positions, mask[:, None])[:, -1])
         start = end
@@ -429,18 +413,17 @@ def _prefill_beginnings(
     base: Base,
     prompts: Sequence[Sequence[int]],
     cache: _Cache,
-    prefix: int,
-    groups: Sequence[Sequence[int]],
+    common: Beginnings,
     *,
     rows: LongTensor,
     attachment: Attachment,
     batch_tokens: int,
 ) -> None:
-    """Compute the first ``prefix`` tokens once for each group of prompts that are alike; all of them get the result."""
-    samples = cache.rows // len(prompts)
+    """Compute what prompts begin with in common once; all of them get the result."""
+    samples, prefix = cache.rows // len(prompts), common.length
     size = max(1, batch_tokens // prefix)
-    for start in range(0, len(groups), size):
-        part = groups[start : start + size]
+    for start in range(0, len(common.groups), size):
+        part = common.groups[start : start + size]
         heads = [group[0] for group in part]
         source = torch.tensor([number for number, group in enumerate(part) for _ in group for _ in range(samples)])
         target = torch.tensor([place * samples + n for group in part for place in group for n in range(samples)])
@@ -452,7 +435,8 @@ def _prefill_beginnings(
         ids = torch.tensor([list(prompts[head][:prefix]) for head in heads], device=base.device)
         causal = torch.ones(prefix, prefix, dtype=torch.bool, device=base.device).tril()
         positions = torch.arange(prefix, device=base.device).expand(len(heads), -1)
-        attachment.begin(rows[heads], torch.ones_like(ids, dtype=torch.bool))
+        everywhere = torch.ones_like(ids, dtype=torch.bool)
+        attachment.begin_part(rows[heads], everywhere, before=0, after=attachment.tail)
         with cache.several_tokens(write=write):
             _forward(base, cache, ids, positions, causal.expand(len(heads), 1, -1, -1))
 

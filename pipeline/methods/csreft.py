@@ -143,6 +143,9 @@ class Gating(Editing):
         self.prompts, self.prompt_mask = rows, prompt_mask
         self.probabilities = self.gates = None
 
+    def alike(self, rows: Tensor) -> None:
+        """A prompt's first tokens are edited as its gates say, and those are found at its end."""
+
 
 def router_input(states: Tensor, prompt_mask: Tensor, kind: str) -> Tensor:
     """What the router reads of states (batch, seq, hidden): (batch, hidden) float32 of root mean square 1."""

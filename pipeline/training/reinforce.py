@@ -34,7 +34,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.generation import Answer, generate, weigh
 from pipeline.core.logprobs import head_weight, policy_objective
 from pipeline.core.models import Base, Compute, decoder
-from pipeline.core.packing import Group, answer_hidden, pack, token_batches
+from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.core.progress import bar
 from pipeline.core.types import Example
 
@@ -242,19 +242,19 @@ def loss_and_gradient(
     weights = [item.weights(advantage) / len(rollouts) for item in rollouts]
     weight = head_weight(base.model)
     sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
-    for batch in token_batches(groups, compute.batch_tokens):
-        packed = pack([groups[index] for index in batch], pad_id=0, device=base.device)
+    with learner.learning(base.model) as attachment:  # what it lets prompts share
+        batches = list(packed_batches(groups, attachment, batch_tokens=compute.batch_tokens, device=base.device))
+    for batch, packed in batches:
         weighted = torch.cat([weights[index] for index in batch]).to(base.device)[packed.answer]
         if kl_coefficient == 0 and not bool(weighted.any()):
             continue  # every sample of these prompts was rewarded alike: nothing to learn from
         reference = None
         if kl_coefficient > 0:
             with torch.no_grad():
-                reference = answer_hidden(decoder(base.model), packed)
+                reference = answer_hidden(decoder(base.model), packed, Attachment())
         with learner.learning(base.model) as attachment:
-            attachment.begin(packed.rows, packed.prompt_mask)
             objective = policy_objective(
-                answer_hidden(decoder(base.model), packed),
+                answer_hidden(decoder(base.model), packed, attachment),
                 weight,
                 packed.target,
                 advantage=weighted,

@@ -27,7 +27,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.models import Base, decoder
-from pipeline.core.packing import Group, answer_hidden, pack, token_batches
+from pipeline.core.packing import Group, Packed, answer_hidden, packed_batches
 from pipeline.core.progress import bar
 from pipeline.core.types import Example
 
@@ -82,11 +82,9 @@ def encode(base: Base, examples: Sequence[Example]) -> list[Group]:
     ]
 
 
-def answer_losses(base: Base, attachment: Attachment, groups: Sequence[Group]) -> Tensor:
-    """Nats per answer token of each of ``groups``: (len(groups),) float32."""
-    packed = pack(groups, pad_id=0, device=base.device)
-    attachment.begin(packed.rows, packed.prompt_mask)
-    logits = base.model.get_output_embeddings()(answer_hidden(decoder(base.model), packed)).float()
+def answer_losses(base: Base, attachment: Attachment, packed: Packed) -> Tensor:
+    """Nats per answer token of each answer of a batch: (answers,) float32."""
+    logits = base.model.get_output_embeddings()(answer_hidden(decoder(base.model), packed, attachment)).float()
     losses = functional.cross_entropy(logits, packed.target, reduction="none")
     total = losses.new_zeros(packed.answers).index_add(0, packed.answer, losses)
     return total / packed.answer.bincount(minlength=packed.answers)
@@ -96,8 +94,8 @@ def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group],
     """Mean over the examples, in nats per answer token."""
     with torch.no_grad():
         losses = [
-            answer_losses(base, attachment, [groups[index] for index in batch]).double().sum().item()
-            for batch in token_batches(groups, batch_tokens)
+            answer_losses(base, attachment, packed).double().sum().item()
+            for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device)
         ]
     return math.fsum(losses) / len(groups)
 
@@ -157,7 +155,12 @@ def train(
                 with torch.random.fork_rng():
                     torch.manual_seed(seed * 1_000_003 + step)
                     loss = _accumulate(base, adapter, attachment, chosen, batch_tokens)
-                torch.nn.utils.clip_grad_norm_(parameters, training.clip)
+                norm = float(torch.nn.utils.clip_grad_norm_(parameters, training.clip))
+                if not (math.isfinite(loss) and math.isfinite(norm)):
+                    raise UserError(
+                        f"expected a finite loss and gradient at step {step + 1}, got {loss} and {norm}; lower the "
+                        "learning rate or set compute.dtype to float32 in params.yaml"
+                    )
                 for group in optimizer.param_groups:
                     group["lr"] = rate(step, training)
                 optimizer.step()
@@ -167,6 +170,11 @@ def train(
                 validated = None
                 if done % training.validate_every == 0 or done == training.steps:
                     validated = validation_loss(base, attachment, held_out, batch_tokens)
+                    if not math.isfinite(validated):
+                        raise UserError(
+                            f"expected a finite validation loss after step {done}, got {validated}; lower the learning "
+                            "rate in params.yaml"
+                        )
                     if validated < lowest:
                         lowest, best = validated, _copy(adapter)
                 curve.append(_row(done, loss, validated))
@@ -183,8 +191,8 @@ def _accumulate(
 ) -> float:
     """Add one batch's gradient to the parameters; the answers' mean loss, in nats per token."""
     total = 0.0
-    for batch in token_batches(groups, batch_tokens):
-        losses = answer_losses(base, attachment, [groups[index] for index in batch])
+    for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
+        losses = answer_losses(base, attachment, packed)
         loss = losses.sum() / len(groups)
         extra = adapter.extra_loss()
         if extra is not None:

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from pipeline.core.adapters import Attachment
 from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
 from pipeline.core.models import decoder
-from pipeline.core.packing import Group, answer_hidden, pack, token_batches
-from tests.tiny import tiny_base
+from pipeline.core.packing import Group, answer_hidden, packed_batches, token_batches
+from pipeline.methods import reft, svf
+from tests.tiny import MODULES, tiny_base, tiny_factors
 
 GROUPS = [
     Group([5, 6, 7, 8], [[9, 10, 2], [11, 2], [12, 13, 14, 15]]),
@@ -20,16 +22,69 @@ def base():
     return tiny_base()
 
 
+BEGINNING = [40, 41, 42, 43, 44, 45]
+OTHER = [50, 51, 52, 53, 54, 55]
+WITH_BEGINNINGS = [Group([*BEGINNING, *group.prompt], group.answers) for group in GROUPS] + [
+    Group([*OTHER, *group.prompt], group.answers) for group in GROUPS
+]
+
+
+class Apart(Attachment):
+    """Nothing may be shared."""
+
+    def alike(self, rows):
+        return None
+
+
 @torch.no_grad()
-def test_packed_answers_have_the_likelihood_they_have_alone(base):
-    for batch in token_batches(GROUPS, 24):
-        packed = pack([GROUPS[index] for index in batch], pad_id=0, device=base.device)
-        hidden = answer_hidden(decoder(base.model), packed)
+@pytest.mark.parametrize("attachment", [Attachment(), Apart()])
+@pytest.mark.parametrize("groups", [GROUPS, WITH_BEGINNINGS])
+def test_packed_answers_have_the_likelihood_they_have_alone(base, groups, attachment):
+    for batch, packed in packed_batches(groups, attachment, batch_tokens=24, device=base.device):
+        hidden = answer_hidden(decoder(base.model), packed, attachment)
         values = torch.zeros(packed.answers).index_add_(
             0, packed.answer, token_logprobs(hidden, head_weight(base.model), packed.target)
         )
-        expected = [alone(base, GROUPS[index].prompt, answer) for index in batch for answer in GROUPS[index].answers]
+        expected = [alone(base, groups[index].prompt, answer) for index in batch for answer in groups[index].answers]
         assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_beginning_is_computed_once_for_all_prompts_that_have_it(base):
+    sizes = {}
+    for attachment in (Attachment(), Apart()):
+        ((_, packed),) = packed_batches(WITH_BEGINNINGS, attachment, batch_tokens=1000, device=base.device)
+        sizes[type(attachment)] = packed.ids.shape[1]
+        assert packed.shared == (6 if type(attachment) is Attachment else 0)
+    assert packed.beginnings is None and sizes[Attachment] == sizes[Apart] - 6
+
+
+@pytest.mark.parametrize("kind", ["svf", "reft"])
+def test_sharing_beginnings_changes_no_gradient(base, kind, tmp_path):
+    if kind == "svf":
+        targets = svf.Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
+        learner = svf.SvfLearner(tiny_factors(base.model, tmp_path), targets, torch.Generator())
+    else:
+        settings = reft.Settings(
+            formula="loreft", rank=2, layers="all", positions="f2+l2", tied=False, initial="random"
+        )
+        learner = reft.initial(base.model, settings, torch.Generator().manual_seed(0))
+    gradients = []
+    for share in (True, False):
+        with learner.learning(base.model) as attachment:
+            if not share:
+                attachment.alike = lambda rows: None
+            batches = list(packed_batches(WITH_BEGINNINGS, attachment, batch_tokens=60, device=base.device))
+        for _, packed in batches:
+            assert bool(packed.shared) == share
+            with learner.learning(base.model) as attachment:
+                states = answer_hidden(decoder(base.model), packed, attachment)
+                (states @ torch.linspace(-1, 1, 32)).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in learner.parameters()])
+        for parameter in learner.parameters():
+            parameter.grad = None
+    for one, other in zip(*gradients, strict=True):
+        assert one.abs().sum() > 0
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
 
 
 def alone(base, prompt, answer) -> float:
@@ -39,11 +94,11 @@ def alone(base, prompt, answer) -> float:
 
 
 def test_batches_keep_to_the_budget_and_lose_nothing():
-    groups = [Group([1] * length, [[2]]) for length in (3, 50, 7, 7, 20, 1, 9)]
-    batches = list(token_batches(groups, 32))
+    sizes = [4, 51, 8, 8, 21, 2, 10]
+    batches = list(token_batches(sizes, 32))
     assert sorted(index for batch in batches for index in batch) == list(range(7))
     for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(groups[index].tokens for index in batch) <= 32
+        assert len(batch) == 1 or len(batch) * max(sizes[index] for index in batch) <= 32
 
 
 @pytest.mark.parametrize("estimator", ["full", "k3"])

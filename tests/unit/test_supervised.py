@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
+from pipeline.core.packing import packed_batches
 from pipeline.core.types import Example
 from pipeline.methods import csreft, lora, reft
 from pipeline.training import supervised
@@ -108,8 +109,9 @@ def train(base, adapter, folder, **changes):
 def test_loss_is_the_mean_over_answer_tokens_of_each_example_alone(base):
     groups = supervised.encode(base, EXAMPLES)
     with torch.no_grad():
-        losses = supervised.answer_losses(base, Attachment(), groups)
-        for group, loss in zip(groups, losses, strict=True):
+        ((batch, packed),) = packed_batches(groups, Attachment(), batch_tokens=1000, device=base.device)
+        losses = supervised.answer_losses(base, Attachment(), packed)
+        for group, loss in zip([groups[index] for index in batch], losses, strict=True):
             ids = torch.tensor([[*group.prompt, *group.answers[0]]])
             logits = base.model(input_ids=ids).logits[0, len(group.prompt) - 1 : -1]
             expected = functional.cross_entropy(logits, torch.tensor(group.answers[0]))
@@ -205,3 +207,8 @@ def test_no_examples_are_refused(base, tmp_path):
             seed=0,
             checkpoints=Checkpoints(tmp_path),
         )
+
+
+def test_a_training_that_diverges_says_so(base, tmp_path):
+    with pytest.raises(UserError, match=r"expected a finite .* lower the learning rate"):
+        train(base, adapters(base)["lora"], tmp_path, learning_rate=1e30)
