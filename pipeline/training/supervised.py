@@ -20,12 +20,12 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
+from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
 from pipeline.core.models import Base, decoder
 from pipeline.core.packing import Group, Packed, answer_hidden, packed_batches
 from pipeline.core.progress import bar
@@ -82,21 +82,20 @@ def encode(base: Base, examples: Sequence[Example]) -> list[Group]:
     ]
 
 
-def answer_losses(base: Base, attachment: Attachment, packed: Packed) -> Tensor:
-    """Nats per answer token of each answer of a batch: (answers,) float32."""
-    logits = base.model.get_output_embeddings()(answer_hidden(decoder(base.model), packed, attachment)).float()
-    losses = functional.cross_entropy(logits, packed.target, reduction="none")
-    total = losses.new_zeros(packed.answers).index_add(0, packed.answer, losses)
+def answer_losses(packed: Packed, logprobs: Tensor) -> Tensor:
+    """Nats per answer token of each answer of a batch, (answers,). logprobs: (N,) of the answers' tokens."""
+    total = logprobs.new_zeros(packed.answers).index_add(0, packed.answer, -logprobs)
     return total / packed.answer.bincount(minlength=packed.answers)
 
 
 def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group], batch_tokens: int) -> float:
     """Mean over the examples, in nats per answer token."""
+    weight, losses = head_weight(base.model), []
     with torch.no_grad():
-        losses = [
-            answer_losses(base, attachment, packed).double().sum().item()
-            for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device)
-        ]
+        for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
+            hidden = answer_hidden(decoder(base.model), packed, attachment)
+            found = answer_losses(packed, token_logprobs(hidden, weight, packed.target))
+            losses.append(found.double().sum().item())
     return math.fsum(losses) / len(groups)
 
 
@@ -190,15 +189,25 @@ def _accumulate(
     base: Base, adapter: Trainable, attachment: Attachment, groups: Sequence[Group], batch_tokens: int
 ) -> float:
     """Add one batch's gradient to the parameters; the answers' mean loss, in nats per token."""
-    total = 0.0
+    total, weight = 0.0, head_weight(base.model)
     for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
-        losses = answer_losses(base, attachment, packed)
-        loss = losses.sum() / len(groups)
+        hidden = answer_hidden(decoder(base.model), packed, attachment)
+        lengths = packed.answer.bincount(minlength=packed.answers)
+        objective = policy_objective(
+            hidden,
+            weight,
+            packed.target,
+            advantage=1 / (lengths[packed.answer] * len(groups)),
+            reference=None,
+            kl_coefficient=0.0,
+            kl_estimator="full",
+        )
+        loss = objective.loss
         extra = adapter.extra_loss()
         if extra is not None:
             loss = loss + extra * len(batch) / len(groups)
         loss.backward()
-        total += losses.detach().double().sum().item()
+        total += answer_losses(packed, objective.logprobs).double().sum().item()
     return total / len(groups)
 
 

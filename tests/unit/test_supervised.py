@@ -10,7 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.packing import packed_batches
+from pipeline.core.logprobs import head_weight, token_logprobs
+from pipeline.core.models import decoder
+from pipeline.core.packing import answer_hidden, packed_batches
 from pipeline.core.types import Example
 from pipeline.methods import csreft, lora, reft
 from pipeline.training import supervised
@@ -110,7 +112,9 @@ def test_loss_is_the_mean_over_answer_tokens_of_each_example_alone(base):
     groups = supervised.encode(base, EXAMPLES)
     with torch.no_grad():
         ((batch, packed),) = packed_batches(groups, Attachment(), batch_tokens=1000, device=base.device)
-        losses = supervised.answer_losses(base, Attachment(), packed)
+        hidden = answer_hidden(decoder(base.model), packed, Attachment())
+        logprobs = token_logprobs(hidden, head_weight(base.model), packed.target)
+        losses = supervised.answer_losses(packed, logprobs)
         for group, loss in zip([groups[index] for index in batch], losses, strict=True):
             ids = torch.tensor([[*group.prompt, *group.answers[0]]])
             logits = base.model(input_ids=ids).logits[0, len(group.prompt) - 1 : -1]
