@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from pipeline import server
+from pipeline import server, warm
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Bar, Console, report_to
 
@@ -613,4 +613,5 @@ def _end(children: set["subprocess.Popen[bytes]"]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = warm.run("pipeline.flow", sys.argv[1:])
+    sys.exit(main(sys.argv[1:]) if code is None else code)

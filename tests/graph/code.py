@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "stages", "selfadapt")
-BY_NAME = {"pipeline.scoring.code.worker"}  # imports some of the standard library by name, for the programs it runs
+# imports by name: the standard library for the programs it runs; what it is asked to run
+BY_NAME = {"pipeline.scoring.code.worker", "pipeline.warm"}
 
 
 @dataclass(frozen=True)

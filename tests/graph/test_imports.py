@@ -25,7 +25,8 @@ ALLOWED = {
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
     "pipeline.server": [],
-    "pipeline.flow": ["pipeline.core", "pipeline.server"],
+    "pipeline.warm": [],
+    "pipeline.flow": ["pipeline.core", "pipeline.server", "pipeline.warm"],
     "pipeline.graph": ["pipeline.core"],
     "pipeline.serving": [
         "pipeline.core",

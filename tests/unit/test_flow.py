@@ -121,9 +121,10 @@ class Project:
             return json.load(answer)
 
     def flow_run(self, name: str) -> dict[str, Any]:
-        """The one run of this name, once it has ended (the recorder may be a moment behind)."""
-        for _ in range(100):
-            found = [run for run in self.select("flow_runs") if run["name"] == name]
+        """The one run of this name, once it has ended (the recorder may be behind, and the server still starting)."""
+        for _ in range(400):
+            there = (self.folder / ".selfadapt/prefect/server.json").exists()
+            found = [run for run in self.select("flow_runs") if run["name"] == name] if there else []
             if found and found[0]["state_type"] not in ("RUNNING", "PENDING"):
                 assert len(found) == 1
                 return found[0]

@@ -1,0 +1,140 @@
+"""Stages forked from a process that has the libraries loaded: as if each had been started by itself."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import warm
+
+pytestmark = pytest.mark.skipif(not warm.wanted(), reason="stages start warm on Linux without an NVIDIA GPU")
+
+FLOW = """
+import os, sys, time
+from pathlib import Path
+from pipeline import warm
+
+def main(argv):
+    word = {word!r}
+    if argv[0] == "say":
+        print(word, os.environ.get("MARK"), sys.stdin.read(), "torch" in sys.modules)
+        print("aside", file=sys.stderr)
+        return 0
+    if argv[0] == "fail":
+        raise RuntimeError("broken")
+    if argv[0] == "wait":
+        import signal
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        Path("pid").write_text(str(os.getpid()))
+        try:
+            time.sleep(60)
+        finally:
+            Path("unwound").touch()
+    return int(argv[0])
+
+if __name__ == "__main__":
+    code = warm.run("pipeline.flow", sys.argv[1:])
+    sys.exit(77 if code is None else code)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("warm")
+    (path / "pipeline").mkdir()
+    shutil.copy(warm.__file__, path / "pipeline")
+    (path / "pipeline" / "flow.py").write_text(FLOW.format(word="hello"))
+    return path
+
+
+def stage(folder: Path, *argv: str, **changes: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.flow", *argv],
+        cwd=folder,
+        env=os.environ | {"SELFADAPT_WARM": "on"} | changes,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
+
+
+def test_streams_environment_and_exit_code_are_the_stages_own(folder):
+    out, err = (process := stage(folder, "say", MARK="here")).communicate("typed")
+    assert (process.returncode, out, err) == (0, "hello here typed True\n", "aside\n")
+    assert stage(folder, "3").wait() == 3
+    _, err = (process := stage(folder, "fail")).communicate()
+    assert process.returncode == 1 and err.endswith("RuntimeError: broken\n")
+
+
+def test_code_that_was_changed_meanwhile_is_what_runs(folder):
+    assert stage(folder, "say").communicate("")[0].startswith("hello")
+    (folder / "pipeline" / "flow.py").write_text(FLOW.format(word="goodbye"))
+    assert stage(folder, "say").communicate("")[0].startswith("goodbye")
+
+
+@pytest.mark.parametrize(("sent", "code", "unwound"), [(signal.SIGTERM, 143, True), (signal.SIGKILL, -9, False)])
+def test_a_signal_to_the_process_that_was_started_reaches_the_stage(folder, sent, code, unwound):
+    for name in ("pid", "unwound"):
+        (folder / name).unlink(missing_ok=True)
+    process = stage(folder, "wait")
+    until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    pid = int((folder / "pid").read_text())
+    assert pid != process.pid
+    process.send_signal(sent)
+    assert process.wait(10) == code
+    until(lambda: gone(pid))
+    assert (folder / "unwound").exists() == unwound
+
+
+def test_a_stage_that_is_killed_ends_what_was_started_for_it(folder):
+    (folder / "pid").unlink(missing_ok=True)
+    process = stage(folder, "wait")
+    until(lambda: (folder / "pid").exists() and (folder / "pid").read_text())
+    os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
+    assert process.wait(10) == warm.KILLED
+
+
+def test_what_libraries_read_from_the_environment_gets_a_server_of_its_own(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    key = warm._key()
+    monkeypatch.setenv("UNRELATED", "1")
+    assert warm._key() == key
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert warm._key() != key
+
+
+def test_where_no_server_comes_up_the_stage_is_run_without_one(folder):
+    assert stage(folder, "0", SELFADAPT_WARM="off").wait() == 77
+    (folder / "torch.py").write_text("raise ImportError('broken')")  # what a server would load
+    try:
+        assert stage(folder, "0", OMP_NUM_THREADS="3").wait() == 77
+    finally:
+        (folder / "torch.py").unlink()
+
+
+def test_a_server_that_nobody_asks_ends(folder):
+    code = "import sys; from pipeline import warm; warm.IDLE_SECONDS = 0.1; warm.LIBRARIES = (); "
+    process = subprocess.run([sys.executable, "-c", f"{code} sys.exit(warm.serve('alone'))"], cwd=folder, timeout=20)
+    assert process.returncode == 0
+    assert not (folder / warm.FOLDER / "alone").exists()
