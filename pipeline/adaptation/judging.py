@@ -69,7 +69,7 @@ def judge(
     found = answer_and_weigh(
         base,
         prompts * candidates,
-        [[reference] for reference in references] * candidates,
+        references * candidates,
         max_new_tokens=decoding.max_new_tokens,
         batch_tokens=compute.batch_tokens,
         cache_tokens=compute.cache_tokens,

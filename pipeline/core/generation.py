@@ -20,7 +20,8 @@ on how rows were batched.
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
@@ -257,7 +258,7 @@ def weigh(
 def answer_and_weigh(
     base: Base,
     prompts: Sequence[Sequence[int]],
-    continuations: Sequence[Sequence[Sequence[int]]],
+    references: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
     batch_tokens: int,
@@ -265,12 +266,14 @@ def answer_and_weigh(
     attachment: Attachment,
     rows: Sequence[int],
     finished: Finished,
-) -> list[list[float]]:
-    """Answer greedily and weigh the given continuations (nats, as ``weigh``) behind the same prefill.
+) -> list[float]:
+    """Answer greedily, and weigh a reference answer of each prompt (nats, as ``weigh``) behind the same prefill.
 
-    Answers are handed to ``finished`` as they end; the log-likelihoods are returned.
+    A reference serves as a draft of the answer: as far as its tokens are the most likely ones, they are the answer,
+    and nothing is left to be computed of them. Answers are handed to ``finished`` as they end; the log-likelihoods are
+    returned.
     """
-    found: list[list[float]] = [[] for _ in prompts]
+    found = [0.0] * len(prompts)
     needless: set[int] = set()
     for batch, filled in _filled_batches(
         base,
@@ -280,9 +283,10 @@ def answer_and_weigh(
         more_columns=max_new_tokens,
         batch_tokens=batch_tokens,
         cache_tokens=cache_tokens,
+        drafts=references,
     ):
-        for index, values in zip(batch, _weigh(filled, [continuations[index] for index in batch]), strict=True):
-            found[index] = values
+        for index, value in zip(batch, _begin_by_drafts(filled, max_new_tokens), strict=True):
+            found[index] = value
 
         def ended(answers: Mapping[int, Answer], batch: Sequence[int] = batch) -> Collection[int]:
             needless.update(finished({batch[place]: answer for place, answer in answers.items()}))
@@ -292,12 +296,22 @@ def answer_and_weigh(
     return found
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A draft of an answer, all but its last token computed behind its prompt. states: (tokens, hidden), each predicts
+    one of its tokens."""
+
+    ids: Sequence[int]
+    states: Tensor
+
+
 @dataclass
 class _Filled:
     """The prompts of one batch, computed: what answering goes on from.
 
-    hidden: (prompts, hidden) the states that predict the first token of an answer. rows: (prompts,) of the adapter.
+    hidden: (prompts, hidden) the states that predict the next token of an answer. rows: (prompts,) of the adapter.
     lengths: (prompts,) tokens. prefix: tokens that all of them begin with. longest: the columns used of the cache.
+    drafts: of answers, or empty. begun: tokens and log-probabilities of each answer that are known already, or empty.
     """
 
     base: Base
@@ -310,11 +324,20 @@ class _Filled:
     longest: int
     samples: int
     batch_tokens: int
+    drafts: list[_Draft]
+    begun: list[tuple[Sequence[int], Sequence[float]]] = field(default_factory=list)
 
     def visible(self) -> Tensor:
-        """(prompts, longest): True on the columns that hold tokens of the prompt."""
+        """(prompts, longest): True on the columns that hold tokens of the prompt, or of its answer as far as known."""
         column = torch.arange(self.longest, device=self.lengths.device)
-        return (column < self.prefix) | (column >= (self.longest - self.lengths + self.prefix)[:, None])
+        end = torch.full_like(self.lengths, self.longest)
+        for row, draft in enumerate(self.drafts):
+            end[row] -= len(draft.ids) - 1
+        known = [min(len(ids), len(draft.ids) - 1) for (ids, _), draft in zip(self.begun, self.drafts, strict=True)]
+        start = end - self.lengths + self.prefix
+        if known:
+            end += torch.tensor(known, device=end.device)
+        return (column < self.prefix) | (column >= start[:, None]) & (column < end[:, None])
 
 
 def _filled_batches(
@@ -327,42 +350,52 @@ def _filled_batches(
     batch_tokens: int,
     cache_tokens: int,
     samples: int = 1,
+    drafts: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[int], _Filled]]:
     """Prefill the prompts, longest first, as many at a time as the cache holds; yields their numbers and the batch."""
     rows = range(len(prompts)) if rows is None else rows
-    order = sorted(range(len(prompts)), key=lambda index: (-len(prompts[index]), index))
+    # a draft's last token is predicted, never read
+    whole = [[*prompt, *drafts[index][:-1]] if drafts else prompt for index, prompt in enumerate(prompts)]
+    order = sorted(range(len(prompts)), key=lambda index: (-len(whole[index]), index))
     while order:
-        columns = len(prompts[order[0]]) + more_columns
+        columns = len(whole[order[0]]) + more_columns
         size = max(1, cache_tokens // (columns * samples))
         batch, order = order[:size], order[size:]
         yield (
             batch,
             _prefill(
                 base,
-                [prompts[index] for index in batch],
+                [whole[index] for index in batch],
                 rows=torch.tensor([rows[index] for index in batch], device=base.device),
                 attachment=attachment or Attachment(),
                 more_columns=more_columns,
                 batch_tokens=batch_tokens,
                 samples=samples,
+                drafts=[drafts[index] for index in batch] if drafts else [],
             ),
         )
 
 
 def _prefill(
     base: Base,
-    prompts: Sequence[Sequence[int]],
+    whole: Sequence[Sequence[int]],
     *,
     rows: LongTensor,
     attachment: Attachment,
     more_columns: int,
     batch_tokens: int,
     samples: int,
+    drafts: Sequence[Sequence[int]],
 ) -> _Filled:
-    """Compute the prompts, longest first, into a new cache with room for ``more_columns`` tokens of an answer."""
-    longest, device = len(prompts[0]), base.device
+    """Compute the prompts, longest first, into a new cache with room for ``more_columns`` tokens of an answer.
+
+    whole: the prompts with what is read of the drafts, if there are any, behind them.
+    """
+    longest, device = len(whole[0]), base.device
     dtype = torch.float32 if device.type == "cpu" else base.model.dtype
-    cache = _Cache(len(prompts) * samples, longest + more_columns, dtype, device)
+    cache = _Cache(len(whole) * samples, longest + more_columns, dtype, device)
+    read_of_draft = [len(draft) - 1 for draft in drafts] or [0] * len(whole)
+    prompts = [ids[: len(ids) - more] for ids, more in zip(whole, read_of_draft, strict=True)]
     common = common_beginnings(prompts, attachment.alike(rows), keep=attachment.tail)
     prefix = common.length
     if prefix:
@@ -375,14 +408,16 @@ def _prefill(
             attachment=attachment,
             batch_tokens=batch_tokens,
         )
-    last = []
+    last, drafted = [], []
     start = 0
-    while start < len(prompts):
-        width = len(prompts[start]) - prefix
-        end = min(len(prompts), start + max(1, batch_tokens // width))
-        part = [prompt[prefix:] for prompt in prompts[start:end]]
+    while start < len(whole):
+        width = len(whole[start]) - prefix
+        end = min(len(whole), start + max(1, batch_tokens // width))
+        part = [ids[prefix:] for ids in whole[start:end]]
         ids = torch.tensor([[0] * (width - len(rest)) + list(rest) for rest in part], device=device)
         real = torch.tensor([[False] * (width - len(rest)) + [True] * len(rest) for rest in part], device=device)
+        more = torch.tensor(read_of_draft[start:end], device=device)[:, None]
+        asked = real & (torch.arange(width, device=device) < width - more)
         positions = prefix + (real.cumsum(1) - 1).clamp_(min=0)
         causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
         # Padding sees padding: a row of the softmax without any key would be undefined.
@@ -398,14 +433,26 @@ def _prefill(
         def read(kept: Tensor, new: Tensor, first: slice = first) -> Tensor:
             return torch.cat([kept[first, :, :prefix].to(new.dtype), new], 2) if prefix else new
 
-        attachment.begin_part(rows[start:end], real, before=prefix, after=0)
+        attachment.begin_part(rows[start:end], asked, before=prefix, after=0)
         with cache.several_tokens(write=write, read=read):
-            last.append(_forward(base, cache, ids, positions, mask[:, None])[:, -1])
+            hidden = _forward(base, cache, ids, positions, mask[:, None])
+        last.append(hidden[:, -1])
+        for draft, states in zip(drafts[start:end], hidden, strict=False):
+            drafted.append(_Draft(draft, states[-len(draft) :].clone()))
         start = end
     cache.used = longest
-    lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     return _Filled(
-        base, attachment, cache, torch.cat(last), rows, lengths, prefix, longest, samples, batch_tokens=batch_tokens
+        base,
+        attachment,
+        cache,
+        torch.cat(last),
+        rows,
+        torch.tensor([len(prompt) for prompt in prompts], device=device),
+        prefix,
+        longest,
+        samples,
+        batch_tokens=batch_tokens,
+        drafts=drafted,
     )
 
 
@@ -457,7 +504,7 @@ def _weigh(filled: _Filled, continuations: Sequence[Sequence[Sequence[int]]]) ->
     base, device = filled.base, filled.base.device
     visible, lengths = filled.visible(), filled.lengths.tolist()
     order = sorted(range(len(continuations)), key=lambda row: -sum(len(c) - 1 for c in continuations[row]))
-    found: list[list[float]] = [[] for _ in continuations]
+    found = [[0.0] * len(several) for several in continuations]
     start = 0
     while start < len(order):
         width = max(1, sum(len(c) - 1 for c in continuations[order[start]]))
@@ -492,12 +539,31 @@ def _weigh(filled: _Filled, continuations: Sequence[Sequence[Sequence[int]]]) ->
         with filled.cache.several_tokens(read=read_behind):
             hidden = _forward(base, filled.cache, ids.to(device), positions.to(device), mask[:, None])
         states = torch.cat([filled.hidden[rows], hidden.flatten(0, 1)])[torch.tensor(source, device=device)]
-        logprobs = token_logprobs(states, head_weight(base.model), torch.tensor(target, device=device))
-        sums: dict[tuple[int, int], float] = {}
-        for key, value in zip(owner, logprobs.tolist(), strict=True):
-            sums[key] = sums.get(key, 0.0) + value
-        for row in part:
-            found[row] = [sums[row, number] for number in range(len(continuations[row]))]
+        logprobs, _ = token_logprobs(states, head_weight(base.model), torch.tensor(target, device=device))
+        for (row, number), value in zip(owner, logprobs.tolist(), strict=True):
+            found[row][number] += value
+    return found
+
+
+def _begin_by_drafts(filled: _Filled, longest: int) -> list[float]:
+    """The log-likelihoods (nats) of the drafts; each one's beginning of most likely tokens becomes the answer's.
+
+    longest: tokens of an answer, at most. The rest of a draft stays in the cache, where nothing looks at it.
+    """
+    states = torch.cat([draft.states for draft in filled.drafts])
+    target = torch.tensor([id_ for draft in filled.drafts for id_ in draft.ids], device=states.device)
+    logprobs, likeliest = token_logprobs(states, head_weight(filled.base.model), target)
+    found, at = [], 0
+    for row, draft in enumerate(filled.drafts):
+        values = logprobs[at : at + len(draft.ids)].tolist()
+        hits = likeliest[at : at + len(draft.ids)].tolist()
+        at += len(draft.ids)
+        # what follows a token is only known where it was read; the last one was not, unless nothing follows it
+        sure = next((place + 1 for place, id_ in enumerate(draft.ids) if id_ in filled.base.end_ids), len(values) - 1)
+        known = len(list(takewhile(bool, hits[: min(sure, longest)])))
+        filled.begun.append((draft.ids[:known], values[:known]))
+        filled.hidden[row] = draft.states[min(known, len(values) - 1)]
+        found.append(sum(values))
     return found
 
 
@@ -519,49 +585,55 @@ def _decode(
     row_of = filled.rows.repeat_interleave(samples)
     total = len(lengths)
     active = torch.arange(total, device=device)
-    mask = torch.zeros(total, filled.longest + max_new_tokens, dtype=cache.dtype, device=device)
-    mask[:, : filled.longest].masked_fill_(~filled.visible().repeat_interleave(samples, 0), -torch.inf)
+    mask = torch.zeros(total, cache.used + max_new_tokens, dtype=cache.dtype, device=device)
+    mask[:, : cache.used].masked_fill_(~filled.visible().repeat_interleave(samples, 0), -torch.inf)
     draws = None if uniform is None else uniform.flatten(0, 1).to(device)
     ids_out = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
     logprobs_out = torch.zeros(total, max_new_tokens, device=device)
     counts = torch.zeros(total, dtype=torch.long, device=device)
-    ended = torch.zeros(total, dtype=torch.bool, device=device)
+    for row, (ids, logprobs) in enumerate(filled.begun):
+        ids_out[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        logprobs_out[row, : len(ids)] = torch.tensor(logprobs)
+        counts[row] = len(ids)
     ends = torch.tensor(sorted(base.end_ids), device=device)
+    ended = torch.isin(ids_out.gather(1, (counts - 1).clamp_(min=0)[:, None]), ends).squeeze(1) & (counts > 0)
     alive = torch.ones(total, dtype=torch.bool, device=device)  # of the active rows: still being answered
+    over = ended | (counts == max_new_tokens)
 
     def answer(row: int) -> Answer:
         count = int(counts[row])
         return Answer(tuple(ids_out[row, :count].tolist()), tuple(logprobs_out[row, :count].tolist()), bool(ended[row]))
 
-    for step in range(max_new_tokens):
-        logits = model.get_output_embeddings()(hidden)
-        if draws is None:
-            chosen, logprob = greedy(logits)
-        else:
-            chosen, logprob = sample(logits, draws[active, step], temperature)
-        kept = active[alive]
-        ids_out[kept, step] = chosen[alive]
-        logprobs_out[kept, step] = logprob[alive]
-        counts[kept] += 1
-        stopped = torch.isin(chosen, ends) & alive
-        ended[active[stopped]] = True
-        alive &= ~stopped
-        last = step == max_new_tokens - 1
-        if finished is not None and (last or bool(stopped.any())):
-            over = active[alive | stopped] if last else active[stopped]
-            needless = finished({row: answer(row) for row in over.tolist()})
+    while True:
+        alive &= ~over
+        if finished is not None and bool(over.any()):
+            needless = finished({row: answer(row) for row in active[over].tolist()})
             if needless:
                 alive &= ~torch.isin(active, torch.tensor(list(needless), device=device))
         remaining = int(alive.sum())
-        if remaining == 0 or last:
+        if remaining == 0:
             break
         if remaining < KEEP * len(active):
             places = alive.nonzero().squeeze(1)
             cache.keep(places)
-            active, chosen, lengths, mask = active[places], chosen[places], lengths[places], mask[places]
+            active, hidden, lengths, mask = active[places], hidden[places], lengths[places], mask[places]
             row_of, alive = row_of[places], alive[places]
+        logits = model.get_output_embeddings()(hidden)
+        if draws is None:
+            chosen, logprob = greedy(logits)
+        else:
+            chosen, logprob = sample(logits, draws[active, counts[active].clamp(max=max_new_tokens - 1)], temperature)
+        kept = active[alive]
+        ids_out[kept, counts[kept]] = chosen[alive]
+        logprobs_out[kept, counts[kept]] = logprob[alive]
+        counts[kept] += 1
+        stopped = torch.isin(chosen, ends) & alive
+        ended[active[stopped]] = True
+        over = stopped | (alive & (counts[active] == max_new_tokens))
+        if bool((over == alive).all()):
+            continue  # nobody goes on
         filled.attachment.begin(row_of, None)
-        positions = (lengths + step)[:, None]
+        positions = (lengths + counts[active] - 1)[:, None]
         hidden = _forward(base, cache, chosen[:, None], positions, mask[:, None, None, : cache.used + 1])[:, -1]
         cache.used += 1
     return [answer(row) for row in range(total)] if finished is None else []

@@ -23,13 +23,19 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> Tensor:
-    """log p(target) of each position, in nats. hidden: (N, hidden); target: (N,). Returns (N,), float32."""
-    parts = []
+def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> tuple[Tensor, Tensor]:
+    """log p(target) of each position, in nats, (N,) float32, and whether no token is likelier, (N,).
+
+    hidden: (N, hidden); target: (N,).
+    """
+    logprobs, likeliest = [], []
     for states, ids in zip(hidden.split(CHUNK), target.split(CHUNK), strict=True):
         logits = _logits(states, weight)
-        parts.append(logits.gather(1, ids[:, None]).squeeze(1) - logits.logsumexp(1))
-    return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+        logprobs.append(logits.gather(1, ids[:, None]).squeeze(1) - logits.logsumexp(1))
+        likeliest.append(logits.argmax(1) == ids)
+    if not logprobs:
+        return hidden.new_zeros(0, dtype=torch.float32), hidden.new_zeros(0, dtype=torch.bool)
+    return torch.cat(logprobs), torch.cat(likeliest)
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group],
     with torch.no_grad():
         for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
             hidden = answer_hidden(decoder(base.model), packed, attachment)
-            found = answer_losses(packed, token_logprobs(hidden, weight, packed.target))
+            logprobs, _ = token_logprobs(hidden, weight, packed.target)
+            found = answer_losses(packed, logprobs)
             losses.append(found.double().sum().item())
     return math.fsum(losses) / len(groups)
 

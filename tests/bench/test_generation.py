@@ -279,6 +279,6 @@ def test_logprobs_of_the_loop_are_those_of_one_pass(base, prompts):
     differences = []
     for prompt, (answer,) in zip(asked, found, strict=True):
         hidden = decoder(base.model)(input_ids=torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]
-        again = token_logprobs(hidden[len(prompt) - 1 : -1], head_weight(base.model), torch.tensor(answer.ids))
+        again, _ = token_logprobs(hidden[len(prompt) - 1 : -1], head_weight(base.model), torch.tensor(answer.ids))
         differences.append((torch.tensor(answer.logprobs) - again).abs())
     assert torch.cat(differences).mean() < 0.05

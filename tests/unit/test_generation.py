@@ -1,5 +1,7 @@
 """The decode loop against transformers' own, and its sampler against the distribution it claims to draw from."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -191,8 +193,25 @@ def test_continuations_weigh_what_they_weigh_alone(base, attachment, batch_token
             assert value == pytest.approx(float(tokens.sum()), abs=1e-4)
 
 
-def test_answering_and_weighing_together_gives_what_each_gives_alone(base):
-    asked, references = prompts(12), [[[index + 5, END]] for index in range(12)]
+DRAFTS = {
+    "something else": lambda answer: [5, 6, END],
+    "the answer": list,
+    "its beginning": lambda answer: answer[:4],
+    "its beginning, and an end": lambda answer: [*answer[:3], END],
+    "its beginning, and something else": lambda answer: [*answer[:5], 7, 8, 9, END],
+    "the answer, and more than is asked for": lambda answer: [*answer, 7, 8, 9, 10, 11, END],
+}
+
+
+@pytest.mark.parametrize("draft", DRAFTS)
+def test_answering_and_weighing_together_gives_what_each_gives_alone(base, draft):
+    asked = [[*BEGINNING, *prompt] for prompt in prompts(12)]
+    endless = [answer.ids for (answer,) in generate(base, asked, max_new_tokens=9, **BUDGET)]
+    ends = frozenset([END, *(ids[3 + place % 4] for place, ids in enumerate(endless[:3]))])
+    base = SimpleNamespace(**{**vars(base), "end_ids": ends})
+    alone = [answer for (answer,) in generate(base, asked, max_new_tokens=9, batch_tokens=64, cache_tokens=150)]
+    assert {answer.finished for answer in alone} == {True, False}
+    references = [DRAFTS[draft](answer.ids) for answer in alone]
     told: dict[int, Answer] = {}
 
     def finished(answers):
@@ -209,13 +228,13 @@ def test_answering_and_weighing_together_gives_what_each_gives_alone(base):
         rows=range(12),
         finished=finished,
         batch_tokens=64,
-        cache_tokens=150,
+        cache_tokens=250,
     )
-    alone = [answer for (answer,) in generate(base, asked, max_new_tokens=9, batch_tokens=64, cache_tokens=150)]
-    assert [told[index].ids for index in range(12)] == [answer.ids for answer in alone]
-    weighed = weigh(base, asked, references, batch_tokens=64, cache_tokens=150)
-    for (one,), (other,) in zip(found, weighed, strict=True):
-        assert one == pytest.approx(other, abs=1e-4)
+    for index, answer in enumerate(alone):
+        assert (told[index].ids, told[index].finished) == (answer.ids, answer.finished)
+        assert told[index].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
+    weighed = weigh(base, asked, [[reference] for reference in references], batch_tokens=64, cache_tokens=150)
+    assert found == pytest.approx([value for (value,) in weighed], abs=1e-4)
 
 
 def test_answers_that_nobody_needs_are_given_up(base):
@@ -231,7 +250,7 @@ def test_answers_that_nobody_needs_are_given_up(base):
     answer_and_weigh(
         base,
         asked,
-        [[[5]]] * 12,
+        [[5]] * 12,
         max_new_tokens=9,
         attachment=Attachment(),
         rows=range(12),

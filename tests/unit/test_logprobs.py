@@ -43,7 +43,7 @@ def test_packed_answers_have_the_likelihood_they_have_alone(base, groups, attach
     for batch, packed in packed_batches(groups, attachment, batch_tokens=24, device=base.device):
         hidden = answer_hidden(decoder(base.model), packed, attachment)
         values = torch.zeros(packed.answers).index_add_(
-            0, packed.answer, token_logprobs(hidden, head_weight(base.model), packed.target)
+            0, packed.answer, token_logprobs(hidden, head_weight(base.model), packed.target)[0]
         )
         expected = [alone(base, groups[index].prompt, answer) for index in batch for answer in groups[index].answers]
         assert values.tolist() == pytest.approx(expected, abs=1e-4)
