@@ -18,6 +18,7 @@ import os
 import queue
 import random
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -53,31 +54,40 @@ class Recorder(Console):
 
     def __init__(self) -> None:
         server.FOLDER.mkdir(parents=True, exist_ok=True)
+        hears, tells = os.pipe()
+        said, says = os.pipe()
         with (server.FOLDER / "recorder.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", "from pipeline.flow import record; record()"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,  # a signal that ends the stage must not end the one who tells of it
-            )
+            streams = (hears, says, log.fileno())
+            # In a session of its own: a signal that ends the stage must not end the one who tells of it.
+            if not warm.start("pipeline.flow", "record", streams):
+                code = "from pipeline.flow import record; record()"
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code], stdin=hears, stdout=says, stderr=log, start_new_session=True
+                )
+        os.close(hears)
+        os.close(says)
+        self._tells, self._said = os.fdopen(tells, "wb"), said
         self._count = 0
 
     def tell(self, event: str, **details: Any) -> None:
         line = json.dumps({"event": event, **details}, default=str) + "\n"
-        assert self._process.stdin is not None
         with contextlib.suppress(OSError, ValueError):
-            self._process.stdin.write(line.encode())
-            self._process.stdin.flush()
+            self._tells.write(line.encode())
+            self._tells.flush()
 
     def close(self) -> None:
         """End the recording, and pass on what the recorder has to say (nothing, if all went well)."""
-        try:
-            said, _ = self._process.communicate(timeout=WAIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            return  # it goes on by itself
-        if said.strip():
-            print(f"note: {said.decode().strip()}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            self._tells.close()
+        words, deadline = b"", time.monotonic() + WAIT_SECONDS
+        while select.select([self._said], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            piece = os.read(self._said, 65536)
+            if not piece:
+                break
+            words += piece
+        os.close(self._said)  # if it is not done yet, it goes on by itself
+        if words.strip():
+            print(f"note: {words.decode().strip()}", file=sys.stderr)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -170,7 +180,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> None:
     tell = recorder.tell if recorder else lambda event, **details: None
-    begin = {"flow": name.partition("@")[0], "name": name, "parent": os.environ.get(server.PARENT)}
+    parent = os.environ.get(server.PARENT)
+    begin = {"flow": name.partition("@")[0], "name": name, "parent": parent, "process": os.getpid()}
     begun = False
     try:
         from pipeline.core.stage import execute, parse  # torch comes with it: the recorder imports prefect meanwhile
@@ -229,6 +240,9 @@ def record() -> None:
             print(f"not recorded: no Prefect server is up and none could be started; see {server.FOLDER}/server.log")
         else:
             server.use(api)
+            from prefect.context import refresh_global_settings_context
+
+            refresh_global_settings_context()  # where prefect was imported before, it has read other settings
             threading.Thread(target=_stay_in_use, daemon=True).start()
             with Recording() as recording:
                 for line in sys.stdin:
@@ -272,7 +286,7 @@ class Recording:
             self.end(state="Crashed", message="the process was killed")
         self._client.__exit__(*error)
 
-    def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None) -> None:
+    def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None, process: int) -> None:
         from prefect import Flow, states
 
         again = os.environ.get(server.AGAIN, "").rpartition("=")
@@ -290,17 +304,17 @@ class Recording:
             ).id
         self._run, self._name = run, name
         self._client.set_flow_run_state(run, states.Running(), force=True)
-        stage = os.getppid()
-        watch_for_cancelling(run, lambda: self._end_stage(stage))
+        watch_for_cancelling(run, lambda: self._end_stage(process))
 
     def _end_stage(self, stage: int) -> None:
         """End the stage's process as ``kill`` would, and if it does not listen, for good."""
         self._cancelled.set()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + UNWIND_SECONDS
-            if self._run and os.getppid() == stage:
-                os.kill(stage, sign)
-            while self._run and os.getppid() == stage and time.monotonic() < deadline:
+            with contextlib.suppress(ProcessLookupError):
+                if self._run:  # while the stage lives: the end of its pipe ends the run
+                    os.kill(stage, sign)
+            while self._run and time.monotonic() < deadline:
                 time.sleep(0.1)
 
     def step(self, *, number: int, name: str) -> None:

@@ -1,8 +1,9 @@
 """Stages that start warm: forked from a process that has the libraries loaded already.
 
-Importing torch and transformers takes seconds, more than many a stage needs for its work. So the first stage starts a
-server that imports them once and then forks a process for every stage that asks. Only libraries are loaded there: a
-stage's process imports the project's own code itself, as it stands at that moment.
+Importing torch and transformers takes seconds, more than many a stage needs for its work, and importing prefect takes
+another. So the first stage starts a server that imports them once and then forks a process for every stage, and one for
+what records it. Only libraries are loaded there: each process imports the project's own code itself, as it stands at
+that moment.
 
 The process that was asked to run the stage (what DVC started) stays: it hands its standard streams, its environment
 and its signals on, and ends with the stage's exit code. If it is killed, the stage is killed with it. The server ends
@@ -49,6 +50,11 @@ LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.loss.loss_utils",
     "transformers.integrations.sdpa_attention",
+    # what records a stage
+    "prefect",
+    "prefect.states",
+    "prefect.client.orchestration",
+    "prefect.client.schemas.actions",
 )
 # What libraries read once, when they are imported.
 READ_AT_IMPORT = (
@@ -59,32 +65,69 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 KILLED = 128 + signal.SIGKILL
 
 
+def possible() -> bool:
+    """Whether this is a machine on which a process with libraries may be forked."""
+    return sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
+
+
 def wanted() -> bool:
-    """Whether stages are to start warm here."""
-    on = os.environ.get("SELFADAPT_WARM", "on") != "off"
-    return on and sys.platform == "linux" and not Path("/dev/nvidiactl").exists()
+    """Whether stages are to start warm here: not with SELFADAPT_WARM=off."""
+    return os.environ.get("SELFADAPT_WARM", "on") != "off" and possible()
 
 
 def run(module: str, argv: Sequence[str]) -> int | None:
-    """Call ``main(argv)`` of a module in a process forked for it; its exit code, or None where that can't be had."""
-    connection = _connect() if wanted() else None
-    if connection is None:
+    """Call ``main(argv)`` of a module in a process forked for it; its exit code, or None where that can't be had.
+
+    That process has this one's standard streams, gets its signals, and is killed when this one is.
+    """
+    begun = _ask(module, "main", [list(argv)], (0, 1, 2), alone=False)
+    if begun is None:
         return None
+    connection, pid = begun
     with connection:
-        try:
-            request = json.dumps({"module": module, "argv": list(argv), "environment": dict(os.environ)}).encode()
-            streams = array.array("i", [0, 1, 2])
-            connection.sendmsg([struct.pack(">I", len(request))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
-            connection.sendall(request)
-            pid = _number(connection)
-        except OSError:
-            pid = None
-        if pid is None:
-            return None  # the server ended before it took the stage on
         for signal_ in FORWARDED:
             signal.signal(signal_, lambda number, frame: _tell(pid, number))
         code = _number(connection)
         return KILLED if code is None else code
+
+
+def start(module: str, function: str, streams: tuple[int, int, int]) -> bool:
+    """Call a function of a module in a process forked for it, which lives on by itself; False where there is none.
+
+    streams: file descriptors of its standard streams.
+    """
+    begun = _ask(module, function, [], streams, alone=True)
+    if begun is None:
+        return False
+    begun[0].close()
+    return True
+
+
+def _ask(
+    module: str, function: str, arguments: list[Any], streams: tuple[int, int, int], *, alone: bool
+) -> tuple[socket.socket, int] | None:
+    """Have a process forked; the connection to it and its number, or None if there is no server."""
+    connection = _connect() if wanted() else None
+    if connection is None:
+        return None
+    try:
+        request = {
+            "module": module,
+            "function": function,
+            "arguments": arguments,
+            "environment": dict(os.environ),
+            "alone": alone,
+        }
+        body = json.dumps(request).encode()
+        passed = array.array("i", streams)
+        connection.sendmsg([struct.pack(">I", len(body))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
+        connection.sendall(body)
+        if pid := _number(connection):
+            return connection, pid
+    except OSError:
+        pass
+    connection.close()
+    return None  # the server ended before it took this on
 
 
 def _tell(pid: int, number: int) -> None:
@@ -255,8 +298,10 @@ def _become(connection: socket.socket, request: dict[str, Any], streams: Sequenc
         os.environ.clear()
         os.environ.update(request["environment"])
         connection.sendall(struct.pack(">i", os.getpid()))
-        threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
-        code = importlib.import_module(request["module"]).main(request["argv"])
+        if not request["alone"]:
+            threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
+        called = getattr(importlib.import_module(request["module"]), request["function"])
+        code = called(*request["arguments"]) or 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:

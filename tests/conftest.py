@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["SELFADAPT_PREFECT"] = "off"
+os.environ["SELFADAPT_WARM"] = "off"  # a folder of a test's own would pay for a server, and use it once
 os.environ["DVC_NO_ANALYTICS"] = "1"
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared" / "datasets"

@@ -8,7 +8,9 @@ import time
 import pytest
 import torch
 
+from pipeline.core.adapters import Attachment
 from pipeline.core.models import decoder
+from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.methods.svf import SvfLearner, Targets
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -50,18 +52,13 @@ def test_svf_step_over_frozen(paired, base, learner, ids):
     )
 
 
-def test_svf_step(paired, base, factors, learner, ids):
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-6, foreach=False)
+@pytest.fixture(scope="module")
+def materialise_and_project(base, factors):
+    """(ids) → CPU seconds of a step: every W' a dense tensor of the graph; autograd forms ∂L/∂W' and projects it."""
     z = {name: torch.ones(len(factors[name][1]), requires_grad=True) for name in factors.modules}
-    other = torch.optim.AdamW(z.values(), lr=1e-6, foreach=False)
+    optimizer = torch.optim.AdamW(z.values(), lr=1e-6, foreach=False)
 
-    def ours() -> float:
-        start = time.process_time()
-        svf_step(base, learner, optimizer, ids)
-        return time.process_time() - start
-
-    def materialise_and_project() -> float:
-        """Every W' as a dense tensor of the graph; autograd forms ∂L/∂W' and projects it onto z."""
+    def step(ids: torch.Tensor) -> float:
         start = time.process_time()
         written = {}
         for name, vector in z.items():
@@ -73,16 +70,51 @@ def test_svf_step(paired, base, factors, learner, ids):
             kwargs={"input_ids": ids, "use_cache": False, "output_hidden_states": True, "logits_to_keep": 1},
         ).hidden_states[-1]
         hidden.float().sum().backward()
-        other.step()
-        other.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.process_time() - start
+
+    return step
+
+
+def test_svf_step(paired, base, learner, ids, materialise_and_project):
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-6, foreach=False)
+
+    def ours() -> float:
+        start = time.process_time()
+        svf_step(base, learner, optimizer, ids)
         return time.process_time() - start
 
     paired(
         "svf_step",
         ours,
-        materialise_and_project,
-        unit="CPU seconds, materialise every W' and project the dense gradient over ours",
+        lambda: materialise_and_project(ids),
+        unit="CPU seconds, materialise every W' and project the dense gradient over ours; sequences with nothing alike",
         n="8 × 128 tokens",
+    )
+
+
+def test_svf_step_on_samples(paired, base, learner, ids, materialise_and_project):
+    """As a step of training has them: the samples of one prompt, which is computed once."""
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-6, foreach=False)
+    rows = torch.cat([ids[:1, :64].expand(8, -1), ids[:, 64:]], 1)
+    group = Group(rows[0, :64].tolist(), rows[:, 64:].tolist())
+    ((_, packed),) = packed_batches([group], Attachment(), batch_tokens=2048, device=base.device)
+
+    def ours() -> float:
+        start = time.process_time()
+        with learner.learning(base.model) as attachment:
+            answer_hidden(decoder(base.model), packed, attachment).float().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.process_time() - start
+
+    paired(
+        "svf_step_on_samples",
+        ours,
+        lambda: materialise_and_project(rows),
+        unit="CPU seconds, materialise every W' and project the dense gradient over ours; the samples of one prompt",
+        n="8 samples × (64 + 64) tokens",
     )
 
 

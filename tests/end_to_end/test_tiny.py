@@ -22,6 +22,7 @@ ENV = {
     **os.environ,
     "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
     "SELFADAPT_PREFECT": "off",
+    "SELFADAPT_WARM": "on",
     "HF_HUB_OFFLINE": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }

@@ -142,6 +142,7 @@ def bare(tmp_path: Path, root: Path) -> Project:
 def recorded(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Project]:
     """A project with no server up yet."""
     project = Project(tmp_path_factory.mktemp("recorded") / "toy", root, "on")
+    project.environment["SELFADAPT_WARM"] = "on"  # as stages and their recorders start for a user
     yield project
     state = project.folder / ".selfadapt/prefect/server.json"
     if state.exists() and (pid := json.loads(state.read_text()).get("pid")):
@@ -193,7 +194,8 @@ def test_two_stages_that_start_at_once_start_one_server_and_are_both_recorded(re
         assert [artifact["data"] for artifact in artifacts if artifact["type"] == "progress"] == [100.0]
 
 
-def test_a_recorded_stage_imports_no_prefect_itself(recorded: Project) -> None:
+def test_a_recorded_stage_imports_no_prefect_itself(recorded: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(recorded.environment, "SELFADAPT_WARM", "off")  # else it is there for the recorder
     assert recorded.stage("third", "good")[0] == 0
     record = json.loads((recorded.folder / ".selfadapt/runs/toy@third.json").read_text())
     assert record["metrics"]["prefect"] is False
