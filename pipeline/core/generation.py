@@ -10,8 +10,8 @@ What makes it fast, on a CPU first:
 4. Attention with one query is two batched matrix products over the grouped heads (``core.attention``).
 5. Finished rows leave the batch, and their cache with them; so do rows whose answer nobody needs any more.
 6. Weights are reordered once a job for the kernels that read them at every step (``core.layout``).
-7. Sampling inverts the distribution function, first over blocks of the vocabulary, then within one: one pass of exp
-   over the logits instead of a sorted or renormalised copy. The sampled token's log-probability falls out of it.
+7. Sampling is one pass of exp over the logits (``core.sampling``); the token's log-probability falls out of it.
+8. Where a reference answer is to be weighed anyway, it is the draft of the answer: both are had by one prefill.
 
 The randomness of a sample is fixed by its number and step (one uniform each, drawn beforehand), so it does not depend
 on how rows were batched.
@@ -19,22 +19,22 @@ on how rows were batched.
 
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import LongTensor, Tensor
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.beginnings import Beginnings, common_beginnings
+from pipeline.core.cache import Cache
 from pipeline.core.config import Section
 from pipeline.core.layout import reordered
 from pipeline.core.logprobs import head_weight, token_logprobs
 from pipeline.core.models import Base, decoder
+from pipeline.core.sampling import greedy, sample
 
-BLOCK = 256  # vocabulary entries per block of the sampler
 KEEP = 0.75  # finished rows leave when the share of unfinished ones falls below this: moving the cache costs, too
 
 
@@ -55,109 +55,6 @@ class Answer:
     logprobs: tuple[float, ...]
     finished: bool
     probability: float | None = None
-
-
-class _Cache:
-    """Keys and values of one batch, (rows, key-value heads, columns, head size) a layer.
-
-    Columns hold the shared beginning of all rows first, then their rests, right-aligned.
-    """
-
-    def __init__(self, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
-        self.rows, self.columns, self.dtype, self.device = rows, columns, dtype, device
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.used = 0
-        self._write: Callable[[Tensor, Tensor], None] | None = None
-        self._read: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
-        """What a model's attention layer calls with the keys and values of the tokens it was given."""
-        if layer == len(self.keys):
-            shape = (self.rows, keys.shape[1], self.columns, keys.shape[3])
-            self.keys.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
-            self.values.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
-        if self._write is not None or self._read is not None:
-            seen = keys, values
-            if self._read is not None:
-                seen = self._read(self.keys[layer], keys), self._read(self.values[layer], values)
-            if self._write is not None:
-                self._write(self.keys[layer], keys)
-                self._write(self.values[layer], values)
-            return seen
-        end = self.used + 1
-        self.keys[layer][:, :, self.used] = keys[:, :, 0]
-        self.values[layer][:, :, self.used] = values[:, :, 0]
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return self.used
-
-    @contextmanager
-    def several_tokens(
-        self,
-        *,
-        write: Callable[[Tensor, Tensor], None] | None = None,
-        read: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> Iterator[None]:
-        """A pass over more than one token a row. write: (a layer's cache, the tokens' keys or values) → None, where
-        they go; read: the same → what the tokens look at, if not at themselves alone."""
-        self._write, self._read = write, read
-        try:
-            yield
-        finally:
-            self._write = self._read = None
-
-    def keep(self, rows: LongTensor) -> None:
-        """Drop all other rows; their memory is given back."""
-        for layer in range(len(self.keys)):
-            for tensors in (self.keys, self.values):
-                old = tensors[layer]
-                new = old.new_zeros((len(rows), *old.shape[1:]))
-                new[:, :, : self.used] = old[:, :, : self.used].index_select(0, rows)
-                tensors[layer] = new
-        self.rows = len(rows)
-
-
-def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[LongTensor, Tensor]:
-    """Draw one token per row by inverting the distribution function at ``uniform``.
-
-    logits: (rows, vocab). uniform: (rows,) in [0, 1). Returns ids and their log-probabilities (nats) at this
-    temperature.
-    """
-    scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
-    rows, vocab = scaled.shape
-    top = scaled.amax(1, keepdim=True)
-    weights = (scaled - top).exp_()
-    if vocab % BLOCK:
-        weights = nn.functional.pad(weights, (0, BLOCK - vocab % BLOCK))
-    blocks = weights.view(rows, -1, BLOCK)
-    # float64: the sum of 49 152 float32 terms is off by more than the probability of a rare token
-    cumulated = blocks.sum(-1).double().cumsum(-1)
-    total = cumulated[:, -1:]
-    point = uniform[:, None].double() * total
-    block = torch.searchsorted(cumulated, point, right=True).clamp_(max=cumulated.shape[1] - 1)
-    inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1).double().cumsum(-1)
-    rest = point - torch.where(block > 0, cumulated.gather(1, (block - 1).clamp_(min=0)), 0.0)
-    place = torch.searchsorted(inside, rest, right=True)
-    # Rounding may leave the point behind the block's last token: step back to its last token of any weight.
-    last = (
-        BLOCK
-        - 1
-        - (blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1).flip(1) > 0)
-        .int()
-        .argmax(1, keepdim=True)
-    )
-    ids = block * BLOCK + torch.minimum(place, last)
-    chosen = scaled.gather(1, ids) - top - total.log().float()
-    return ids.squeeze(1), chosen.squeeze(1)
-
-
-def greedy(logits: Tensor) -> tuple[LongTensor, Tensor]:
-    """The most likely token of each row and its log-probability (nats)."""
-    scaled = logits.float()
-    top, ids = scaled.max(1)
-    return ids, top - scaled.logsumexp(1)
 
 
 Given = ParamSpec("Given")
@@ -316,7 +213,7 @@ class _Filled:
 
     base: Base
     attachment: Attachment
-    cache: _Cache
+    cache: Cache
     hidden: Tensor
     rows: LongTensor
     lengths: LongTensor
@@ -393,7 +290,7 @@ def _prefill(
     """
     longest, device = len(whole[0]), base.device
     dtype = torch.float32 if device.type == "cpu" else base.model.dtype
-    cache = _Cache(len(whole) * samples, longest + more_columns, dtype, device)
+    cache = Cache(len(whole) * samples, longest + more_columns, dtype, device)
     read_of_draft = [len(draft) - 1 for draft in drafts] or [0] * len(whole)
     prompts = [ids[: len(ids) - more] for ids, more in zip(whole, read_of_draft, strict=True)]
     common = common_beginnings(prompts, attachment.alike(rows), keep=attachment.tail)
@@ -459,7 +356,7 @@ def _prefill(
 def _prefill_beginnings(
     base: Base,
     prompts: Sequence[Sequence[int]],
-    cache: _Cache,
+    cache: Cache,
     common: Beginnings,
     *,
     rows: LongTensor,
@@ -488,7 +385,7 @@ def _prefill_beginnings(
             _forward(base, cache, ids, positions, causal.expand(len(heads), 1, -1, -1))
 
 
-def _forward(base: Base, cache: _Cache, ids: LongTensor, positions: LongTensor, mask: Tensor) -> Tensor:
+def _forward(base: Base, cache: Cache, ids: LongTensor, positions: LongTensor, mask: Tensor) -> Tensor:
     """The final hidden states, (rows, tokens, hidden)."""
     return decoder(base.model)(
         input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True

@@ -17,6 +17,7 @@ from torch import BoolTensor, LongTensor, Tensor
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.beginnings import common_beginnings
+from pipeline.core.cache import Past
 
 
 @dataclass(frozen=True)
@@ -147,34 +148,11 @@ def token_batches(sizes: Sequence[int], batch_tokens: int) -> Iterator[list[int]
         yield batch
 
 
-class _Past:
-    """Keys and values of the beginnings, and then, in front of their own, what the rows of a batch look at."""
-
-    def __init__(self) -> None:
-        self._kept: list[tuple[Tensor, Tensor]] = []
-        self._head: LongTensor | None = None
-
-    def hand_out(self, head: LongTensor) -> None:
-        """From now on row i of a batch sees the beginning ``head[i]``."""
-        self._head = head
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
-        """What a model's attention layer calls with the keys and values of its tokens, (rows, heads, tokens, size)."""
-        if self._head is None:
-            self._kept.append((keys, values))
-            return keys, values
-        old_keys, old_values = (kept.index_select(0, self._head) for kept in self._kept[layer])
-        return torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return 0  # positions and masks are given
-
-
 def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachment) -> Tensor:
     """The final hidden states that predict the answers' tokens, (N, hidden)."""
     past = None
     if packed.beginnings is not None:
-        past = _Past()
+        past = Past()
         heads, length = packed.beginnings.shape
         mask = torch.ones(length, length, dtype=torch.bool, device=packed.ids.device).tril()
         attachment.begin_part(

@@ -25,8 +25,8 @@ from torch import LongTensor, Tensor
 
 from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.errors import UserError
-from pipeline.core.generation import greedy, sample
 from pipeline.core.models import Base, Compute, decoder
+from pipeline.core.sampling import greedy, sample
 from pipeline.methods.csreft import Gating
 from pipeline.serving.rows import Way, attached
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from pipeline.core.adapters import Attachment
-from pipeline.core.generation import Answer, answer_and_weigh, generate, sample, weigh
+from pipeline.core.generation import Answer, answer_and_weigh, generate, weigh
+from pipeline.core.sampling import sample
 from tests.tiny import END, tiny_base
 
 BUDGET = {"batch_tokens": 64, "cache_tokens": 400}
