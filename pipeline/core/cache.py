@@ -74,24 +74,24 @@ class Cache:
 
 
 class Past:
-    """Keys and values of beginnings, and then, in front of their own, what the rows of a batch look at. The gradient
-    flows through them."""
+    """What the passes before a pass left for it, each row of it looking back at a row of the one before. The gradient
+    flows through it."""
 
     def __init__(self) -> None:
-        self._kept: list[tuple[Tensor, Tensor]] = []
-        self._head: LongTensor | None = None
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._rows: LongTensor | None = None
 
-    def hand_out(self, head: LongTensor) -> None:
-        """From now on row i of a batch sees the beginning ``head[i]``."""
-        self._head = head
+    def branch(self, rows: LongTensor) -> None:
+        """Row i of the coming pass sees all that row ``rows[i]`` of the last one saw, and what it was itself."""
+        self._rows = rows
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
-        """What a model's attention layer calls with the keys and values of its tokens, (rows, heads, tokens, size)."""
-        if self._head is None:
-            self._kept.append((keys, values))
-            return keys, values
-        old_keys, old_values = (kept.index_select(0, self._head) for kept in self._kept[layer])
-        return torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2)
+        """What a model's attention layer calls with the keys and values of its tokens."""
+        if self._rows is not None:
+            before = [seen.index_select(0, self._rows) for seen in self._seen[layer]]
+            keys, values = (torch.cat([old, new], 2) for old, new in zip(before, (keys, values), strict=True))
+        self._seen[layer] = keys, values
+        return keys, values
 
     def get_seq_length(self, layer: int = 0) -> int:
         return 0  # positions and masks are given

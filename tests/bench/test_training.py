@@ -131,7 +131,7 @@ from tests.bench.conftest import COMPUTE, FACTORS, MODEL
 from tests.bench.test_training import TARGETS
 from types import SimpleNamespace
 rollouts, prompt, answer = map(int, sys.argv[1:])
-compute = COMPUTE.model_copy(update={"batch_tokens": 1024})
+compute = COMPUTE.model_copy(update={"batch_tokens": 1024, "cache_tokens": 8192})
 prepare_process(compute)
 base = load_base(MODEL, compute)
 learner = SvfLearner(Factors(FACTORS), TARGETS, torch.Generator().manual_seed(0))
@@ -171,6 +171,6 @@ def test_rl_peak_gib(note, base):
         "rl_peak_gib",
         [curve[-1]["gib"]],
         "GiB, peak of the process in one RL step, weights and libraries included",
-        "128 rollouts of 48 + 64 tokens, 8 of a prompt; batch_tokens 1024",
+        "128 rollouts of 48 + 64 tokens, 8 of a prompt; batch_tokens 1024, cache_tokens 8192",
         curve=curve,
     )

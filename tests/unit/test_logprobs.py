@@ -6,7 +6,7 @@ import torch
 from pipeline.core.adapters import Attachment
 from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
 from pipeline.core.models import decoder
-from pipeline.core.packing import Group, answer_hidden, packed_batches, token_batches
+from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.methods import reft, svf
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
@@ -53,7 +53,7 @@ def test_a_beginning_is_computed_once_for_all_prompts_that_have_it(base):
     sizes = {}
     for attachment in (Attachment(), Apart()):
         ((_, packed),) = packed_batches(WITH_BEGINNINGS, attachment, batch_tokens=1000, device=base.device)
-        sizes[type(attachment)] = packed.ids.shape[1]
+        sizes[type(attachment)] = packed.rests.ids.shape[1]
         assert packed.shared == (6 if type(attachment) is Attachment else 0)
     assert packed.beginnings is None and sizes[Attachment] == sizes[Apart] - 6
 
@@ -93,12 +93,15 @@ def alone(base, prompt, answer) -> float:
     return float(logits[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).sum())
 
 
-def test_batches_keep_to_the_budget_and_lose_nothing():
-    sizes = [4, 51, 8, 8, 21, 2, 10]
-    batches = list(token_batches(sizes, 32))
-    assert sorted(index for batch in batches for index in batch) == list(range(7))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(sizes[index] for index in batch) <= 32
+def test_batches_keep_to_the_budget_and_lose_nothing(base):
+    groups = [
+        Group([1] * length, [[2] * 3, [2] * (length % 5 + 1)][: 1 + length % 2]) for length in (3, 50, 7, 7, 20, 9)
+    ]
+    batches = list(packed_batches(groups, Apart(), batch_tokens=32, device=base.device))
+    assert sorted(index for batch, _ in batches for index in batch) == list(range(6))
+    for batch, packed in batches:
+        tokens = packed.rests.ids.numel() + (packed.others.ids.numel() if packed.others else 0)
+        assert len(batch) == 1 or tokens <= 32
 
 
 @pytest.mark.parametrize("estimator", ["full", "k3"])
