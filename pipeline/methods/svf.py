@@ -97,21 +97,27 @@ def materialised(weight: Tensor, factors: tuple[Tensor, Tensor, Tensor], z: Tens
     return torch.addmm(weight, scaled.to(weight.dtype), vt.to(weight.dtype))
 
 
-class _ScaleComponents(torch.autograd.Function):
-    """t ⊙ s with the gradient of s summed in float32: ∂L/∂s = Σ over tokens of t ⊙ ∂L/∂(t ⊙ s)."""
+class _Factored(torch.autograd.Function):
+    """U(s ⊙ (Vᵀ x)) + bias, one node of the graph. ∂L/∂s = Σ over tokens of (Vᵀ x) ⊙ (Uᵀ ∂L/∂y), summed in float32.
+
+    What the input's gradient needs, Uᵀ ∂L/∂y, is what the gradient of s needs: no product is computed for s alone, and
+    no dense ∂L/∂W' exists.
+    """
 
     @staticmethod
-    def forward(ctx, components: Tensor, scale: Tensor) -> Tensor:
+    def forward(ctx, hidden: Tensor, scale: Tensor, u: Tensor, vt: Tensor, bias: Tensor | None) -> Tensor:
+        components = nn.functional.linear(hidden, vt)
         cast = scale.to(components.dtype)
-        ctx.save_for_backward(components, cast)
-        return components * cast
+        ctx.save_for_backward(components, cast, u, vt)
+        return nn.functional.linear(components * cast, u, bias)
 
     @staticmethod
     def backward(ctx, outer: Tensor):
-        components, cast = ctx.saved_tensors
-        rank = components.shape[-1]
-        scale_gradient = (outer * components).view(-1, rank).sum(0, dtype=torch.float32)
-        return outer * cast, scale_gradient
+        components, cast, u, vt = ctx.saved_tensors
+        inner = outer @ u
+        scale_gradient = (inner * components).flatten(0, -2).sum(0, dtype=torch.float32)
+        hidden_gradient = inner.mul_(cast) @ vt if ctx.needs_input_grad[0] else None
+        return hidden_gradient, scale_gradient, None, None, None
 
 
 class _FactoredLinear:
@@ -123,8 +129,7 @@ class _FactoredLinear:
         self.bias, self.scale = module.bias, scale
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        components = nn.functional.linear(hidden, self.vt)
-        return nn.functional.linear(_ScaleComponents.apply(components, self.scale), self.u, self.bias)
+        return _Factored.apply(hidden, self.scale, self.u, self.vt, self.bias)
 
 
 class _RowLinear:

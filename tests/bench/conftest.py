@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from pipeline.core.adapters import Factors
 from pipeline.core.artifacts import atomic, read_examples, write_json
@@ -34,6 +35,12 @@ def base():
             pytest.exit(f"expected {path}; run 'dvc repro factorize' first", returncode=2)
     prepare_process(COMPUTE)
     return load_base(MODEL, COMPUTE)
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """The base model as transformers runs it."""
+    return AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

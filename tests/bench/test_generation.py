@@ -24,12 +24,6 @@ BUDGET = {"batch_tokens": COMPUTE.batch_tokens, "cache_tokens": COMPUTE.cache_to
 
 
 @pytest.fixture(scope="module")
-def plain():
-    """The base model as transformers runs it."""
-    return AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16).eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
 def mixable(base, factors):
     """Three made-up experts, of the size of trained ones."""
     generator = torch.Generator().manual_seed(0)

@@ -53,8 +53,9 @@ def test_svf_step_over_frozen(paired, base, learner, ids):
 
 
 @pytest.fixture(scope="module")
-def materialise_and_project(base, factors):
-    """(ids) → CPU seconds of a step: every W' a dense tensor of the graph; autograd forms ∂L/∂W' and projects it."""
+def materialise_and_project(plain, factors):
+    """(ids) → CPU seconds of a step on the model as transformers runs it: every W' a dense tensor of the graph;
+    autograd forms ∂L/∂W' and projects it."""
     z = {name: torch.ones(len(factors[name][1]), requires_grad=True) for name in factors.modules}
     optimizer = torch.optim.AdamW(z.values(), lr=1e-6, foreach=False)
 
@@ -63,9 +64,9 @@ def materialise_and_project(base, factors):
         written = {}
         for name, vector in z.items():
             u, sigma, vt = factors[name]
-            written[f"{name}.weight"] = ((u * (sigma * vector)) @ vt).to(base.model.dtype)
+            written[f"{name}.weight"] = ((u * (sigma * vector)) @ vt).to(plain.dtype)
         hidden = torch.func.functional_call(
-            base.model,
+            plain,
             written,
             kwargs={"input_ids": ids, "use_cache": False, "output_hidden_states": True, "logits_to_keep": 1},
         ).hidden_states[-1]
