@@ -1,7 +1,7 @@
-"""All experts in equal parts, α_k = 1/K: what mixing brings without a search
-(Transformer², arXiv 2501.06252, compares it with the search on MATH).
+"""All experts in equal parts, α_k = 1/K: what mixing brings without a search.
 
-The one candidate is judged all the same, so that its accuracy on the prompts stands beside what the searchers found.
+Transformer² (arXiv 2501.06252) sets it beside the search on MATH. Its one candidate is judged all the same, so that
+its accuracy on the prompts stands beside what the searchers found.
 """
 
 import torch

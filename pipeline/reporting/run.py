@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import yaml
@@ -19,10 +19,11 @@ from pipeline.reporting.tables import ROWS
 class Cell(Section):
     """One method on one task: what is generated, scored and compared.
 
-    method: module of ``pipeline.methods``. row: the line it fills in each table of ``table``. seed: of the training.
+    base: what it is done to. method: module of ``pipeline.methods``. row: the line it fills in each table of ``table``. seed: of the training.
     adapter: path under ``artifacts``, without suffix.
     """
 
+    base: str = "base"
     method: str
     row: str
     table: tuple[str, ...]
@@ -65,6 +66,11 @@ class RunSettings(Section, at=""):
     few_shot: dict[str, Any]
     compute: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> Self:
+        """As any section; the cells on other base models, a section of their own, join the others."""
+        return super().parse({**value, "cells": {**value["cells"], **value.get("recipient_cells", {})}}, where)
 
     @property
     def domains(self) -> dict[str, str]:
@@ -207,7 +213,9 @@ def read_needs(lock: Path, records: Mapping[str, Any]) -> dict[str, list[str]]:
     """
     if not lock.is_file():
         return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    locked = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    # Under the names they are called by, as their records are: several entries of dvc.yaml may run one stage.
+    stages = {(stage.get("cmd", "").split()[3:4] or [name])[0]: stage for name, stage in locked.items()}
     places = {name: place for place, name in enumerate(records)}
     ordered = sorted(stages, key=lambda name: places.get(name, -1))
     makers = {out["path"]: name for name in ordered for out in stages[name].get("outs", ())}

@@ -20,7 +20,10 @@ ALLOWED = {
     "pipeline.interventions": ["pipeline.core"],
     "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
     "pipeline.training": ["pipeline.core"],
-    "pipeline.adaptation": ["pipeline.core"],
+    "pipeline.adaptation": ["pipeline.core", "pipeline.adaptation.record"],
+    "pipeline.searching": ["pipeline.core", "pipeline.adaptation.judging", "pipeline.methods.svf"],
+    "pipeline.transfer": ["pipeline.core"],
+    "pipeline.spectra": [],
     "pipeline.evaluation": ["pipeline.core"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
@@ -43,7 +46,7 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "generate", "judge"]
+HEAVY += ["adapt", "search", "tune", "merge", "transfer", "generate", "judge"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 
