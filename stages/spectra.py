@@ -28,15 +28,14 @@ def run(*, factors: In, experts: list[In], shares: Out) -> dict[str, float]:
                     changes[expert] = adapter.z(name)[0]
             for of, held in top_shares(decomposed[name][1], changes).items():
                 place = {"of": of, "module": name.rpartition(".")[2], "layer": layer_of(name)}
-                lines += [
-                    {**place, "top": top, "share": share} for top, share in zip(FRACTIONS, held, strict=True)
-                ]
+                lines += [{**place, "top": top, "share": share} for top, share in zip(FRACTIONS, held, strict=True)]
     frame = pd.DataFrame(lines)
     with atomic(shares) as temporary:
         frame.to_parquet(temporary, index=False)
     half = frame[frame["top"] == 0.5].groupby("of", sort=False)["share"].mean()
-    show_table("share held by the first half of the components", [half.round(3).to_dict()])
-    return {f"top half, {of}": float(share) for of, share in half.items()}
+    metrics = {f"top half, {of}": float(share) for of, share in half.items()}
+    show_table("share held by the first half of the components", [metrics])
+    return metrics
 
 
 if __name__ == "__main__":
