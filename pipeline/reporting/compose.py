@@ -214,8 +214,8 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         add("searches", figures.searches(run.mixtures, "searches"), caption)
     for number, (name, frame) in enumerate(run.spectra.items()):
         caption = (
-            f"Figure {10 + number}. The share of Σσ that the top singular components hold, by kind of matrix and layer, "
-            f"of {name}. On the dashed line all components weigh the same."
+            f"Figure {10 + number}. The share of Σσ that the top singular components hold, by kind of matrix and "
+            f"layer, of {name}. On the dashed line all components weigh the same."
         )
         add(f"figure{10 + number}", figures.spectra(frame, f"figure{10 + number}"), caption)
     if run.spectra:

@@ -19,7 +19,8 @@ from pipeline.reporting.tables import ROWS
 class Cell(Section):
     """One method on one task: what is generated, scored and compared.
 
-    base: what it is done to. method: module of ``pipeline.methods``. row: the line it fills in each table of ``table``. seed: of the training.
+    base: what it is done to. method: module of ``pipeline.methods``. row: the line it fills in each table of
+    ``table``. seed: of the training.
     adapter: path under ``artifacts``, without suffix.
     """
 
@@ -44,7 +45,9 @@ class ReportSettings(Section):
 class RunSettings(Section, at=""):
     """The whole of params.yaml, as far as the report shows it.
 
-    trained, unseen: domain to task. bases: by kind of source. merged, searches: of profiles that have some. The methods' own settings are shown as they stand, and checked by their stages.
+    trained, unseen: domain to task.
+    bases: by kind of source. merged, searches: of profiles that have some. The methods' own settings are shown as they
+    stand, and checked by their stages.
     """
 
     model_config = ConfigDict(extra="ignore")
