@@ -52,7 +52,7 @@ CLAIMS: Mapping[str, tuple[Claim, ...]] = {
     "searchers": (
         Claim("a search does better than experts in equal parts", (("few_shot", "uniform"),)),
         Claim(
-            "Other searchers against CEM, at an equal number of prompts run",
+            "Other searchers against CEM (the table of searches has the prompts that each ran)",
             (("cma_es", "few_shot"), ("shooting", "few_shot")),
             "open",
         ),

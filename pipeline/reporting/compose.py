@@ -161,7 +161,7 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
         name = f"{key}-accuracy"
         add(name, figures.accuracies(frame, tables.ROWS, name), caption)
-    base = base_accuracies(statistics)
+    base = base_accuracies(run, statistics)
     rewarded = {name: curve for name, curve in run.curves.items() if curve["objective"].iloc[0] == "reinforce"}
     classifier = {name: curve for name, curve in rewarded.items() if name == "classifier"}
     experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name.startswith("svf-")}
@@ -230,9 +230,10 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     return drawn
 
 
-def base_accuracies(statistics: Statistics) -> dict[str, float]:
-    """The base model's accuracy on every task it was measured on."""
-    frames = [frame[frame["row"] == "base"] for frame in statistics.comparisons.values()]
+def base_accuracies(run: Run, statistics: Statistics) -> dict[str, float]:
+    """The base model's accuracy on every task it was measured on; in some tables, ``base`` is another one."""
+    others = {table for cell in run.settings.cells.values() if cell.base != "base" for table in cell.table}
+    frames = [frame[frame["row"] == "base"] for key, frame in statistics.comparisons.items() if key not in others]
     return {task: mean for frame in frames for task, mean in zip(frame["task"], frame["mean"], strict=True)}
 
 

@@ -252,9 +252,11 @@ def gates(means: pd.DataFrame, name: str) -> str:
 
 def searches(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
     """The best accuracy so far on the few prompts against the prompts run, one panel a task, one line a search."""
-    tasks = list(dict.fromkeys(mixture["task"] for mixture in mixtures.values()))
+    tasks = [mixture["task"] for mixture in mixtures.values()]
+    named = max(tasks.count(task) for task in tasks)  # below the axes
+    tasks = list(dict.fromkeys(tasks))
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(tasks), 1, width=3.6, height=3.0)
+        figure, axes = grid(len(tasks), 1, width=3.6, height=2.6 + 0.2 * named)
         for place, (axis, task) in enumerate(zip(axes[0], tasks, strict=True)):
             of_task = {key: one for key, one in mixtures.items() if one["task"] == task and one["trace"]}
             for number, (key, mixture) in enumerate(of_task.items()):

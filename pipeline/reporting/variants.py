@@ -11,7 +11,7 @@ def moved_to(key: str, run: Run) -> tuple[str, ...]:
     settings = run.settings
     cells = [cell for cell in settings.cells.values() if key in cell.table]
     return tuple(
-        f"The model that experts are moved to, {name}, is {origin(name, run)}."
+        f"The model that experts are moved to here is {origin(name, run)}."
         for name in dict.fromkeys(cell.base for cell in cells if cell.base != "base")
     )
 
@@ -21,11 +21,11 @@ def origin(name: str, run: Run) -> str:
     if merged := run.settings.merged.get(name):
         tasks = ", ".join(merged["data"].values())
         return (
-            f"{run.base['base']} itself with a LoRA on {tasks} merged into its weights: of equal shape, and not of "
+            f"'{name}', {run.base['base']} itself with a LoRA on {tasks} merged into its weights: of equal shape, and not of "
             "another origin as the paper's"
         )
     sources = [group[name] for group in run.settings.bases.values() if name in group]
-    return str(sources[0]["name"] if sources else "another base model")
+    return f"'{name}'" + (f", {sources[0]['name']}" if sources and sources[0]["name"] != name else "")
 
 
 def search_table(run: Run, comparisons: Sequence[Comparison]) -> Listing | None:

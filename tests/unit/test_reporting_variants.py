@@ -122,7 +122,7 @@ def test_shuffled_stands_beside_ordered_with_the_model_they_were_moved_to(made: 
     assert ordered["n"] == 40 and ordered["low"] <= ordered["mean"] <= ordered["high"]
     assert ordered["paper"] == pytest.approx(0.4261) and ordered["paper_model"] == "Mistral-7B-Instruct-v0.3"
     page = (made / "site/table9.html").read_text()
-    assert "tuned, is Toy-135M itself with a LoRA on sums, functions, oldest merged" in page
+    assert "is &#39;tuned&#39;, Toy-135M itself with a LoRA on sums, functions, oldest merged" in page
     assert "than shuffled" in page and "Mistral-7B-Instruct-v0.3" in page
 
 
