@@ -21,8 +21,8 @@ def origin(name: str, run: Run) -> str:
     if merged := run.settings.merged.get(name):
         tasks = ", ".join(merged["data"].values())
         return (
-            f"'{name}', {run.base['base']} itself with a LoRA on {tasks} merged into its weights: of equal shape, and not of "
-            "another origin as the paper's"
+            f"'{name}', {run.base['base']} itself with a LoRA on {tasks} merged into its weights: of equal shape, "
+            "and not of another origin as the paper's"
         )
     sources = [group[name] for group in run.settings.bases.values() if name in group]
     return f"'{name}'" + (f", {sources[0]['name']}" if sources and sources[0]["name"] != name else "")
