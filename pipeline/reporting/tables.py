@@ -20,7 +20,7 @@ ROWS = {
     "prompt": "SVF mixed by prompt",
     "classifier": "SVF mixed by classification expert",
     "few_shot": "SVF mixed by few-shot CEM",
-    **{f"few_shot_{n}": f"SVF mixed by CEM on {n} prompts" for n in (3, 5, 10, 20)},
+    **{f"few_shot_{n}": f"SVF mixed by CEM on {n} prompts" for n in (3, 5, 20)},
     "few_shot_light": "SVF mixed by a light CEM",
     **{f"ia3_{s}_steps_{n}": f"IA3, {s} steps on {n} prompts" for s in (100, 1000) for n in (3, 5, 10, 20)},
     "uniform": "SVF mixed in equal parts",

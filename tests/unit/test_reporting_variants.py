@@ -72,6 +72,8 @@ def test_where_the_paper_claims_nothing_the_comparison_alone_is_told() -> None:
         ("table8", "few_shot_5", "queue", 82.38),
         ("table8", "ia3_1000_steps_20", "queue", 79.61),
         ("table8", "base", "queue", 80.63),
+        ("table8", "few_shot", "queue", 82.61),
+        ("table10", "few_shot", "queue", 82.61),
         ("table9", "ordered", "queue", 81.78),
         ("table10", "few_shot_light", "queue", 82.08),
         ("searchers", "uniform", "groceries", 24.47),
