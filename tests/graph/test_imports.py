@@ -93,7 +93,7 @@ def test_scoring_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("stage", HEAVY)
 def test_heavy_stages_run_in_a_bare_image(stage: str) -> None:
-    allowed = BARE_IMAGE | ({"peft"} if stage == "train_baseline" else set())
+    allowed = BARE_IMAGE | ({"peft"} if stage in ("train_baseline", "merge") else set())
     extra = {
         library: where
         for library, where in third_parties(closure(ROOT / "stages" / f"{stage}.py")).items()
