@@ -67,8 +67,10 @@ def accuracies(frame: pd.DataFrame, labels: Mapping[str, str], name: str) -> str
     """Every row's accuracy with its 95 % interval, one panel a task; the base model's as a dashed line."""
     tasks = list(dict.fromkeys(frame["task"]))
     rows = list(dict.fromkeys(frame["row"]))
+    longest = max(len(labels.get(row, row)) for row in rows)
+    width = max(2.7, 1.75 + 0.08 * longest / len(tasks))  # inches: the labels stand beside the first panel only
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(tasks), 1, width=2.7, height=0.75 + 0.34 * len(rows))
+        figure, axes = grid(len(tasks), 1, width=width, height=0.75 + 0.34 * len(rows))
         for place, (axis, task) in enumerate(zip(axes[0], tasks, strict=True)):
             part = frame[frame["task"] == task].set_index("row")
             for height, row in enumerate(rows):
