@@ -7,7 +7,8 @@ from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
 from pipeline.evaluation import Resampling, compare, trivial_baselines
 from pipeline.reporting import run as left
-from pipeline.reporting.claims import rivals_of
+from pipeline.reporting.claims import RIVALS
+from pipeline.reporting.claims_of_variants import rivals_for
 from pipeline.reporting.compose import Statistics, compose
 
 
@@ -55,8 +56,9 @@ def run(
         parts = {key: left.scores_of(found.scores, settings, key) for key in settings.tables()}
         statistics = Statistics(
             comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
-            rivals={
-                key: {row: compare(part, resampling, row) for row in rivals_of(key) if row in set(part["row"])}
+            rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
+            versus={
+                key: {row: compare(part, resampling, row) for row in rivals_for(key) if row in set(part["row"])}
                 for key, part in parts.items()
             },
             dispatch=compare(found.decisions, resampling, "prompt"),

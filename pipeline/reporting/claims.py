@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from pipeline.reporting.claims_of_variants import claims_for, rivals_for
+from pipeline.reporting.claims_of_variants import claims_for
 from pipeline.reporting.tables import row_name, signed
 
 # Which other row than the base model's a table's claim is about: table -> row.
 RIVALS = {"table1": "lora", "csreft": "loreft"}
-OPPOSITE = {"better": "worse", "worse": "better"}
 STRATEGIES = ("prompt", "classifier", "few_shot")
 
 
@@ -42,11 +41,11 @@ def spelled(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> str:
     return text + (f" at n = {joined([str(n) for n in counts])}" if counts else "")
 
 
-def settled(found: Iterable[str], expected: str = "better") -> str:
+def settled(found: Iterable[str]) -> str:
     words = set(found)
-    if words == {expected}:
+    if words == {"better"}:
         return "holds"
-    return "does not hold" if OPPOSITE[expected] in words else "is not settled"
+    return "does not hold" if "worse" in words else "is not settled"
 
 
 def overall(frame: pd.DataFrame, row: str, domains: Mapping[str, str]) -> tuple[str, str] | None:
@@ -60,47 +59,15 @@ def overall(frame: pd.DataFrame, row: str, domains: Mapping[str, str]) -> tuple[
     return line["verdict"], f"{word} on the mean over tasks ({signed(line['diff'])} points, {interval})"
 
 
-def rivals_of(key: str) -> list[str]:
-    """The rows, other than the base model's, that a table's claims compare with."""
-    return [RIVALS[key]] if key in RIVALS else rivals_for(key)
-
-
 def claims_of(
-    key: str, versus_base: pd.DataFrame, versus: Mapping[str, pd.DataFrame], domains: Mapping[str, str]
+    key: str, versus_base: pd.DataFrame, versus_rival: pd.DataFrame, domains: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The sentences on the paper's claims for a table; none for a table that no paper has.
-
-    versus: a rival row to the table's comparison with it, for each of ``rivals_of`` that the table has.
-    """
-    rival = versus.get(RIVALS.get(key, ""), versus_base.iloc[:0])
+    """The sentences on the paper's claims for a table; none for a table that no paper has."""
     if key == "table1":
-        return table1_claims(versus_base, rival, domains)
+        return table1_claims(versus_base, versus_rival, domains)
     if key == "table2":
         return table2_claims(versus_base, domains)
-    if key == "csreft":
-        return csreft_claims(versus_base, rival, domains)
-    return variant_claims(key, versus_base, versus, domains)
-
-
-def variant_claims(
-    key: str, versus_base: pd.DataFrame, versus: Mapping[str, pd.DataFrame], domains: Mapping[str, str]
-) -> tuple[str, ...]:
-    """A sentence for every claim in ``claims_of_variants`` that the run has the rows for."""
-    said = []
-    for claim in claims_for(key):
-        words: list[str] = []
-        parts = []
-        for row, rival in claim.pairs:
-            frame = versus_base if rival == "base" else versus.get(rival)
-            if frame is not None and (found := verdicts(frame, row, domains)):
-                words += found.values()
-                parts.append(f"{row_name(row)} against {row_name(rival)}: {spelled(frame, row, domains)}")
-        if parts and claim.expected == "open":
-            said.append(f"{claim.says}. {'; '.join(parts)}.")
-        elif parts:
-            word = settled(words, claim.expected)
-            said.append(f"The paper's claim that {claim.says} {word} in this run. {'; '.join(parts)}.")
-    return tuple(said)
+    return csreft_claims(versus_base, versus_rival, domains) if key == "csreft" else ()
 
 
 def table1_claims(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
@@ -165,3 +132,27 @@ def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
     ]
     verb = "beats" if settled(found.values()) == "holds" else "does not, on all of them, beat"
     return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
+
+
+def variant_claims(
+    key: str, versus_base: pd.DataFrame, versus: Mapping[str, pd.DataFrame], domains: Mapping[str, str]
+) -> tuple[str, ...]:
+    """A sentence for every claim in ``claims_of_variants`` that the run has the rows for.
+
+    versus: a rival row to the table's comparison with it, for each of ``rivals_for`` that the table has.
+    """
+    said = []
+    for claim in claims_for(key):
+        words: list[str] = []
+        parts = []
+        for row, rival in claim.pairs:
+            frame = versus_base if rival == "base" else versus.get(rival)
+            if frame is not None and (found := verdicts(frame, row, domains)):
+                words += found.values()
+                parts.append(f"{row_name(row)} against {row_name(rival)}: {spelled(frame, row, domains)}")
+        if parts and claim.open:
+            said.append(f"{claim.says}. {'; '.join(parts)}.")
+        elif parts:
+            word = settled(words)
+            said.append(f"The paper's claim that {claim.says} {word} in this run. {'; '.join(parts)}.")
+    return tuple(said)

@@ -16,12 +16,14 @@ from pipeline.reporting.tables import Comparison
 class Statistics:
     """What ``pipeline.evaluation`` says of a run.
 
-    comparisons: table to its rows against the base model; rivals: table to its rows against each row its claims are
-    about. dispatch: the dispatchers against the prompt. baselines: task to what needs no model.
+    comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
+    about; versus: table to each row that claims given as data compare with, and the table against it.
+    dispatch: the dispatchers against the prompt. baselines: task to what needs no model.
     """
 
     comparisons: Mapping[str, pd.DataFrame]
-    rivals: Mapping[str, Mapping[str, pd.DataFrame]]
+    rivals: Mapping[str, pd.DataFrame]
+    versus: Mapping[str, Mapping[str, pd.DataFrame]]
     dispatch: pd.DataFrame
     baselines: Mapping[str, Mapping[str, float]]
 
@@ -133,7 +135,9 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         trained=trained,
         published=published,
         benchmarks=benchmarks,
-        claims=variants.moved_to(key, run) + claims.claims_of(key, frame, statistics.rivals.get(key, {}), domains),
+        claims=variants.moved_to(key, run)
+        + claims.claims_of(key, frame, statistics.rivals.get(key, frame), domains)
+        + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains),
     )
 
 
@@ -165,7 +169,11 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     rewarded = {name: curve for name, curve in run.curves.items() if curve["objective"].iloc[0] == "reinforce"}
     classifier = {name: curve for name, curve in rewarded.items() if name == "classifier"}
     experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name.startswith("svf-")}
-    others = {name: curve for name, curve in rewarded.items() if name not in classifier and not name.startswith("svf-")}
+    others = {
+        name: curve
+        for name, curve in run.curves.items()
+        if curve["objective"].iloc[0] == "reinforce" and name != "classifier" and not name.startswith("svf-")
+    }
     tasks = {name: run.provenance.get(f"experts/svf-{name}", {}).get("task") for name in experts}
     place = {task: number for number, task in enumerate(run.settings.domains)}
     experts = dict(sorted(experts.items(), key=lambda one: place.get(tasks[one[0]] or "", len(place))))

@@ -28,7 +28,7 @@ NOTHING = frame_of("x", {})
 
 @pytest.mark.parametrize("key", [*CLAIMS, "table11"])
 def test_a_table_without_the_rows_of_a_claim_makes_none(key: str) -> None:
-    assert claims.claims_of(key, frame_of("other", {"queue": "better"}), {}, DOMAINS) == ()
+    assert claims.variant_claims(key, frame_of("other", {"queue": "better"}), {}, DOMAINS) == ()
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_table_without_the_rows_of_a_claim_makes_none(key: str) -> None:
 )
 @pytest.mark.parametrize("key", ["table5", "table9", "table9_resampled"])
 def test_moved_experts_are_judged_by_the_interval_alone(key: str, word: str, said: str) -> None:
-    sentence, order = claims.claims_of(
+    sentence, order = claims.variant_claims(
         key, frame_of("ordered", {"queue": word}), {"shuffled": frame_of("ordered", {"queue": word})}, DOMAINS
     )
     assert f"are moved to {said} in this run. SVF experts of the first model against Base model: {word}" in sentence
@@ -44,23 +44,21 @@ def test_moved_experts_are_judged_by_the_interval_alone(key: str, word: str, sai
     assert ("at n = 200" in sentence) == (word == "undecided")
 
 
-def test_what_the_paper_found_worse_is_claimed_to_be_worse() -> None:
-    (sentence,) = claims.claims_of("table4", frame_of("lora-reward", {"queue": "worse"}), {}, DOMAINS)
-    assert "falls behind the base model holds in this run" in sentence
-    (sentence,) = claims.claims_of("table4", frame_of("lora-reward", {"queue": "better"}), {}, DOMAINS)
-    assert "does not hold" in sentence
-
-
 def test_a_claim_over_several_pairs_holds_if_all_of_them_do() -> None:
-    against = {"ia3": frame_of("svf", {"queue": "better"}), "dora": frame_of("svf", {"queue": "undecided"})}
-    (sentence,) = claims.claims_of("table7", NOTHING, against, DOMAINS)
+    against = {f"ia3_{steps}_steps_3": frame_of("few_shot_3", {"queue": "better"}) for steps in (100, 1000)}
+    sentence, *_ = claims.variant_claims("table8", NOTHING, against, DOMAINS)
+    assert "on the same prompts holds in this run" in sentence
+    against["ia3_100_steps_20"] = frame_of("few_shot_20", {"queue": "undecided"})
+    sentence, *_ = claims.variant_claims("table8", NOTHING, against, DOMAINS)
     assert "is not settled" in sentence
-    assert "against ia3: better on queue; SVF expert against dora: undecided on queue at n = 200." in sentence
-    assert rivals_for("table7") == ["ia3", "dora"]
+    assert "on 20 prompts against IA3, 100 steps on 20 prompts: undecided on queue at n = 200" in sentence
+    assert "ia3_100_steps_20" in rivals_for("table8")
 
 
 def test_where_the_paper_claims_nothing_the_comparison_alone_is_told() -> None:
-    (sentence,) = claims.claims_of("searchers", NOTHING, {"few_shot": frame_of("cma_es", {"queue": "worse"})}, DOMAINS)
+    (sentence,) = claims.variant_claims(
+        "searchers", NOTHING, {"few_shot": frame_of("cma_es", {"queue": "worse"})}, DOMAINS
+    )
     assert "claim" not in sentence and sentence.endswith("SVF mixed by few-shot CEM: worse on queue.")
 
 
