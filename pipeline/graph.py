@@ -23,8 +23,8 @@ RUNNER = ["python", "-m", "pipeline.flow"]  # what every command begins with
 class Stage:
     """One stage, e.g. ``train_svf@sums-0``.
 
-    command: the words of its command line. deps, outs: paths. params: the places in params.yaml it depends on, "" for
-    the whole of it.
+    command: the words of its command line. deps, outs: paths. params: the places in params.yaml it depends on, the
+    empty one where it depends on the whole file.
     """
 
     name: str
