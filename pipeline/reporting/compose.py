@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting import claims, figures, papers, runs, site, tables, variants
+from pipeline.reporting import claims, figures, published_of_variants, runs, site, tables, variants
 from pipeline.reporting.run import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
@@ -117,7 +117,7 @@ def name_of(one: Comparison) -> str:
 def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
     frame = statistics.comparisons[key]
     domains = {task: run.settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    source = papers if key in papers.SECTIONS else tables
+    source = published_of_variants if key in published_of_variants.SECTIONS else tables
     published, benchmarks = source.published_of(key, domains, run.published)
     cells = {cell.row: cell for cell in reversed(run.settings.cells.values()) if key in cell.table}
     sources = {row: run.provenance.get(cell.adapter, {}) for row, cell in cells.items()}

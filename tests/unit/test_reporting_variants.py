@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.core.artifacts import write_jsonl
-from pipeline.reporting import claims, papers
+from pipeline.reporting import claims, published_of_variants
 from pipeline.reporting.claims_of_variants import CLAIMS, rivals_for
 from pipeline.reporting.run import RunSettings, read_published
 from pipeline.spectra import FRACTIONS
@@ -78,10 +78,10 @@ def test_where_the_paper_claims_nothing_the_comparison_alone_is_told() -> None:
     ],
 )
 def test_the_papers_numbers_stand_under_our_rows(key: str, row: str, task: str, percent: float) -> None:
-    found, benchmarks = papers.published_of(key, DOMAINS, read_published(PUBLISHED))
+    found, benchmarks = published_of_variants.published_of(key, DOMAINS, read_published(PUBLISHED))
     assert found[row, task] == pytest.approx(percent / 100)
     assert task in benchmarks
-    assert papers.published_of(key, DOMAINS, {})[0] == {}
+    assert published_of_variants.published_of(key, DOMAINS, {})[0] == {}
 
 
 @pytest.fixture(scope="module")
