@@ -1,22 +1,15 @@
 """Adapt to an unseen task on a few of its prompts: search for the mixture of experts that answers them best."""
 
-import importlib
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from pipeline.adaptation.judging import judge
-from pipeline.core.adapters import Adapter, Factors, load_adapter, save_adapter
-from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.generation import Decoding
-from pipeline.core.models import Compute, decoder_layers, load_base, prepare_process
-from pipeline.core.progress import show_table, step
+from pipeline.core.models import Compute
 from pipeline.core.search import FewShot
 from pipeline.core.stage import In, Out, main
-from pipeline.core.types import Mixture
-from pipeline.methods.svf import Mixing, SvfAdapter, population, stack_experts
+from pipeline.methods.svf import Mixing
+from pipeline.searching import Files, search
 
 
 def run(
@@ -35,84 +28,18 @@ def run(
     adapted: Out,
     trace: Out,
     checkpoints: Checkpoints,
-) -> dict[str, float | str]:
-    prepare_process(compute, seed)
-    search = importlib.import_module(f"pipeline.adaptation.{strategy}").search
-    score = importlib.import_module(f"pipeline.tasks.{task}").score
-    with step("load the base model and the experts"):
-        base, decomposed = load_base(model, compute), Factors(factors)
-        loaded = [load_adapter(path) for path in experts]
-        adapters, names = [adapter for adapter, _ in loaded], [path.stem for path in experts]
-        examples = read_examples(shots)[: settings.shots]
-
-    def judged(attachment, candidates: int) -> tuple[Tensor, Tensor]:
-        best = min(settings.elites, candidates)
-        return judge(
-            base,
-            attachment,
-            examples,
-            candidates=candidates,
-            best=best,
-            score=score,
-            decoding=decoding,
-            compute=compute,
-        )
-
-    def together(candidates: Tensor) -> tuple[Tensor, Tensor]:
-        assert stacked is not None
-        with population(base.model, decomposed, stacked, candidates) as attachment:
-            return judged(attachment, len(candidates))
-
-    def one_by_one(candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole experts only: candidates are one-hot."""
-        parts = []
-        for number in candidates[:, 0].argmax(1).tolist():
-            with adapters[number].attached(base.model, decomposed) as attachment:
-                parts.append(judged(attachment, 1))
-        return torch.cat([accuracy for accuracy, _ in parts]), torch.cat([likelihood for _, likelihood in parts])
-
-    mixable = all(isinstance(adapter, SvfAdapter) for adapter in adapters)
-    stacked = stack_experts(adapters, names, mixing.mix) if mixable else None
-    with step(f"search by {strategy} on {len(examples)} prompts"):
-        found = search(
-            together if mixable else one_by_one,
-            experts=len(experts),
-            layers=len(decoder_layers(base.model)),
-            settings=settings,
-            seed=seed,
-            checkpoints=checkpoints,
-        )
-    alpha = tuple(tuple(row) for row in found.alpha.double().tolist())
-    if stacked is not None:
-        axis: Literal["layer", "all"] = "layer" if len(alpha) > 1 else "all"
-        adapter: Adapter = stacked.mixed_by(Mixture(tuple(names), axis, alpha, mixing.mix))
-        parameters = found.alpha.numel()
-    else:
-        chosen = int(found.alpha[0].argmax())
-        adapter, parameters = adapters[chosen], loaded[chosen][1]["parameters"]
-    provenance = {
-        "method": strategy,
-        "task": task,
-        "seed": seed,
-        "base": model.parent.name,
-        "parameters": parameters,
-        "experts": names,
-        "alpha": alpha,
-        "configuration": found.configuration,
-    }
-    save_adapter(adapted, adapter, provenance)
-    rows = [{**row, "chosen": row["configuration"] == found.configuration} for row in found.trace]
-    final = {
-        "final": True,
-        "configuration": found.configuration,
-        "experts": names,
-        "alpha": alpha,
-        "normalised": found.configuration.endswith("normalised"),
-        "accuracy": found.accuracy,
-    }
-    write_jsonl(trace, [*rows, final])
-    show_table("search", rows)
-    return {"configuration": found.configuration, "shots_accuracy": found.accuracy, "prompts": found.prompts}
+) -> Mapping[str, Any]:
+    return search(
+        Files(model, factors, experts, shots, adapted, trace),
+        strategy=strategy,
+        task=task,
+        seed=seed,
+        compute=compute,
+        mixing=mixing,
+        settings=settings,
+        decoding=decoding,
+        checkpoints=checkpoints,
+    )
 
 
 if __name__ == "__main__":

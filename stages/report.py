@@ -8,6 +8,7 @@ from pipeline.core.stage import STATE, In, Out, main
 from pipeline.evaluation import Resampling, compare, trivial_baselines
 from pipeline.reporting import run as left
 from pipeline.reporting.claims import RIVALS
+from pipeline.reporting.claims_of_variants import rivals_for
 from pipeline.reporting.compose import Statistics, compose
 
 
@@ -44,6 +45,7 @@ def run(
             base=left.read_provenance([base.parent])[f"{base.parent.name}/{base.stem}"],
             decisions=left.read_dispatch(settings, dispatched),
             mixtures=left.read_mixtures(adapted),
+            spectra=left.read_spectra(curves),
             gates=left.read_gates(adapters),
             published=left.read_published(published),
             records=records,
@@ -55,6 +57,10 @@ def run(
         statistics = Statistics(
             comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
             rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
+            versus={
+                key: {row: compare(part, resampling, row) for row in rivals_for(key) if row in set(part["row"])}
+                for key, part in parts.items()
+            },
             dispatch=compare(found.decisions, resampling, "prompt"),
             baselines={task: trivial_baselines(group) for task, group in found.examples.items()},
         )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
+from pipeline.reporting.claims_of_variants import claims_for
 from pipeline.reporting.tables import row_name, signed
 
 # Which other row than the base model's a table's claim is about: table -> row.
@@ -131,3 +132,27 @@ def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
     ]
     verb = "beats" if settled(found.values()) == "holds" else "does not, on all of them, beat"
     return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
+
+
+def variant_claims(
+    key: str, versus_base: pd.DataFrame, versus: Mapping[str, pd.DataFrame], domains: Mapping[str, str]
+) -> tuple[str, ...]:
+    """A sentence for every claim in ``claims_of_variants`` that the run has the rows for.
+
+    versus: a rival row to the table's comparison with it, for each of ``rivals_for`` that the table has.
+    """
+    said = []
+    for claim in claims_for(key):
+        words: list[str] = []
+        parts = []
+        for row, rival in claim.pairs:
+            frame = versus_base if rival == "base" else versus.get(rival)
+            if frame is not None and (found := verdicts(frame, row, domains)):
+                words += found.values()
+                parts.append(f"{row_name(row)} against {row_name(rival)}: {spelled(frame, row, domains)}")
+        if parts and claim.open:
+            said.append(f"{claim.says}. {'; '.join(parts)}.")
+        elif parts:
+            word = settled(words)
+            said.append(f"The paper's claim that {claim.says} {word} in this run. {'; '.join(parts)}.")
+    return tuple(said)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting import claims, figures, runs, site, tables
+from pipeline.reporting import claims, figures, published_of_variants, runs, site, tables, variants
 from pipeline.reporting.run import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
@@ -17,11 +17,13 @@ class Statistics:
     """What ``pipeline.evaluation`` says of a run.
 
     comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
-    about. dispatch: the dispatchers against the prompt. baselines: task to what needs no model.
+    about; versus: table to each row that claims given as data compare with, and the table against it.
+    dispatch: the dispatchers against the prompt. baselines: task to what needs no model.
     """
 
     comparisons: Mapping[str, pd.DataFrame]
     rivals: Mapping[str, pd.DataFrame]
+    versus: Mapping[str, Mapping[str, pd.DataFrame]]
     dispatch: pd.DataFrame
     baselines: Mapping[str, Mapping[str, float]]
 
@@ -46,6 +48,8 @@ def compose(run: Run, statistics: Statistics) -> Report:
         tables.parameter_table(run.provenance, run.base, run.published),
         tables.settings_table(run.settings.methods, run.published),
     ]
+    if searches := variants.search_table(run, comparisons):
+        listings.append(searches)
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
@@ -71,8 +75,8 @@ def compose(run: Run, statistics: Statistics) -> Report:
     asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
     content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
     shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
-    for one, name in zip(listings, ("Parameters", "Settings"), strict=True):
-        shown.append(Page(f"site/{one.key}.html", name, one.title, "listing.html", {"one": one}))
+    for one in listings:
+        shown.append(Page(f"site/{one.key}.html", MENU[one.key], one.title, "listing.html", {"one": one}))
     cost, passes, _ = varying
     content = {"cost": cost, "passes": passes, "stages": stages}
     shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
@@ -94,11 +98,13 @@ def compose(run: Run, statistics: Statistics) -> Report:
 # How a table becomes a file, by suffix.
 COMPARED = (("md", tables.comparison_markdown), ("csv", tables.comparison_csv))
 LISTED = (("md", tables.listing_markdown), ("csv", tables.listing_csv))
+MENU = {"parameters": "Parameters", "settings": "Settings", "searches": "Searches"}
 # Pages of figures: key, name in the menu, title, figures.
 FAMILIES = (
     ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
-    ("curves", "Learning", "Learning curves", ("figure4", "figure4-classifier", "losses")),
-    ("alpha", "Mixing", "How the experts are mixed", ("figure7",)),
+    ("curves", "Learning", "Learning curves", ("figure4", "figure4-classifier", "figure9", "losses")),
+    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches")),
+    ("spectra", "Spectra", "What the top singular components hold", ("figure10", "figure11", "changes")),
     ("gates", "Gates", "Which subspaces open", ("gates",)),
 )
 
@@ -111,7 +117,8 @@ def name_of(one: Comparison) -> str:
 def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
     frame = statistics.comparisons[key]
     domains = {task: run.settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    published, benchmarks = tables.published_of(key, domains, run.published)
+    source = published_of_variants if key in published_of_variants.SECTIONS else tables
+    published, benchmarks = source.published_of(key, domains, run.published)
     cells = {cell.row: cell for cell in reversed(run.settings.cells.values()) if key in cell.table}
     sources = {row: run.provenance.get(cell.adapter, {}) for row, cell in cells.items()}
     trained = {
@@ -128,7 +135,9 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         trained=trained,
         published=published,
         benchmarks=benchmarks,
-        claims=claims.claims_of(key, frame, statistics.rivals.get(key, frame), domains),
+        claims=variants.moved_to(key, run)
+        + claims.claims_of(key, frame, statistics.rivals.get(key, frame), domains)
+        + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains),
     )
 
 
@@ -156,10 +165,15 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
         name = f"{key}-accuracy"
         add(name, figures.accuracies(frame, tables.ROWS, name), caption)
-    base = base_accuracies(statistics)
+    base = base_accuracies(run, statistics)
     rewarded = {name: curve for name, curve in run.curves.items() if curve["objective"].iloc[0] == "reinforce"}
-    classifier = {name: curve for name, curve in rewarded.items() if not name.startswith("svf-")}
-    experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name not in classifier}
+    classifier = {name: curve for name, curve in rewarded.items() if name == "classifier"}
+    experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name.startswith("svf-")}
+    others = {
+        name: curve
+        for name, curve in run.curves.items()
+        if curve["objective"].iloc[0] == "reinforce" and name != "classifier" and not name.startswith("svf-")
+    }
     tasks = {name: run.provenance.get(f"experts/svf-{name}", {}).get("task") for name in experts}
     place = {task: number for number, task in enumerate(run.settings.domains)}
     experts = dict(sorted(experts.items(), key=lambda one: place.get(tasks[one[0]] or "", len(place))))
@@ -174,6 +188,15 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     if classifier:
         caption = "The classification expert, trained the same way to name a prompt's domain."
         add("figure4-classifier", figures.learning_curves(classifier, {}, "figure4-classifier"), caption)
+    if others:
+        caption = (
+            "Figure 9. Other methods trained by REINFORCE, as the experts are: above, the mean reward of the sampled "
+            "answers; below, accuracy on validation prompts. Dashed: the base model on the test split. In the paper, "
+            "LoRA trained so collapses."
+        )
+        on = {name: run.provenance.get(f"experts/{name}", {}).get("task") for name in others}
+        lines = {name: base[task] for name, task in on.items() if task in base}
+        add("figure9", figures.learning_curves(others, lines, "figure9"), caption)
     supervised = {name: curve for name, curve in run.curves.items() if name not in rewarded}
     if supervised:
         caption = "Methods trained by next-token prediction. Dot: the checkpoint chosen, by validation."
@@ -186,19 +209,39 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         labels = tables.DISPATCHERS
         svg = figures.confusions(run.decisions, list(run.settings.trained), labels, "figure6")
         add("figure6", svg, caption)
-    if run.mixtures:
-        mixtures = dict(sorted(run.mixtures.items(), key=lambda one: place.get(one[1]["task"], len(place))))
+    mixtures = {name: one for name, one in run.mixtures.items() if name not in run.settings.searches}
+    if mixtures:
+        mixtures = dict(sorted(mixtures.items(), key=lambda one: place.get(one[1]["task"], len(place))))
         caption = "Figure 7. What the search found on a few held-out prompts of each unseen task."
         add("figure7", figures.alphas(mixtures, "figure7"), caption)
+    if run.settings.searches and run.mixtures:
+        caption = (
+            "Searches for α: the best accuracy so far on the few prompts, against the prompts run for it. A searcher "
+            "is better where its line is higher, further to the left."
+        )
+        add("searches", figures.searches(run.mixtures, "searches"), caption)
+    for number, (name, frame) in enumerate(run.spectra.items()):
+        caption = (
+            f"Figure {10 + number}. The share of Σσ that the top singular components hold, by kind of matrix and "
+            f"layer, of {name}. On the dashed line all components weigh the same."
+        )
+        add(f"figure{10 + number}", figures.spectra(frame, f"figure{10 + number}"), caption)
+    if run.spectra:
+        caption = (
+            "What share of an expert's change, Σ |z − 1|, lies in the top components, the mean over layers; grey: of "
+            "Σσ. On the dashed line all components were changed alike."
+        )
+        add("changes", figures.changes(next(iter(run.spectra.values())), "changes"), caption)
     if run.gates is not None:
         caption = "CS-ReFT: the router's mean gate on validation prompts; 0 is closed, 1 is open."
         add("gates", figures.gates(run.gates, "gates"), caption)
     return drawn
 
 
-def base_accuracies(statistics: Statistics) -> dict[str, float]:
-    """The base model's accuracy on every task it was measured on."""
-    frames = [frame[frame["row"] == "base"] for frame in statistics.comparisons.values()]
+def base_accuracies(run: Run, statistics: Statistics) -> dict[str, float]:
+    """The base model's accuracy on every task it was measured on; in some tables, ``base`` is another one."""
+    others = {table for cell in run.settings.cells.values() if cell.base != "base" for table in cell.table}
+    frames = [frame[frame["row"] == "base"] for key, frame in statistics.comparisons.items() if key not in others]
     return {task: mean for frame in frames for task, mean in zip(frame["task"], frame["mean"], strict=True)}
 
 

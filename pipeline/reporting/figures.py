@@ -67,8 +67,10 @@ def accuracies(frame: pd.DataFrame, labels: Mapping[str, str], name: str) -> str
     """Every row's accuracy with its 95 % interval, one panel a task; the base model's as a dashed line."""
     tasks = list(dict.fromkeys(frame["task"]))
     rows = list(dict.fromkeys(frame["row"]))
+    longest = max(len(labels.get(row, row)) for row in rows)
+    width = max(2.7, 1.75 + 0.08 * longest / len(tasks))  # inches: the labels stand beside the first panel only
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(tasks), 1, width=2.7, height=0.75 + 0.34 * len(rows))
+        figure, axes = grid(len(tasks), 1, width=width, height=0.75 + 0.34 * len(rows))
         for place, (axis, task) in enumerate(zip(axes[0], tasks, strict=True)):
             part = frame[frame["task"] == task].set_index("row")
             for height, row in enumerate(rows):
@@ -248,3 +250,87 @@ def gates(means: pd.DataFrame, name: str) -> str:
         axis.set_xlabel("subspace")
         axis.set_ylabel("prompts of")
     return svg(figure, name, f"Mean gate of each subspace for the skills {', '.join(means.index)}")
+
+
+def searches(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The best accuracy so far on the few prompts against the prompts run, one panel a task, one line a search."""
+    tasks = [mixture["task"] for mixture in mixtures.values()]
+    named = max(tasks.count(task) for task in tasks)  # below the axes
+    tasks = list(dict.fromkeys(tasks))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(tasks), 1, width=3.6, height=2.6 + 0.2 * named)
+        for place, (axis, task) in enumerate(zip(axes[0], tasks, strict=True)):
+            of_task = {key: one for key, one in mixtures.items() if one["task"] == task and one["trace"]}
+            for number, (key, mixture) in enumerate(of_task.items()):
+                trace = mixture["trace"]
+                best = np.maximum.accumulate([row["best_accuracy"] for row in trace])
+                colour = COLOURS[number % len(COLOURS)]
+                # Lines of equal accuracy would hide each other: each has its own dashes and mark.
+                style, mark = ("-", "--", "-.", ":")[number % 4], "osD^vP"[number % 6]
+                axis.step([row["prompts"] for row in trace], best, where="post", color=colour, linestyle=style)
+                axis.plot(trace[-1]["prompts"], best[-1], mark, color=colour, label=key.removesuffix(f"-{task}"))
+            axis.set_title(task)
+            axis.set_xlabel("prompts run")
+            axis.set_xlim(left=0)
+            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            percent_axis(axis, "y")
+            axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+            if place == 0:
+                axis.set_ylabel("best accuracy so far")
+    return svg(figure, name, f"Best accuracy on the few prompts of {', '.join(tasks)} against prompts run")
+
+
+def share_axes(axis: Axes, title: str) -> None:
+    """Axes of shares against the top part of the rank, with the line on which all components weigh the same."""
+    axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=0.8, alpha=0.6)
+    axis.set_title(title)
+    percent_axis(axis, "y")
+    axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_xlim(0, 1)
+    axis.set_ylim(0, 1.02)
+
+
+def spectra(frame: pd.DataFrame, name: str) -> str:
+    """Figures 10 and 11: the share of Σσ in the top components, one panel a kind of matrix, one line a layer."""
+    sigma = frame[frame["of"] == "sigma"]
+    kinds, depth = list(dict.fromkeys(sigma["module"])), max(int(sigma["layer"].max()), 1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(4, -(-len(kinds) // 4), width=2.4, height=2.2)
+        for axis in axes.flat[len(kinds) :]:
+            axis.remove()
+        for place, (axis, kind) in enumerate(zip(axes.flat, kinds, strict=False)):
+            share_axes(axis, kind)
+            for layer, line in sigma[sigma["module"] == kind].groupby("layer"):
+                late = int(str(layer)) / depth
+                label = {0: "first layer", depth: "last layer"}.get(int(str(layer)))
+                ends = {"color": COLOURS[0] if late < 0.5 else COLOURS[1], "alpha": 0.25 + 0.75 * abs(2 * late - 1)}
+                axis.plot([0, *line["top"]], [0, *line["share"]], linewidth=1, label=label, **ends)
+            if place % 4 == 0:
+                axis.set_ylabel("share of Σσ")
+            if place == 0:
+                axis.legend(fontsize=8, loc="lower right")
+            axis.set_xlabel("top part of the rank")
+    return svg(figure, name, f"Share of the singular values' sum in the top components of {', '.join(kinds)}")
+
+
+def changes(frame: pd.DataFrame, name: str) -> str:
+    """The share of every expert's Σ|z − 1| in the top components, and of Σσ in grey; means over layers."""
+    kinds, experts = list(dict.fromkeys(frame["module"])), list(dict.fromkeys(frame["of"]))
+    means = frame.groupby(["of", "module", "top"], sort=False)["share"].mean().reset_index()
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(4, -(-len(kinds) // 4), width=2.4, height=2.2)
+        for axis in axes.flat[len(kinds) :]:
+            axis.remove()
+        for place, (axis, kind) in enumerate(zip(axes.flat, kinds, strict=False)):
+            share_axes(axis, kind)
+            for number, one in enumerate(experts):
+                line = means[(means["of"] == one) & (means["module"] == kind)]
+                colour = "#8a8f98" if one == "sigma" else COLOURS[(number - 1) % len(COLOURS)]
+                label = "σ" if one == "sigma" else one.removeprefix("svf-")
+                axis.plot([0, *line["top"]], [0, *line["share"]], color=colour, linewidth=1.4, label=label)
+            if place % 4 == 0:
+                axis.set_ylabel("share of Σ|z − 1|")
+            if place == 0:
+                axis.legend(fontsize=8, loc="lower right")
+            axis.set_xlabel("top part of the rank")
+    return svg(figure, name, f"Share of the experts' changes in the top components of {', '.join(kinds)}")

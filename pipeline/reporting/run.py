@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import yaml
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pipeline.core.artifacts import read_json, read_jsonl, read_tensors
 from pipeline.core.config import Section
@@ -19,10 +19,12 @@ from pipeline.reporting.tables import ROWS
 class Cell(Section):
     """One method on one task: what is generated, scored and compared.
 
-    method: module of ``pipeline.methods``. row: the line it fills in each table of ``table``. seed: of the training.
+    base: what it is done to. method: module of ``pipeline.methods``. row: the line it fills in each table of
+    ``table``. seed: of the training.
     adapter: path under ``artifacts``, without suffix.
     """
 
+    base: str = "base"
     method: str
     row: str
     table: tuple[str, ...]
@@ -43,7 +45,9 @@ class ReportSettings(Section):
 class RunSettings(Section, at=""):
     """The whole of params.yaml, as far as the report shows it.
 
-    trained, unseen: domain to task. The methods' own settings are shown as they stand, and checked by their stages.
+    trained, unseen: domain to task.
+    bases: by kind of source. merged, searches: of profiles that have some. The methods' own settings are shown as they
+    stand, and checked by their stages.
     """
 
     model_config = ConfigDict(extra="ignore")
@@ -65,6 +69,16 @@ class RunSettings(Section, at=""):
     few_shot: dict[str, Any]
     compute: dict[str, Any]
     tasks: dict[str, dict[str, Any]]
+    bases: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    merged: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    searches: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, value: Any, where: str) -> Self:
+        """As any section; the cells on other base models, a section of their own, join the others."""
+        if others := value.get("recipient_cells"):
+            value = {**value, "cells": {**value.get("cells", {}), **others}}
+        return super().parse(value, where)
 
     @property
     def domains(self) -> dict[str, str]:
@@ -79,7 +93,8 @@ class RunSettings(Section, at=""):
 
     def tables(self) -> list[str]:
         """Names of the tables that the cells fill; the papers' first, in their order."""
-        known = {"table1": 0, "table2": 1, "csreft": 2}
+        first = ("table1", "table2", "table4", "table5", "table7", "table8", "table9", "table10", "searchers", "csreft")
+        known = {name: place for place, name in enumerate(first)}
         names = dict.fromkeys(table for cell in self.cells.values() for table in cell.table)
         return sorted(names, key=lambda name: known.get(name, len(known)))
 
@@ -162,17 +177,26 @@ def read_dispatch(settings: RunSettings, folder: Path) -> pd.DataFrame:
 
 
 def read_mixtures(folder: Path) -> dict[str, dict[str, Any]]:
-    """What each mix of SVF experts ended with (the last row of its trace), by name, with its ``task``.
+    """What each mix of SVF experts ended with (the last row of its trace), by name; with its ``task`` and ``strategy``.
 
-    An adaptation that only selects one of other experts has a trace, too, and mixes nothing.
+    ``trace`` are the rows before. An adaptation that only selects one of other experts has a trace, too, and mixes
+    nothing.
     """
     found = {}
     for path in sorted(folder.glob("*.jsonl")):
-        final = [row for row in read_jsonl(path) if row.get("final")]
+        rows = read_jsonl(path)
+        final = [row for row in rows if row.get("final")]
         if final and all(expert.startswith("svf-") for expert in final[-1]["experts"]):
             provenance = read_tensors(path.with_suffix(".safetensors"))[1].get("provenance", {})
-            found[path.stem] = {**final[-1], "task": provenance.get("task", path.stem)}
+            about = {"task": provenance.get("task", path.stem), "strategy": provenance.get("method")}
+            found[path.stem] = {**final[-1], **about, "trace": rows[:-1]}
     return found
+
+
+def read_spectra(folder: Path) -> dict[str, pd.DataFrame]:
+    """The shares of the top singular components, by base model: of, module, layer, top, share."""
+    prefix = "spectra-"
+    return {path.stem.removeprefix(prefix): pd.read_parquet(path) for path in sorted(folder.glob(f"{prefix}*.parquet"))}
 
 
 def read_gates(folders: Sequence[Path]) -> pd.DataFrame | None:
@@ -207,7 +231,9 @@ def read_needs(lock: Path, records: Mapping[str, Any]) -> dict[str, list[str]]:
     """
     if not lock.is_file():
         return {}
-    stages = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    locked = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    # Under the names they are called by, as their records are: several entries of dvc.yaml may run one stage.
+    stages = {(stage.get("cmd", "").split()[3:4] or [name])[0]: stage for name, stage in locked.items()}
     places = {name: place for place, name in enumerate(records)}
     ordered = sorted(stages, key=lambda name: places.get(name, -1))
     makers = {out["path"]: name for name in ordered for out in stages[name].get("outs", ())}
@@ -235,6 +261,7 @@ class Run:
     base: Mapping[str, Any]
     decisions: pd.DataFrame
     mixtures: Mapping[str, Mapping[str, Any]]
+    spectra: Mapping[str, pd.DataFrame]
     gates: pd.DataFrame | None
     published: Mapping[str, Any]
     records: Mapping[str, Mapping[str, Any]]

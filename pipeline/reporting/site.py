@@ -97,7 +97,7 @@ def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
         "cell_text": tables.cell_text,
         "words": lambda name: name.replace("_", " "),
     }
-    environment.globals |= {"reading": tables.READING, "published_model": tables.PUBLISHED_MODEL_NAME}
+    environment.globals |= {"reading": tables.READING}
     return environment.get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
 
 

@@ -20,6 +20,15 @@ ROWS = {
     "prompt": "SVF mixed by prompt",
     "classifier": "SVF mixed by classification expert",
     "few_shot": "SVF mixed by few-shot CEM",
+    **{f"few_shot_{n}": f"SVF mixed by CEM on {n} prompts" for n in (3, 5, 20)},
+    "few_shot_light": "SVF mixed by a light CEM",
+    **{f"ia3_{s}_steps_{n}": f"IA3, {s} steps on {n} prompts" for s in (100, 1000) for n in (3, 5, 10, 20)},
+    "uniform": "SVF mixed in equal parts",
+    "shooting": "SVF mixed by random shooting",
+    "cma_es": "SVF mixed by CMA-ES",
+    "ordered": "SVF experts of the first model",
+    "shuffled": "the same, shuffled",
+    "cross": "SVF experts of both, few-shot CEM",
     "loreft": "One shared LoReFT",
     "csreft": "CS-ReFT",
 }
@@ -27,11 +36,19 @@ TITLES = {
     "table1": "Table 1. Experts on the tasks they were trained on",
     "table2": "Table 2. Unseen tasks, adapted to at test time",
     "csreft": "CS-ReFT. Every skill in one model",
+    "table5": "Table 5. Experts moved to another model, unseen tasks",
+    "table5_resampled": "Table 5, resampled. Experts moved to a model of another shape, unseen tasks",
+    "table8": "Table 8. More and fewer prompts to adapt on",
+    "table9": "Table 9. Experts moved to another model, their own tasks",
+    "table9_resampled": "Table 9, resampled. Experts moved to a model of another shape, their own tasks",
+    "table10": "Table 10. Light adaptation",
+    "searchers": "Searchers. What finds the better mixture",
 }
 DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classification expert"}
 # Where a paper's table stands in data/published, and what it calls our rows and domains.
 PUBLISHED_MODEL = "llama3-8b-instruct"
 PUBLISHED_MODEL_NAME = "Llama-3-8B-Instruct"
+MOVED_TO = {"table5": "Mistral-7B-Instruct-v0.3", "table9": "Mistral-7B-Instruct-v0.3"}  # the model those tables are of
 PUBLISHED = {
     "table1": ("table1_finetuning", {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}),
     "table2": ("table2_unseen", {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}),
@@ -87,6 +104,11 @@ class Comparison:
     published: Mapping[tuple[str, str], float]
     benchmarks: Mapping[str, str]
     claims: tuple[str, ...]
+
+    @property
+    def published_model(self) -> str:
+        """The model that the paper's numbers are of."""
+        return MOVED_TO.get(self.key, PUBLISHED_MODEL_NAME)
 
     @property
     def rows(self) -> list[str]:
@@ -238,7 +260,7 @@ def comparison_csv(comparison: Comparison) -> str:
     lines = []
     for line in comparison.frame.to_dict("records"):
         paper = comparison.published.get((line["row"], line["task"]))
-        lines.append({**line, "paper": paper, "paper_model": PUBLISHED_MODEL_NAME if paper is not None else None})
+        lines.append({**line, "paper": paper, "paper_model": comparison.published_model if paper is not None else None})
     return pd.DataFrame(lines).to_csv(index=False, float_format="%.6f", lineterminator="\n")
 
 
@@ -274,7 +296,7 @@ def comparison_markdown(comparison: Comparison) -> str:
                 "–" if value is None else f"{percent(value, 2)} ({comparison.benchmarks[task]})"
                 for task, value in zip(comparison.tasks, known, strict=True)
             ]
-            lines.append(markdown_row([f"*paper, {PUBLISHED_MODEL_NAME}: {row_name(row)}*", *texts, *filler]))
+            lines.append(markdown_row([f"*paper, {comparison.published_model}: {row_name(row)}*", *texts, *filler]))
     lines += ["", READING, *comparison.alternatives]
     return "\n".join(lines) + "\n"
 

@@ -105,7 +105,7 @@ def measured(project: Project, path: Path) -> list[Measured]:
     """What the report measured of the artifact in ``path``."""
     found = []
     for stage in project.stages:
-        if stage.module != "generate" or project.folder / stage.arguments["adapter"][0] != path:
+        if stage.entry != "generate" or project.folder / stage.arguments["adapter"][0] != path:
             continue
         cell = project.params["cells"][stage.name.partition("@")[2]]
         table = project.metrics.get(cell["table"][0], {})

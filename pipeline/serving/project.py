@@ -68,7 +68,8 @@ class Project:
             (self.loras if lora else self.mixtures)[path.stem] = path
 
     def _all(self, module: str) -> list[Stage]:
-        return [stage for stage in self.stages if stage.module == module]
+        # By the entry: what the same module does to another base model is of no use here.
+        return [stage for stage in self.stages if stage.entry == module]
 
     def _one(self, module: str) -> Stage:
         found = self._all(module)

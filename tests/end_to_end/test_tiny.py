@@ -10,9 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from pipeline.core.artifacts import digest, read_jsonl
+from pipeline.core.artifacts import digest, read_jsonl, read_tensors
 from pipeline.core.splits import normalised
 from pipeline.core.types import Example
 
@@ -56,7 +57,7 @@ def changed_stages(folder: Path) -> set[str]:
 def test_the_report_says_what_the_run_found(project):
     metrics = json.loads((project / "reports" / "metrics.json").read_text())
     params = yaml.safe_load((project / "params.yaml").read_text())
-    for cell in params["cells"].values():
+    for cell in [*params["cells"].values(), *params["recipient_cells"].values()]:
         for table in cell["table"]:
             found = metrics[table][cell["row"]][cell["task"]]
             assert found["n"] == params["tasks"][cell["task"]]["data"]["test"]
@@ -120,6 +121,29 @@ def test_changing_one_number_of_the_classifier_reruns_the_classifier_alone(proje
         assert changed_stages(project) == {"fit_classifier", "report"}  # the report prints the settings
     finally:
         path.write_text(before)
+
+
+def test_a_changed_search_reruns_itself_and_what_it_feeds(project):
+    path = project / "params.yaml"
+    before = path.read_text()
+    try:
+        params = yaml.safe_load(before)
+        params["searches"]["cma_es-groceries"]["settings"]["generations"] += 1
+        path.write_text(yaml.safe_dump(params))
+        assert changed_stages(project) == {"search@cma_es-groceries", "report"}
+    finally:
+        path.write_text(before)
+
+
+def test_an_expert_moved_to_a_model_of_equal_shape_is_the_same_to_the_bit(project):
+    artifacts = project / "artifacts"
+    own, _ = read_tensors(artifacts / "experts/svf-sums-0.safetensors")
+    moved, _ = read_tensors(artifacts / "transferred/tuned-ordered-sums.safetensors")
+    assert moved.keys() == own.keys()
+    assert all(torch.equal(moved[name], own[name]) for name in own)
+    deeper, meta = read_tensors(artifacts / "transferred/deep-ordered-sums.safetensors")
+    assert meta["provenance"]["resampled"] > 0
+    assert len(deeper) > len(own)
 
 
 @pytest.mark.parametrize("stage", ["train_svf@sums-0", "train_csreft", "adapt@few_shot-groceries"])

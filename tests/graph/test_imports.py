@@ -20,7 +20,10 @@ ALLOWED = {
     "pipeline.interventions": ["pipeline.core"],
     "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
     "pipeline.training": ["pipeline.core"],
-    "pipeline.adaptation": ["pipeline.core"],
+    "pipeline.adaptation": ["pipeline.core", "pipeline.adaptation.record"],
+    "pipeline.searching": ["pipeline.core", "pipeline.adaptation.judging", "pipeline.methods.svf"],
+    "pipeline.transfer": ["pipeline.core"],
+    "pipeline.spectra": [],
     "pipeline.evaluation": ["pipeline.core"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
@@ -44,7 +47,7 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "generate", "judge"]
+HEAVY += ["adapt", "search", "tune", "merge", "transfer", "generate", "judge"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 
@@ -91,7 +94,7 @@ def test_scoring_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("stage", HEAVY)
 def test_heavy_stages_run_in_a_bare_image(stage: str) -> None:
-    allowed = BARE_IMAGE | ({"peft"} if stage == "train_baseline" else set())
+    allowed = BARE_IMAGE | ({"peft"} if stage in ("train_baseline", "merge") else set())
     extra = {
         library: where
         for library, where in third_parties(closure(ROOT / "stages" / f"{stage}.py")).items()

@@ -1,0 +1,52 @@
+"""CMA-ES in place of CEM (Hansen, The CMA Evolution Strategy: A Tutorial, arXiv 1604.00772), by the library ``cma``.
+
+It adapts the whole covariance of what it draws, and its step size, where CEM keeps one deviation a coefficient.
+Transformer² (arXiv 2501.06252, Section 5) names better searchers as future work.
+
+Settings: ``population`` λ candidates a generation, of which the ``elites`` μ best move the mean; ``deviation`` is the
+starting step size. ``smoothing`` is of no use here.
+
+CMA-ES asks for nothing but an order of its candidates, so it is given their places in the ranking: accuracy, ties by
+the log-likelihood of the reference answers. Negative weights are off (``CMA_active``): the accuracy of candidates
+outside the elites may be a lower bound, and their order means nothing.
+
+Deviations
+1. The first candidate of all is the uniform α, as it is for the other searchers.
+"""
+
+import numpy as np
+import torch
+
+from pipeline.adaptation.record import Record
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.progress import bar
+from pipeline.core.search import FewShot, Found, Judge
+
+
+def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints) -> Found:
+    """Run every configuration and return the best candidate of all."""
+    import cma  # here: only a run that asks for this searcher needs the library
+
+    record = Record(judge, layers=layers, settings=settings, checkpoints=checkpoints)
+    with bar("search α", settings.generations * len(settings.configurations)) as drawn:
+        for number, configuration, rows in record.configurations():
+            start = np.full(rows * experts, 1 / experts)
+            draw = np.random.default_rng([seed, number])
+            options = {
+                "popsize": settings.population,
+                "CMA_mu": settings.elites,
+                "CMA_active": False,
+                "seed": np.nan,  # of the global generator: leave it alone
+                "randn": lambda *shape, draw=draw: draw.standard_normal(shape),
+                "verbose": -9,
+            }
+            strategy = cma.CMAEvolutionStrategy(start, settings.deviation, options)
+            for generation in range(settings.generations):
+                asked = strategy.ask()
+                if generation == 0:
+                    asked[0] = start
+                proposed = torch.from_numpy(np.stack(asked)).float().view(-1, rows, experts)
+                order = record.judged(configuration, generation, proposed)
+                strategy.tell(asked, [float(order.index(candidate)) for candidate in range(len(asked))])
+                drawn.advance(1, f"best {record.found.accuracy:.2f}")
+    return record.found

@@ -1,0 +1,72 @@
+"""What searchers of one kind or another have in common: how a candidate is formed, and what was judged so far.
+
+A configuration says what is searched: ``shared`` or ``per-layer`` α, ``normalised`` (Σ_k α_k = 1) or ``free``. All
+candidates that were ever judged count: the best of them is found, whatever the searcher makes of them.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.errors import UserError
+from pipeline.core.search import FewShot, Found, Judge, ranking
+
+CONFIGURATIONS = tuple(f"{scope}-{norm}" for scope in ("shared", "per-layer") for norm in ("normalised", "free"))
+
+
+class Record:
+    """Judges candidates, generation by generation, and keeps the best one and the trace in ``found``."""
+
+    def __init__(self, judge: Judge, *, layers: int, settings: FewShot, checkpoints: Checkpoints) -> None:
+        unknown = set(settings.configurations) - set(CONFIGURATIONS)
+        if unknown or not settings.configurations:
+            raise UserError(
+                f"params.yaml: expected configurations of a search out of {', '.join(CONFIGURATIONS)}, got "
+                f"{', '.join(sorted(unknown)) or 'none'}; correct them"
+            )
+        if not 1 < settings.elites <= settings.population:
+            raise UserError(
+                f"params.yaml: expected elites of a search between 2 and its population ({settings.population}), got "
+                f"{settings.elites}; correct it"
+            )
+        self._judge, self._layers, self._settings, self._checkpoints = judge, layers, settings, checkpoints
+        self.found = Found(alpha=torch.empty(0))
+
+    def configurations(self) -> Iterator[tuple[int, str, int]]:
+        """The number of each configuration, its name, and the rows of α it searches."""
+        for number, name in enumerate(self._settings.configurations):
+            yield number, name, self._layers if name.startswith("per-layer") else 1
+
+    def judged(self, configuration: str, iteration: int, proposed: Tensor) -> list[int]:
+        """Have a generation judged, (C, rows, experts), as it was proposed or at the nearest α with Σα = 1.
+
+        Returns the candidates' numbers, best first. A generation judged before this process began is not judged again.
+        """
+        candidates = proposed
+        if configuration.endswith("normalised"):
+            candidates = proposed + (1 - proposed.sum(-1, keepdim=True)) / proposed.shape[-1]
+        name = f"{configuration}-{iteration}"
+        saved = self._checkpoints.load(name)
+        if saved is None:
+            accuracy, log_likelihood = self._judge(candidates.expand(-1, self._layers, -1))
+            self._checkpoints.save(name, {"accuracy": accuracy, "log_likelihood": log_likelihood}, {})
+        else:
+            accuracy, log_likelihood = saved[0]["accuracy"], saved[0]["log_likelihood"]
+        order, best = ranking(accuracy, log_likelihood), self.found
+        top = order[0]
+        best.prompts += len(candidates) * self._settings.shots
+        if (float(accuracy[top]), float(log_likelihood[top])) > (best.accuracy, best.log_likelihood):
+            best.alpha, best.configuration = candidates[top].clone(), configuration
+            best.accuracy, best.log_likelihood = float(accuracy[top]), float(log_likelihood[top])
+        best.trace.append(
+            {
+                "configuration": configuration,
+                "iteration": iteration,
+                "best_accuracy": float(accuracy[top]),
+                "best_log_likelihood": float(log_likelihood[top]),
+                "prompts": best.prompts,
+            }
+        )
+        return order

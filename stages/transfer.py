@@ -1,0 +1,47 @@
+"""Move an SVF expert to another base model: component by component, or, as a control, in a shuffled order."""
+
+import torch
+
+from pipeline.core.adapters import Factors, load_adapter, save_adapter
+from pipeline.core.artifacts import read_tensors
+from pipeline.core.errors import UserError
+from pipeline.core.progress import show_table, step
+from pipeline.core.stage import In, Out, main
+from pipeline.methods.svf import SvfAdapter, single
+from pipeline.transfer import ORDERS, moved, shuffled
+
+
+def run(*, order: str, seed: int, expert: In, factors: In, transferred: Out) -> dict[str, object]:
+    """Move ``expert`` to the model that ``factors`` are of. order: ``ordered`` or ``shuffled``."""
+    if order not in ORDERS:
+        raise UserError(f"params.yaml: expected an order out of {', '.join(ORDERS)}, got '{order}'; correct it")
+    with step("read the expert and the shapes"):
+        adapter, provenance = load_adapter(expert)
+        if not (isinstance(adapter, SvfAdapter) and adapter.mixture.axis == "all"):
+            raise UserError(f"expected a single SVF expert in {expert}, got another adapter; pass an expert file")
+        z = {name: adapter.z(name)[0] for name in adapter.experts}
+        decomposed = Factors(factors)
+        ranks = {name: len(decomposed[name][1]) for name in decomposed.modules}
+    with step("move"):
+        new = moved(z, ranks)
+        if order == "shuffled":
+            new = shuffled(new, torch.Generator().manual_seed(seed))
+    # Modules of other names or sizes are of a model of another shape.
+    resampled = sum(name not in z or len(vector) != len(z[name]) for name, vector in new.items())
+    facts = {
+        "method": "svf",
+        "task": provenance["task"],
+        "seed": seed,
+        "base": read_tensors(factors)[1]["base"],
+        "parameters": sum(vector.numel() for vector in new.values()),
+        "order": order,
+        "expert_of": provenance["base"],
+        "resampled": resampled,
+    }
+    save_adapter(transferred, single(new, transferred.stem), facts)
+    show_table("transferred", [facts])
+    return {"order": order, "matrices": len(new), "resampled": resampled}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""The report's tables of variants: what is claimed of them, the paper's numbers beside, figures and listings."""
+
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+
+from pipeline.core.artifacts import write_jsonl
+from pipeline.reporting import claims, published_of_variants
+from pipeline.reporting.claims_of_variants import CLAIMS, rivals_for
+from pipeline.reporting.run import RunSettings, read_published
+from pipeline.spectra import FRACTIONS
+from stages import report
+from tests.made import PUBLISHED, TRAINED, make_run
+
+DOMAINS = {"queue": "reasoning", "groceries": "math"}
+
+
+def frame_of(row: str, verdicts: dict[str, str]) -> pd.DataFrame:
+    lines = [{"row": row, "task": task, "verdict": word, "n": 200} for task, word in verdicts.items()]
+    return pd.DataFrame(lines, columns=["row", "task", "verdict", "n"])
+
+
+NOTHING = frame_of("x", {})
+
+
+@pytest.mark.parametrize("key", [*CLAIMS, "table11"])
+def test_a_table_without_the_rows_of_a_claim_makes_none(key: str) -> None:
+    assert claims.variant_claims(key, frame_of("other", {"queue": "better"}), {}, DOMAINS) == ()
+
+
+@pytest.mark.parametrize(
+    ("word", "said"), [("better", "holds"), ("worse", "does not hold"), ("undecided", "is not settled")]
+)
+@pytest.mark.parametrize("key", ["table5", "table9", "table9_resampled"])
+def test_moved_experts_are_judged_by_the_interval_alone(key: str, word: str, said: str) -> None:
+    sentence, order = claims.variant_claims(
+        key, frame_of("ordered", {"queue": word}), {"shuffled": frame_of("ordered", {"queue": word})}, DOMAINS
+    )
+    assert f"are moved to {said} in this run. SVF experts of the first model against Base model: {word}" in sentence
+    assert f"than shuffled {said} in this run" in order
+    assert ("at n = 200" in sentence) == (word == "undecided")
+
+
+def test_a_claim_over_several_pairs_holds_if_all_of_them_do() -> None:
+    against = {f"ia3_{steps}_steps_3": frame_of("few_shot_3", {"queue": "better"}) for steps in (100, 1000)}
+    sentence, *_ = claims.variant_claims("table8", NOTHING, against, DOMAINS)
+    assert "on the same prompts holds in this run" in sentence
+    against["ia3_100_steps_20"] = frame_of("few_shot_20", {"queue": "undecided"})
+    sentence, *_ = claims.variant_claims("table8", NOTHING, against, DOMAINS)
+    assert "is not settled" in sentence
+    assert "on 20 prompts against IA3, 100 steps on 20 prompts: undecided on queue at n = 200" in sentence
+    assert "ia3_100_steps_20" in rivals_for("table8")
+
+
+def test_where_the_paper_claims_nothing_the_comparison_alone_is_told() -> None:
+    (sentence,) = claims.variant_claims(
+        "searchers", NOTHING, {"few_shot": frame_of("cma_es", {"queue": "worse"})}, DOMAINS
+    )
+    assert "claim" not in sentence and sentence.endswith("SVF mixed by few-shot CEM: worse on queue.")
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "task", "percent"),
+    [
+        ("table5", "shuffled", "queue", 70.82),
+        ("table5", "cross", "groceries", 12.65),
+        ("table8", "few_shot_5", "queue", 82.38),
+        ("table8", "ia3_1000_steps_20", "queue", 79.61),
+        ("table8", "base", "queue", 80.63),
+        ("table8", "few_shot", "queue", 82.61),
+        ("table10", "few_shot", "queue", 82.61),
+        ("table9", "ordered", "queue", 81.78),
+        ("table10", "few_shot_light", "queue", 82.08),
+        ("searchers", "uniform", "groceries", 24.47),
+    ],
+)
+def test_the_papers_numbers_stand_under_our_rows(key: str, row: str, task: str, percent: float) -> None:
+    found, benchmarks = published_of_variants.published_of(key, DOMAINS, read_published(PUBLISHED))
+    assert found[row, task] == pytest.approx(percent / 100)
+    assert task in benchmarks
+    assert published_of_variants.published_of(key, DOMAINS, {})[0] == {}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a made-up run with a search of its own, spectra, LoRA by rewards, and cells on another model."""
+    root = tmp_path_factory.mktemp("run")
+    arguments = make_run(root, layers=2)
+    params: dict[str, Any] = arguments["settings"].model_dump(mode="json")
+    params["merged"] = {"tuned": {"data": TRAINED}}
+    params["searches"] = {"queue": {"settings": {"shots": 3}}}
+    moved = params["cells"].pop("csreft-sums") | {"table": ["table9"], "base": "tuned"}
+    params["recipient_cells"] = {"csreft-sums": moved | {"row": "ordered"}}
+    params["cells"]["lora-sums-0"] |= {"table": ["table9"], "row": "shuffled", "base": "tuned"}
+    params["cells"]["base-sums"] |= {"table": ["table1", "table9"]}
+    lines = [
+        {"of": of, "module": module, "layer": layer, "top": top, "share": top**0.5}
+        for of in ("sigma", "svf-sums-0")
+        for module in ("q_proj", "up_proj")
+        for layer in range(3)
+        for top in FRACTIONS
+    ]
+    pd.DataFrame(lines).to_parquet(arguments["curves"] / "spectra-base.parquet")
+    rows = [
+        {"step": step, "train": 0.1 * step, "validation": 0.3, "chosen": step == 0, "kl_coefficient": 0.0}
+        for step in range(3)
+    ]
+    write_jsonl(arguments["curves"] / "lora-reward-sums-0.jsonl", [{**row, "objective": "reinforce"} for row in rows])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        report.run(**{**arguments, "settings": RunSettings.parse(params, "")})
+    return root / "reports"
+
+
+def test_shuffled_stands_beside_ordered_with_the_model_they_were_moved_to(made: Path) -> None:
+    frame = pd.read_csv(made / "tables/table9.csv")
+    assert list(dict.fromkeys(frame["row"])) == ["base", "ordered", "shuffled"]
+    ordered = frame[frame["row"] == "ordered"].iloc[0]
+    assert ordered["n"] == 40 and ordered["low"] <= ordered["mean"] <= ordered["high"]
+    assert ordered["paper"] == pytest.approx(0.4261) and ordered["paper_model"] == "Mistral-7B-Instruct-v0.3"
+    page = (made / "site/table9.html").read_text()
+    assert "is &#39;tuned&#39;, Toy-135M itself with a LoRA on sums, functions, oldest merged" in page
+    assert "than shuffled" in page and "Mistral-7B-Instruct-v0.3" in page
+
+
+def test_the_figures_of_the_analyses_fit_light_and_dark(made: Path) -> None:
+    for name in ("figure9", "figure10", "changes", "searches"):
+        text = (made / f"figures/{name}.svg").read_text()
+        ElementTree.fromstring(text)
+        assert "#010203" not in text and "prefers-color-scheme:dark" in text
+    assert "lora-reward-sums-0" in (made / "figures/figure9.svg").read_text()
+    assert "figures/figure10.svg" in (made / "site/spectra.html").read_text()
+
+
+def test_a_search_is_listed_with_what_it_ran_and_found_and_not_mixed_into_figure_7(made: Path) -> None:
+    listed = pd.read_csv(made / "tables/searches.csv").set_index("task")
+    assert listed.loc["queue", "prompts given"] == 3 and listed.loc["queue", "prompts run"] == 80
+    assert "[" in listed.loc["queue", "Δ from base"]
+    text = (made / "figures/figure7.svg").read_text()
+    assert "groceries" in text and "queue" not in text

@@ -1,0 +1,111 @@
+"""Searchers beside CEM: they find a planted optimum, share their bookkeeping, and resume to the same bytes."""
+
+import pytest
+import torch
+
+from pipeline.adaptation import cma_es, few_shot, shooting, uniform
+from pipeline.adaptation.record import CONFIGURATIONS
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.errors import UserError
+from pipeline.core.search import FewShot
+
+SETTINGS = FewShot(
+    shots=10,
+    configurations=("shared-free",),
+    population=12,
+    elites=6,
+    generations=25,
+    deviation=0.5,
+    smoothing=0.0,
+)
+OPTIMUM = torch.tensor([[0.9, -0.3, 0.2]])
+SEARCHERS = {"cma_es": cma_es, "shooting": shooting}
+
+
+def planted(candidates):
+    """Accuracy in steps of a tenth, log-likelihood smooth: as on ten prompts."""
+    distance = (candidates - OPTIMUM).pow(2).sum((1, 2)).sqrt()
+    return (1 - distance / 5).clamp(0, 1).mul(10).floor() / 10, -distance
+
+
+def run(searcher, folder, judge=planted, layers=1, **changed):
+    settings = SETTINGS.model_copy(update=changed)
+    return searcher.search(judge, experts=3, layers=layers, settings=settings, seed=0, checkpoints=Checkpoints(folder))
+
+
+def test_cma_es_finds_a_planted_optimum(tmp_path):
+    found = run(cma_es, tmp_path)
+    torch.testing.assert_close(found.alpha, OPTIMUM, atol=0.02, rtol=0)
+
+
+def test_learning_beats_shooting_at_an_equal_budget(tmp_path):
+    learnt, drawn = run(cma_es, tmp_path / "cma"), run(shooting, tmp_path / "shooting")
+    assert learnt.prompts == drawn.prompts == 25 * 12 * 10
+    assert learnt.log_likelihood > drawn.log_likelihood > -0.5
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_the_first_candidate_is_the_uniform_one(name, tmp_path):
+    seen = []
+
+    def judge(candidates):
+        seen.append(candidates)
+        return torch.zeros(len(candidates)), torch.zeros(len(candidates))
+
+    run(SEARCHERS[name], tmp_path, judge, layers=4, configurations=("per-layer-normalised",), generations=2)
+    assert seen[0].shape == (12, 4, 3)
+    torch.testing.assert_close(seen[0][0], torch.full((4, 3), 1 / 3))
+    for candidates in seen:
+        torch.testing.assert_close(candidates.sum(-1), torch.ones(12, 4))
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_a_killed_search_resumes_to_the_same_result(name, tmp_path):
+    expected = run(SEARCHERS[name], tmp_path / "a", generations=4, configurations=("shared-free", "per-layer-free"))
+    calls = 0
+
+    def dies(candidates):
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+        return planted(candidates)
+
+    few = {"generations": 4, "configurations": ("shared-free", "per-layer-free")}
+    with pytest.raises(KeyboardInterrupt):
+        run(SEARCHERS[name], tmp_path / "b", dies, **few)
+    found = run(SEARCHERS[name], tmp_path / "b", **few)
+    assert torch.equal(found.alpha, expected.alpha)
+    assert found.trace == expected.trace
+
+
+def test_no_searcher_touches_the_global_generators(tmp_path):
+    import numpy as np
+
+    before, drawn = np.random.get_state()[1].copy(), torch.get_rng_state()
+    for name, searcher in SEARCHERS.items():
+        run(searcher, tmp_path / name, generations=2)
+    assert (np.random.get_state()[1] == before).all()
+    assert torch.equal(torch.get_rng_state(), drawn)
+
+
+def test_the_uniform_mixture_is_judged_once(tmp_path):
+    found = run(uniform, tmp_path)
+    torch.testing.assert_close(found.alpha, torch.full((1, 3), 1 / 3))
+    accuracy, log_likelihood = planted(found.alpha[None])
+    assert (found.accuracy, found.log_likelihood) == (float(accuracy), float(log_likelihood))
+    assert found.prompts == 10 and [row["prompts"] for row in found.trace] == [10]
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [({"configurations": ("per-row-free",)}, "got per-row-free"), ({"elites": 50}, "got 50; correct it")],
+)
+def test_settings_that_cannot_work_are_named(name, changed, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        run(SEARCHERS[name], tmp_path, **changed)
+
+
+def test_all_searchers_know_the_same_configurations():
+    assert CONFIGURATIONS == few_shot.CONFIGURATIONS
