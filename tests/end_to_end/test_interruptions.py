@@ -1,6 +1,6 @@
 """A run on the profile tiny that is killed again and again, or finds the disk full, ends as an undisturbed one.
 
-    python -m pytest -m long tests/end_to_end    # twenty minutes on two cores; the full disk needs root, for a tmpfs
+    python -m pytest -m long tests/end_to_end    # ten minutes on two cores; the full disk needs root, for a tmpfs
 
 Not part of `make test`, which kills three stages (``test_tiny``).
 """
@@ -11,8 +11,10 @@ import re
 import signal
 import subprocess
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from tests.clone import ENV, clone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 KILLS, FILLS = 20, 5
+PART = "score@groceries-few_shot"  # needs a stage of nearly every kind: what is run with the disk full
 DISK = "64m"
 STARTED = re.compile(r"Running stage '(.+)'")
 
@@ -30,10 +33,10 @@ STARTED = re.compile(r"Running stage '(.+)'")
 class Run:
     """One ``dvc repro`` in a process group of its own. starts: (seconds since its beginning, stage), as they start."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *words: str) -> None:
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
-            ["dvc", "repro"],
+            ["dvc", "repro", *words],
             cwd=folder,
             env=ENV,
             stdout=subprocess.PIPE,
@@ -71,20 +74,23 @@ def results(folder: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(root, tmp_path_factory) -> tuple[dict[str, str], list[str], Callable[[float], tuple[int, float]]]:
-    """What an undisturbed run makes, its stages in their order, and the moment at a share of its time: the place of
-    the stage that runs then, and the seconds since that started."""
+def undisturbed(root, tmp_path_factory) -> tuple[dict[str, str], dict[str, float]]:
+    """What an undisturbed run makes, and the seconds that each stage takes, in their order."""
     folder = clone(root, tmp_path_factory.mktemp("undisturbed") / "project")
     run = Run(folder)
     assert run.follow() == 0, "".join(run.lines[-30:])
-    end, first = time.monotonic() - run.begun, run.starts[0][0]
+    times = [*(start for start, _ in run.starts), time.monotonic() - run.begun]
+    seconds = [after - before for before, after in pairwise(times)]
+    return results(folder), dict(zip((stage for _, stage in run.starts), seconds, strict=True))
 
-    def moment(share: float) -> tuple[int, float]:
-        at = first + share * (end - first)
-        place = max(place for place, (start, _) in enumerate(run.starts) if start <= at)
-        return place, at - run.starts[place][0]
 
-    return results(folder), [stage for _, stage in run.starts], moment
+def moments(seconds: dict[str, float], count: int, seed: int) -> list[tuple[int, float]]:
+    """Random moments of a run, in their order: the place of the stage that runs then, and seconds since it began."""
+    ends = list(accumulate(seconds.values()))
+    dice = random.Random(seed)
+    drawn = sorted(dice.uniform(0, ends[-1]) for _ in range(count))
+    places = [bisect_right(ends[:-1], moment) for moment in drawn]
+    return [(place, moment - (ends[place - 1] if place else 0)) for place, moment in zip(places, drawn, strict=True)]
 
 
 def reached(order: list[str], place: int) -> Callable[[str], bool]:
@@ -93,14 +99,12 @@ def reached(order: list[str], place: int) -> Callable[[str], bool]:
 
 
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bytes(root, tmp_path, undisturbed):
-    expected, order, moment = undisturbed
+    expected, durations = undisturbed
     folder = clone(root, tmp_path / "project")
-    dice = random.Random(0)
     killed = []
-    for share in sorted(dice.random() for _ in range(KILLS)):
-        place, seconds = moment(share)
+    for place, seconds in moments(durations, KILLS, seed=0):
         run = Run(folder)
-        assert run.follow(reached(order, place)) in (None, 0), "".join(run.lines[-30:])
+        assert run.follow(reached([*durations], place)) in (None, 0), "".join(run.lines[-30:])
         with suppress(subprocess.TimeoutExpired):
             run.process.wait(seconds)
         if run.process.poll() is None:
@@ -136,14 +140,15 @@ def fill(path: Path) -> None:
 
 
 def test_a_run_that_finds_the_disk_full_says_so_in_a_sentence_and_ends_with_the_same_bytes(root, tmp_path, undisturbed):
-    expected, order, moment = undisturbed
-    dice = random.Random(1)
+    expected, durations = undisturbed
     with small_disk(tmp_path / "disk") as disk:
         folder = clone(root, disk / "project")
-        for share in sorted(dice.random() for _ in range(FILLS)):
-            place, seconds = moment(share)
-            run = Run(folder)
-            assert run.follow(reached(order, place)) in (None, 0), "".join(run.lines[-30:])
+        planned = Run(folder, "--dry", PART)
+        assert planned.follow() == 0
+        part = {stage: durations[stage] for _, stage in planned.starts}
+        for place, seconds in moments(part, FILLS, seed=1):
+            run = Run(folder, PART)
+            assert run.follow(reached([*part], place)) in (None, 0), "".join(run.lines[-30:])
             time.sleep(seconds)
             fill(disk / "filler")
             code = run.follow()
@@ -154,6 +159,7 @@ def test_a_run_that_finds_the_disk_full_says_so_in_a_sentence_and_ends_with_the_
             sentences = [line for line in run.lines if "No space left on device" in line or "(os error 28)" in line]
             print(f"{run.starts[-1][1]}: {''.join(sentences)}")
             assert sentences, said[-3000:]
-        run = Run(folder)
+        run = Run(folder, PART)
         assert run.follow() == 0, "".join(run.lines[-30:])
-        assert results(folder) == expected
+        found = results(folder)
+        assert found == {path: expected[path] for path in found}
