@@ -13,7 +13,7 @@ import subprocess
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import pytest
 import yaml
 
 from pipeline.core.artifacts import digest
+from pipeline.flow import read_graph
 from tests.clone import ENV, clone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
@@ -143,9 +144,9 @@ def test_a_run_that_finds_the_disk_full_says_so_in_a_sentence_and_ends_with_the_
     expected, durations = undisturbed
     with small_disk(tmp_path / "disk") as disk:
         folder = clone(root, disk / "project")
-        planned = Run(folder, "--dry", PART)
-        assert planned.follow() == 0
-        part = {stage: durations[stage] for _, stage in planned.starts}
+        with chdir(folder):
+            needed = read_graph([PART]).needs
+        part = {stage: seconds for stage, seconds in durations.items() if stage in needed}
         for place, seconds in moments(part, FILLS, seed=1):
             run = Run(folder, PART)
             assert run.follow(reached([*part], place)) in (None, 0), "".join(run.lines[-30:])
