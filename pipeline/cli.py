@@ -132,8 +132,10 @@ def _headline(path: Path) -> str:
 def list_profiles() -> None:
     """Name the profiles, the active one marked with a star."""
     active = PARAMS.read_bytes() if PARAMS.exists() else b""
-    for name, path in _profiles().items():
-        print(f"{'*' if path.read_bytes() == active else ' '} {name:12} {_headline(path)}")
+    known = _profiles()
+    width = max(map(len, known))
+    for name, path in known.items():
+        print(f"{'*' if path.read_bytes() == active else ' '} {name:{width}}  {_headline(path)}")
 
 
 @profile.command()

@@ -182,9 +182,9 @@ def compare(
 @experts.command("list")
 def list_experts(project: Folder = Path()) -> None:
     """Name the experts, adapters and mixtures that the run has made, with what the report measured of them."""
+    from rich import box
     from rich.console import Console
     from rich.table import Column, Table
-    from rich.text import Text
 
     from pipeline.serving.export import artifact, measured
     from pipeline.serving.project import Project
@@ -192,25 +192,24 @@ def list_experts(project: Folder = Path()) -> None:
     found = Project(project)
     names = [*(f"expert:{name}" for name in found.experts), *(f"lora:{name}" for name in found.loras)]
     names += [*found.adapters, *(f"mixture:{name}" for name in found.mixtures)]
-    table = Table(
-        Column("name", no_wrap=True), "method", "trained on", "parameters", "accuracy, % [95 % interval]; base"
-    )
+    right = [Column(head, justify="right", no_wrap=True) for head in ("parameters", "accuracy, %", "base")]
+    table = Table(Column("name", no_wrap=True), right[0], "task", *right[1:], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in names:
         path = artifact(found, name)
         if not path.is_file():
             table.add_row(name, "not made yet")
             continue
         _, made = found.read(path)
-        numbers = [
-            f"{one.task} {100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-            + ("" if one.base is None else f"; {100 * one.base:.1f}")
-            for one in measured(found, path)
-        ]
-        tasks = ", ".join(made.get("tasks") or [str(made.get("task"))])
-        table.add_row(
-            *(Text(cell) for cell in (name, made["method"], tasks, str(made["parameters"]), "\n".join(numbers)))
-        )
+        head = [name, f"{made['parameters']:,}".replace(",", " ")]
+        numbers = measured(found, path)
+        if not numbers:
+            table.add_row(*head, ", ".join(made.get("tasks") or [str(made.get("task"))]), "not measured")
+        for one in numbers:
+            mean = f"{100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
+            table.add_row(*head, one.task, mean, "" if one.base is None else f"{100 * one.base:.1f}")
+            head = ["", ""]
     Console().print(table)
+    print("in brackets: 95 % intervals; 'selfadapt experts show NAME' says what one of them changed")
 
 
 @experts.command("show")
@@ -224,8 +223,9 @@ def show_expert(
     'change' is ‖W' − W‖ / ‖W‖; for edits of hidden states, how far the edit is from doing nothing. Component σ0 is
     the largest singular value's.
     """
+    from rich import box
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from pipeline.serving.changes import changes
     from pipeline.serving.export import artifact
@@ -234,13 +234,18 @@ def show_expert(
     found = Project(project)
     adapter, made = found.read(artifact(found, name if ":" in name or name in found.adapters else f"expert:{name}"))
     rows = changes(adapter, found.factors, top)
-    table = Table(*(rows[0] if rows else ()), title=f"{name}: {made['method']}, {made['parameters']} parameters")
+    console = Console()
+    print(f"{name}: {made['method']}, {made['parameters']} parameters")
+    if "alpha" in made:
+        print(f"how its experts are mixed ({made['configuration']}):")
+        mixture = Table("layer", *made["experts"], box=box.SIMPLE_HEAD)
+        for layer, row in enumerate(made["alpha"]):
+            mixture.add_row(str(layer) if len(made["alpha"]) > 1 else "all", *(f"{share:.3f}" for share in row))
+        console.print(mixture)
+    heads = (Column(head, no_wrap=True) for head in (rows[0] if rows else ()))
+    table = Table(*heads, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for row in rows:
         table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    console = Console()
-    for key in ("experts", "alpha", "configuration"):
-        if key in made:
-            console.print(f"{key}: {made[key]}", markup=False, highlight=False)
     console.print(table)
 
 

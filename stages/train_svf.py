@@ -1,6 +1,7 @@
 """Train one SVF expert on one task by REINFORCE."""
 
 import importlib
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.generation import Decoding
 from pipeline.core.models import Compute, load_base, prepare_process
-from pipeline.core.progress import step
+from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
@@ -33,6 +34,7 @@ def run(
     curve: Out,
     checkpoints: Checkpoints,
 ) -> dict[str, float]:
+    """The metric ``rewarded`` is the share of all sampled answers that were."""
     prepare_process(compute, seed)
     score = importlib.import_module(f"pipeline.tasks.{task}").score
 
@@ -68,7 +70,17 @@ def run(
         "base": model.parent.name,
         "parameters": learner.flat.numel(),
     }
-    return save_trained(learner.adapter(f"{task}-{seed}"), rows, path=expert, curve=curve, provenance=provenance)
+    metrics = save_trained(learner.adapter(f"{task}-{seed}"), rows, path=expert, curve=curve, provenance=provenance)
+    means = [row["train"] for row in rows if row["step"] > 0]  # of rewards that are 1 or -1
+    rewarded = sum((mean + 1) / 2 for mean in means) / len(means)
+    if rewarded == 0:
+        warning = (
+            f"expected some answer to '{task}' to be rewarded, got none in {len(means)} steps; the expert changes "
+            "nothing: give the task easier prompts or longer answers, or look at its scorer"
+        )
+        print(f"warning: {warning}", file=sys.stderr)
+        show_markdown("warning", warning)
+    return {**metrics, "rewarded": rewarded}
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from pipeline.core.artifacts import digest, write_json
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section, lookup, read_params
 from pipeline.core.errors import UserError
+from pipeline.core.memory import out_of_memory
 from pipeline.core.progress import finished_steps
 
 STATE = Path(".selfadapt")  # run records and checkpoints: beside the artifacts, never in git or DVC
@@ -134,7 +135,12 @@ def execute(call: Call) -> Mapping[str, Any]:
     """Run a stage, record the run, and return its metrics."""
     started, start = time.time(), time.perf_counter()
     finished_steps.clear()
-    metrics = dict(call.run(**call.arguments))
+    try:
+        metrics = dict(call.run(**call.arguments))
+    except Exception as error:
+        if sentence := out_of_memory(error):
+            raise sentence from None
+        raise
     for path in call.outputs:
         if not path.exists():
             raise RuntimeError(f"{call.name} ended without writing {path}")

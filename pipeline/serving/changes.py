@@ -33,9 +33,9 @@ def _rows(adapter: Adapter, factors: Factors, top: int) -> Iterator[dict[str, An
                 "layer": layer_of(module),
                 "module": module.rpartition(".")[2],
                 "change": float(moved.norm() / sigma.norm()),
-                "smallest z": float(z.min()),
-                "largest z": float(z.max()),
-                "most changed components": ", ".join(f"σ{number} × {float(z[number]):.3f}" for number in most),
+                "z from": f"{float(z.min()):.3f}",
+                "z to": f"{float(z.max()):.3f}",
+                "most changed components": ", ".join(f"σ{number} ×{float(z[number]):.3f}" for number in most),
             }
     elif isinstance(adapter, Lora):
         config = adapter.config()

@@ -25,6 +25,7 @@ from torch import LongTensor, Tensor
 
 from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.errors import UserError
+from pipeline.core.memory import out_of_memory
 from pipeline.core.models import Base, Compute, decoder
 from pipeline.core.sampling import greedy, sample
 from pipeline.methods.csreft import Gating
@@ -247,7 +248,7 @@ class Engine:
             self._write()
         except Exception as error:  # whatever it was: those who wait are told, and the next ones find an empty batch
             for job in self._running:
-                job.tell(_readable(error))
+                job.tell(out_of_memory(error) or error)
             self._empty()
         return True
 
@@ -296,7 +297,7 @@ class Engine:
                 found = self._decide(strategy, alike)
             except Exception as error:
                 for job in alike:
-                    job.tell(_readable(error))
+                    job.tell(out_of_memory(error) or error)
                 continue
             for job, (way, decision) in zip(alike, found, strict=True):
                 job.way, job.decision = way, decision
@@ -309,7 +310,7 @@ class Engine:
                 self._read(group)
             except Exception as error:
                 for job in group:
-                    job.tell(_readable(error))
+                    job.tell(out_of_memory(error) or error)
                 self._cache.lengths = self._cache.lengths[:before]
                 self._hidden = self._hidden[:before]
                 del self._running[before:]
@@ -435,16 +436,6 @@ class Engine:
             text = self.base.text(job.ids)
             job.tell(Answered(text, len(job.ids), len(job.prompt), ended, job.decision, time.monotonic() - job.started))
         return ended is not None
-
-
-def _readable(error: Exception) -> Exception:
-    """The sentence for what a person can put right: a batch too large for the machine."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return UserError(
-            "expected memory for the prompts and answers asked for at once, got none; ask for fewer or shorter ones, "
-            "or lower compute.cache_tokens and compute.batch_tokens in params.yaml"
-        )
-    return error
 
 
 def _opened(skills: Sequence[str], gates: Sequence[float]) -> Decision:

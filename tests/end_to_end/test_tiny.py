@@ -16,36 +16,15 @@ import yaml
 from pipeline.core.artifacts import digest, read_jsonl, read_tensors
 from pipeline.core.splits import normalised
 from pipeline.core.types import Example
+from tests.clone import ENV, clone, dvc
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(2400)]  # three minutes, on two cores with nothing else to do
-BIN = Path(sys.executable).parent
-ENV = {
-    **os.environ,
-    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
-    "SELFADAPT_PREFECT": "off",
-    "SELFADAPT_WARM": "on",
-    "HF_HUB_OFFLINE": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-
-
-def dvc(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(["dvc", *arguments], cwd=folder, env=ENV, capture_output=True, text=True, timeout=2000)
-    assert done.returncode == 0, f"dvc {' '.join(arguments)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="session")
 def project(root, tmp_path_factory):
     """A copy of the project, as git would clone it, after `dvc repro` on the profile tiny."""
-    folder = tmp_path_factory.mktemp("tiny") / "project"
-    tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True)
-    for name in tracked.stdout.split():
-        if (root / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(root / name, folder / name)
-    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
-    shutil.copyfile(folder / "pipeline" / "profiles" / "tiny.yaml", folder / "params.yaml")
+    folder = clone(root, tmp_path_factory.mktemp("tiny") / "project")
     dvc(folder, "repro")
     return folder
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from pipeline import cli, flow
 from pipeline.core.artifacts import read_tensors, write_json, write_jsonl, write_tensors
 from pipeline.core.errors import UserError
+from pipeline.core.types import Example, Score
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.http import Server
 from pipeline.serving.project import Project
@@ -367,16 +368,39 @@ def test_there_are_more_than_sixty_of_them():
     assert json.dumps([*CASES])
 
 
-def test_a_batch_too_large_for_the_memory_is_one_sentence(folder, monkeypatch, capsys):
-    def allocate(*_):
-        raise RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried …"
-        )
-
-    monkeypatch.setattr("pipeline.serving.engine._Cache.resize", allocate)
+def test_a_batch_of_the_engine_too_large_for_the_memory_is_one_sentence(folder, monkeypatch, capsys):
+    monkeypatch.setattr("pipeline.serving.engine._Cache.resize", lambda *_: torch.empty(1 << 60, dtype=torch.uint8))
     code, said = called(ASK, folder, monkeypatch, capsys)
     assert code == 1
     assert said.startswith("error: expected memory for the prompts and answers")
+
+
+@pytest.mark.parametrize("stage", ["generate@sums-svf", "train_svf@sums-0", "adapt@few_shot-groceries"])
+def test_a_batch_of_a_stage_too_large_for_the_memory_is_one_sentence(stage, folder, monkeypatch, capsys):
+    task = "groceries" if "groceries" in stage else "sums"
+    setting(f"tasks.{task}.decoding.max_new_tokens", 10**14)(folder)
+    before = holds(folder)
+    code, said = called([stage], folder, monkeypatch, capsys)
+    assert code == 1, said
+    assert said.splitlines()[-1].startswith("error: expected memory for the prompts and answers"), said
+    assert "Traceback" not in said
+    assert holds(folder) == before
+
+
+def test_training_without_any_reward_ends_well_with_a_warning_and_an_expert_that_changes_nothing(
+    folder, monkeypatch, capsys
+):
+    def wrong(examples: list[Example], answers: list[str]) -> list[Score]:
+        return [Score(example.id, 0.0, correct=False, parsed=None) for example in examples]
+
+    monkeypatch.setattr("pipeline.tasks.sums.score", wrong)
+    code, said = called(["train_svf@sums-0"], folder, monkeypatch, capsys)
+    assert code == 0, said
+    (warning,) = [line for line in said.splitlines() if line.startswith("warning: ")]
+    assert "expected some answer to 'sums' to be rewarded, got none in 2 steps" in warning
+    assert json.loads((folder / ".selfadapt/runs/train_svf@sums-0.json").read_text())["metrics"]["rewarded"] == 0
+    held, _ = read_tensors(folder / SUMS)
+    assert all(bool((tensor == 1).all()) for tensor in held.values())
 
 
 # ---- the disk ----------------------------------------------------------------------------------------------------

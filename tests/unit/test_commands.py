@@ -99,7 +99,7 @@ def test_an_expert_s_changes_are_shown_per_layer_and_module(call, project):
     row = next(line for line in out.splitlines() if "up_proj" in line and "│ 1 " in line)
     assert code == 0
     assert f"{float(moved.norm() / sigma.norm()):.4f}" in row
-    assert f"σ{int(moved.argmax())} × {float(z[moved.argmax()]):.3f}" in row
+    assert f"σ{int(moved.argmax())} ×{float(z[moved.argmax()]):.3f}" in row
     for other in ("lora:sums", "csreft", "loreft", "mixture:few_shot-groceries"):
         assert call("experts", "show", other)[0] == 0
 
