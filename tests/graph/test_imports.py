@@ -36,7 +36,7 @@ ALLOWED = {
     ],
     "pipeline.commands": ["pipeline.core.errors", "pipeline.serving"],
     "pipeline.judging": ["pipeline.core", "pipeline.scoring"],
-    "pipeline.budget": ["pipeline.core", "pipeline.sources", "pipeline.tables"],
+    "pipeline.budget": ["pipeline.core", "pipeline.methods.svf", "pipeline.sources", "pipeline.tables"],
     "pipeline.cli": ["pipeline"],
     "stages": ["pipeline"],
     "selfadapt": ["pipeline.core.errors", "pipeline.serving"],
