@@ -24,6 +24,8 @@ ALLOWED = {
     "pipeline.evaluation": ["pipeline.core"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
+    "pipeline.statistics": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
+    "pipeline.publishing": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting", "pipeline.statistics"],
     "pipeline.server": [],
     "pipeline.flow": ["pipeline.core", "pipeline.server"],
     "pipeline.graph": ["pipeline.core"],
