@@ -2,7 +2,7 @@
 
 Parameters are counted on a model of the base's shape on the meta device, by what each method trains:
 
-    SVF       Σ min(out, in) over the targeted matrices
+    SVF       Σ min(out, in) over the targeted matrices, of the targeted layers
     LoRA      Σ rank · (out + in)
     LoReFT    edits · (2 · rank · hidden + rank); an edit per layer, and per prefix and suffix where they are not tied
     CS-ReFT   skills · that; its router hidden → hidden / 2 → skills is counted beside
@@ -10,7 +10,7 @@ Parameters are counted on a model of the base's shape on the meta device, by wha
 and compared with what the papers state (``PAPERS``). Counts that differ say why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ import yaml
 
 from pipeline.core.config import lookup, read_params
 from pipeline.core.errors import UserError
-from pipeline.core.models import linear_modules
+from pipeline.core.models import layer_of, linear_modules
+from pipeline.methods.svf import Targets, in_layers
 
 SHAPES = Path(__file__).parents[1] / "data/published/shapes.yaml"
 GIB = 1 << 30
@@ -70,8 +71,18 @@ def meta_model(shape: Mapping[str, Any]) -> Any:
         return LlamaForCausalLM(config)
 
 
+def scaled(model: Any, targets: Targets) -> list[str]:
+    """Names of the matrices that an expert scales."""
+    return in_layers(linear_modules(model, targets.modules), targets.layers)
+
+
+def components(model: Any, names: Iterable[str]) -> int:
+    """How many singular values some matrices have."""
+    return sum(min(model.get_submodule(name).weight.shape) for name in names)
+
+
 def svf(model: Any, modules: tuple[str, ...]) -> int:
-    return sum(min(model.get_submodule(name).weight.shape) for name in linear_modules(model, modules))
+    return components(model, linear_modules(model, modules))
 
 
 def lora(model: Any, modules: tuple[str, ...], rank: int) -> int:
@@ -95,11 +106,15 @@ def counts(params: Mapping[str, Any], base: Mapping[str, Any]) -> list[Count]:
     model = meta_model(shape)
     repo = base.get("repo")
     whole = model.num_parameters()
+    targets = Targets.parse(params["svf"], "svf")
+    names = scaled(model, targets)
+    layers = len({layer_of(name) for name in names})
+    where = "" if targets.layers is None else f", {layers} of {shape['layers']} layers"
     skills = len(params["trained"])
     loreft, csreft = reft(shape, params["reft"]["adapter"]), reft(shape, params["csreft"]["adapter"], skills)
     found = [
         Count("base model", whole),
-        Count(f"SVF on {', '.join(params['svf']['modules'])}", svf(model, tuple(params["svf"]["modules"]))),
+        Count(f"SVF on {', '.join(targets.modules)}{where}", components(model, names)),
         Count(
             f"LoRA on {', '.join(params['lora']['adapter']['modules'])}",
             lora(model, tuple(params["lora"]["adapter"]["modules"]), params["lora"]["adapter"]["rank"]),
@@ -144,7 +159,7 @@ def memory_bytes(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str
     """The largest things held at once, activations aside. Factors and cache are held in float32."""
     shape = shape_of(base)
     model = meta_model(shape)
-    names = linear_modules(model, tuple(params["svf"]["modules"]))
+    names = scaled(model, Targets.parse(params["svf"], "svf"))
     matrices = [model.get_submodule(name).weight.shape for name in names]
     size = 2 if params["compute"]["dtype"] == "bfloat16" else 4
     values = 2 * shape["layers"] * shape["key_value_heads"] * shape["hidden"] // shape["heads"]  # of a token

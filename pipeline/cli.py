@@ -90,6 +90,24 @@ def run(
 
 
 @app.command()
+def publish(
+    cells: Annotated[
+        list[str] | None, typer.Argument(help="Cells of params.yaml (default: all that are scored).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The folder's name (default: the base model's).")] = None,
+) -> None:
+    """Keep a finished run's scores, curves and small trained vectors in reports/published, to be committed.
+
+    The report of any later run shows it: 'dvc repro report'.
+    """
+    from pipeline import publishing
+
+    folder = publishing.publish(cells or [], name)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder}, {size / 1e6:.1f} MB; 'dvc repro report' shows it")
+
+
+@app.command()
 def ui() -> None:
     """Keep the Prefect server up, and say where to see the runs, until Ctrl-C."""
     from pipeline import server

@@ -6,7 +6,7 @@ from pipeline.core.artifacts import write_tensors
 from pipeline.core.models import Compute, linear_modules, load_base, prepare_process
 from pipeline.core.progress import progress, show_table, step
 from pipeline.core.stage import In, Out, main
-from pipeline.methods.svf import Targets, decompose
+from pipeline.methods.svf import Targets, decompose, in_layers
 
 
 def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[str, float]:
@@ -14,7 +14,7 @@ def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[
     with step("load the base model"):
         # float32 whatever the run computes in: the factors are of the weights as they were published
         base = load_base(model, compute.model_copy(update={"dtype": "float32"}))
-        names = linear_modules(base.model, targets.modules)
+        names = in_layers(linear_modules(base.model, targets.modules), targets.layers)
     tensors: dict[str, Tensor] = {}
     error = 0.0
     with step("decompose"):

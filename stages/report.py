@@ -5,11 +5,10 @@ from pathlib import Path
 from pipeline.core.artifacts import atomic_folder, write_json, write_text
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
-from pipeline.evaluation import Resampling, compare, trivial_baselines
 from pipeline.reporting import run as left
-from pipeline.reporting.claims import RIVALS
-from pipeline.reporting.claims_of_variants import rivals_for
-from pipeline.reporting.compose import Statistics, compose
+from pipeline.reporting.compose import compose
+from pipeline.reporting.published import read_published_runs
+from pipeline.statistics import published_statistics, statistics
 
 
 def run(
@@ -25,6 +24,7 @@ def run(
     dispatched: In,
     adapted: In,
     published: In,
+    published_runs: In,
     metrics: Out,
     tables: Out,
     figures: Out,
@@ -35,6 +35,7 @@ def run(
     """Write what the run found, and what may be claimed from it."""
     with step("read the run"):
         records = left.read_records(STATE / "runs")
+        papers = left.read_published(published)
         found = left.Run(
             settings=settings,
             scores=left.read_scores(settings, scores),
@@ -47,25 +48,16 @@ def run(
             mixtures=left.read_mixtures(adapted),
             spectra=left.read_spectra(curves),
             gates=left.read_gates(adapters),
-            published=left.read_published(published),
+            published=papers,
             records=records,
             needs=left.read_needs(Path("dvc.lock"), records),
         )
+        others = read_published_runs(published_runs, papers)
     with step("resample"):
-        resampling = Resampling(resamples=settings.report.resamples, seed=settings.report.seed)
-        parts = {key: left.scores_of(found.scores, settings, key) for key in settings.tables()}
-        statistics = Statistics(
-            comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
-            rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
-            versus={
-                key: {row: compare(part, resampling, row) for row in rivals_for(key) if row in set(part["row"])}
-                for key, part in parts.items()
-            },
-            dispatch=compare(found.decisions, resampling, "prompt"),
-            baselines={task: trivial_baselines(group) for task, group in found.examples.items()},
-        )
+        measured = statistics(found)
+        measured_before = [(one, published_statistics(one)) for one in others]
     with step("draw and write"):
-        report = compose(found, statistics)
+        report = compose(found, measured, measured_before)
         write_json(metrics, report.metrics)
         write_folder(tables, report.tables)
         write_folder(figures, report.figures)

@@ -20,7 +20,8 @@ def clone(root: Path, folder: Path) -> Path:
     """The project of ``root`` in ``folder``, without the results of its last run."""
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=root, capture_output=True, text=True)
     for name in tracked.stdout.split():
-        if (root / name).is_file() and not name.startswith("reports/") and name != "dvc.lock":
+        made = name == "dvc.lock" or (name.startswith("reports/") and not name.startswith("reports/published/"))
+        if (root / name).is_file() and not made:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(root / name, folder / name)
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)

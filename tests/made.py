@@ -49,7 +49,8 @@ def make_run(root: Path, *, examples: int = 40, seeds: int = 1, layers: int = 30
     draw = random.Random(0)
     cells = cells_of(seeds)
     params = {"profile": "laptop", "seed": 0, "trained": TRAINED, "unseen": UNSEEN, "cells": cells}
-    params |= {"report": {"resamples": 300, "seed": 0, "samples": 1}, "tasks": {}, "compute": {"threads": 2}}
+    params |= {"report": {"resamples": 300, "seed": 0, "samples": 1}, "tasks": {}}
+    params["compute"] = {"device": "cpu", "dtype": "bfloat16", "threads": 2}
     params |= {
         name: {"learning_rate": 2e-3, "kl": {"coefficient": 0.1}, "modules": ["up", "down"]} for name in SECTIONS
     }
@@ -156,6 +157,7 @@ def make_run(root: Path, *, examples: int = 40, seeds: int = 1, layers: int = 30
         "adapters": [artifacts / name for name in ("reft", "csreft", "classifier")],
         "base": artifacts / "base/base.safetensors",
         "published": PUBLISHED,
+        "published_runs": root / "reports/published",
         **outputs(root / "reports"),
     }
 

@@ -25,6 +25,7 @@ Deviations
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -44,11 +45,14 @@ from pipeline.core.types import Mixture
 class Targets(Section, at="svf"):
     """What an expert scales.
 
-    modules: last name parts of the linear modules. parametrisation: see Deviations. init_mean, init_std: of p, used
-    by ``sigmoid_renormalised`` only.
+    modules: last name parts of the linear modules. layers: of the decoder, whose modules are scaled: their indices, or
+    a share of all, spread evenly (0.5: every second one; the paper halves the layers of its largest model and does
+    not say which). None: all of them. parametrisation: see Deviations. init_mean, init_std: of p, used by
+    ``sigmoid_renormalised`` only.
     """
 
     modules: tuple[str, ...] = Field(min_length=1)
+    layers: tuple[int, ...] | float | None = None
     parametrisation: Literal["direct", "sigmoid_renormalised"]
     init_mean: float
     init_std: float
@@ -59,6 +63,26 @@ class Mixing(Section, at="mixing"):
 
     seed: int
     mix: Literal["paper", "delta"]
+
+
+def in_layers(names: Sequence[str], layers: Sequence[int] | float | None) -> list[str]:
+    """Those of some modules that stand in chosen decoder layers: see ``Targets.layers``."""
+    if layers is None:
+        return list(names)
+    there = {layer_of(name) for name in names}
+    if isinstance(layers, int | float):
+        # Layer l is chosen where l · share passes a whole number: which ones does not hang on how many there are
+        chosen = {layer for layer in there if math.floor((layer + 1) * layers) > math.floor(layer * layers)}
+        fits = 0 < layers <= 1 and bool(chosen)
+    else:
+        chosen = set(layers)
+        fits = bool(chosen) and chosen <= there
+    if not fits:
+        raise UserError(
+            f"params.yaml: expected 'svf.layers' to be decoder layers from {min(there)} to {max(there)} or a share of "
+            f"them above 0 and at most 1, got {layers}; correct it, or leave it out for all layers"
+        )
+    return [name for name in names if layer_of(name) in chosen]
 
 
 def decompose(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -331,7 +355,8 @@ class SvfLearner:
 
     def __init__(self, factors: Factors, targets: Targets, generator: torch.Generator) -> None:
         self.factors, self.targets = factors, targets
-        self.modules = [name for name in factors.modules if name.rpartition(".")[2] in targets.modules]
+        named = [name for name in factors.modules if name.rpartition(".")[2] in targets.modules]
+        self.modules = in_layers(named, targets.layers)
         if not self.modules:
             raise UserError(
                 f"expected factors of {', '.join(targets.modules)} in {factors.path}; run 'dvc repro factorize'"

@@ -1,12 +1,23 @@
 """From a run and its statistics to the report's files, as texts."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting import claims, figures, published_of_variants, runs, site, tables, variants
+from pipeline.reporting import (
+    claims,
+    figures,
+    learning,
+    published,
+    published_of_variants,
+    runs,
+    site,
+    tables,
+    variants,
+)
+from pipeline.reporting.published import Published
 from pipeline.reporting.run import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
@@ -39,10 +50,14 @@ class Report:
     claims: tuple[str, ...]
 
 
-def compose(run: Run, statistics: Statistics) -> Report:
-    """Build the whole report. What a run has not got (a router, a dispatcher) is left out."""
+def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, Statistics]] = ()) -> Report:
+    """Build the whole report. What a run has not got (a router, a dispatcher) is left out.
+
+    others: published runs, shown on a page of their own.
+    """
     comparisons = [comparison(key, run, statistics) for key in statistics.comparisons]
     dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
+    unrewarded = learning.learning_claims(run.curves)
     drawn = drawings(run, statistics)
     listings = [
         tables.parameter_table(run.provenance, run.base, run.published),
@@ -53,7 +68,7 @@ def compose(run: Run, statistics: Statistics) -> Report:
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
-    said = tuple(claim for one in comparisons for claim in one.claims) + dispatch
+    said = tuple(claim for one in comparisons for claim in one.claims) + dispatch + unrewarded
     shown = [
         Page(
             "index.html",
@@ -70,13 +85,21 @@ def compose(run: Run, statistics: Statistics) -> Report:
     ]
     for key, name, title, names in FAMILIES:
         if found := [drawn[one] for one in names if one in drawn]:
-            content: dict[str, Any] = {"figures": found, "claims": dispatch if key == "dispatch" else ()}
+            content: dict[str, Any] = {
+                "figures": found,
+                "claims": {"dispatch": dispatch, "curves": unrewarded}.get(key),
+            }
             shown.append(Page(f"site/{key}.html", name, title, "figures.html", content))
     asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
     content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
     shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
     for one in listings:
         shown.append(Page(f"site/{one.key}.html", MENU[one.key], one.title, "listing.html", {"one": one}))
+    before = [published_section(one, measured) for one, measured in others]
+    drawn |= {figure.name: figure for section in before for figure in section.figures}
+    if before:
+        content = {"sections": before, "data": published.data_table([one for one, _ in others])}
+        shown.append(Page("site/published.html", "Published runs", "Published runs", "published.html", content))
     cost, passes, _ = varying
     content = {"cost": cost, "passes": passes, "stages": stages}
     shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
@@ -107,6 +130,31 @@ FAMILIES = (
     ("spectra", "Spectra", "What the top singular components hold", ("figure10", "figure11", "changes")),
     ("gates", "Gates", "Which subspaces open", ("gates",)),
 )
+
+
+@dataclass(frozen=True)
+class Section:
+    """What the report shows of a published run. figures: under names of their own."""
+
+    name: str
+    facts: Mapping[str, str]
+    claims: tuple[str, ...]
+    comparisons: Sequence[Comparison]
+    learning: tables.Listing
+    figures: Sequence[Figure]
+
+
+def published_section(one: Published, statistics: Statistics) -> Section:
+    comparisons = [comparison(key, one.run, statistics) for key in statistics.comparisons]
+    drawn = drawings(one.run, statistics).values()
+    return Section(
+        name=one.name,
+        facts=one.facts,
+        claims=tuple(claim for part in comparisons for claim in part.claims) + learning.learning_claims(one.run.curves),
+        comparisons=[replace(part, frame=part.frame.assign(cells="")) for part in comparisons],  # no answers to lead to
+        learning=learning.learning_table(one.run.curves),
+        figures=[replace(figure, name=f"published-{one.name}-{figure.name}") for figure in drawn],
+    )
 
 
 def name_of(one: Comparison) -> str:
@@ -166,14 +214,10 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         name = f"{key}-accuracy"
         add(name, figures.accuracies(frame, tables.ROWS, name), caption)
     base = base_accuracies(run, statistics)
-    rewarded = {name: curve for name, curve in run.curves.items() if curve["objective"].iloc[0] == "reinforce"}
+    rewarded = learning.rewarded(run.curves)
     classifier = {name: curve for name, curve in rewarded.items() if name == "classifier"}
     experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name.startswith("svf-")}
-    others = {
-        name: curve
-        for name, curve in run.curves.items()
-        if curve["objective"].iloc[0] == "reinforce" and name != "classifier" and not name.startswith("svf-")
-    }
+    others = {name: curve for name, curve in rewarded.items() if name != "classifier" and not name.startswith("svf-")}
     tasks = {name: run.provenance.get(f"experts/svf-{name}", {}).get("task") for name in experts}
     place = {task: number for number, task in enumerate(run.settings.domains)}
     experts = dict(sorted(experts.items(), key=lambda one: place.get(tasks[one[0]] or "", len(place))))

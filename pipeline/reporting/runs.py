@@ -7,7 +7,7 @@ shown without one.
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,18 +112,24 @@ def stage_runs(run: Run) -> list[StageRun]:
 
     They are the scoring of each cell and all it comes from. What else ran in this folder was of other settings.
     """
-    todo = [f"{kind}@{name}" for name in run.settings.cells for kind in ("score", "generate")]
-    behind: dict[str, None] = {}
+    found = behind(run.settings.cells, run.needs)
+    if not run.needs:  # no lock file tells, so everything that ran here is shown
+        found |= dict.fromkeys(run.records)
+    places = {name: place for place, name in enumerate(run.records)}
+    names = sorted(found, key=lambda name: (places.get(name, len(places)), name))
+    return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in names]
+
+
+def behind(cells: Iterable[str], needs: Mapping[str, Sequence[str]]) -> dict[str, None]:
+    """The stages that some cells' scores come from, as the keys of a dictionary. needs: see ``run.read_needs``."""
+    todo = [f"{kind}@{name}" for name in cells for kind in ("score", "generate")]
+    found: dict[str, None] = {}
     while todo:
         name = todo.pop()
-        if name not in behind:
-            behind[name] = None
-            todo += run.needs.get(name, ())
-    if not run.needs:  # no lock file tells, so everything that ran here is shown
-        behind |= dict.fromkeys(run.records)
-    places = {name: place for place, name in enumerate(run.records)}
-    names = sorted(behind, key=lambda name: (places.get(name, len(places)), name))
-    return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in names]
+        if name not in found:
+            found[name] = None
+            todo += needs.get(name, ())
+    return found
 
 
 def moment(record: Mapping[str, Any]) -> str:

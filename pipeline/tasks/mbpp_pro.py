@@ -10,7 +10,10 @@ that each row carries. (EvalPlus keeps a table of task numbers for it.)
 import ast
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+from pydantic import Field
 
 from pipeline.core.config import Section
 from pipeline.core.types import Example, Origin, Score, Table
@@ -76,7 +79,13 @@ SECONDS, SLOW = 4, {"combinations_colors": 20}  # of CPU time for a call; this o
 
 
 class Options(Section):
-    """No options."""
+    """worked: how many solved tasks stand in the chat before each question; none (the papers' form) if left out.
+
+    They show a small model that the function is named as in the test, and that the answer ends with its block. Those
+    of the shortest solutions are taken, and not trained on.
+    """
+
+    worked: int = Field(default=0, ge=0)
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -88,15 +97,22 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
     tested = {row["task_id"].rpartition("/")[2] for row in tables["test"]}
     trained = [row for row in tables["train"] if str(row["task_id"]) not in tested]
     tests = differential.with_references([(row["canonical_solution"], _tests(row)) for row in tables["test"]])
+    asked = {question(row) for row in tables["test"]}
+    train = [example for row in trained if (example := _trained(row)) is not None]
+    shown = [example for example in train if example.meta["question"] not in asked]
+    shown = sorted(shown, key=lambda example: (len(example.target), example.id))[: options.worked]
     return {
-        "train": [example for row in trained if (example := _trained(row)) is not None],
+        "train": [_after(shown, example) for example in train if example not in shown],
         "test": [
-            _example(
-                row["task_id"],
-                question(row),
-                next(line for line in row["prompt"].splitlines() if line.startswith("assert")),
-                row["canonical_solution"],
-                test,
+            _after(
+                shown,
+                _example(
+                    row["task_id"],
+                    question(row),
+                    next(line for line in row["prompt"].splitlines() if line.startswith("assert")),
+                    row["canonical_solution"],
+                    test,
+                ),
             )
             for row, test in zip(tables["test"], tests, strict=True)
         ],
@@ -111,6 +127,12 @@ def _example(id: str, description: str, assertion: str, solution: str, tests: Ma
         target=f"```python\n{solution.strip()}\n```",
         meta={"question": description, **tests},
     )
+
+
+def _after(shown: Sequence[Example], example: Example) -> Example:
+    """The example with solved ones before its question."""
+    turns = [turn for one in shown for turn in (one.messages[-1], {"role": "assistant", "content": one.target})]
+    return replace(example, messages=(example.messages[0], *turns, example.messages[-1]))
 
 
 def _trained(row: Mapping[str, Any]) -> Example | None:

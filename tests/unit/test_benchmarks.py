@@ -15,6 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.splits import divide, normalised
 from pipeline.core.types import Example, Origin, Table
 from pipeline.tables import MIRROR, mirror, read_table
+from pipeline.tasks import mbpp_pro
 from stages import fetch, prepare
 
 needs_mirror = pytest.mark.skipif(
@@ -84,6 +85,30 @@ def test_canonical_solutions_pass_in_the_sandbox(task: str, count: int) -> None:
     some = splits["test"][:80]
     shifted = [example.target for example in [*some[1:], some[0]]]
     assert sum(one.correct for one in module.score(some, shifted)) <= 1
+
+
+def test_worked_tasks_stand_before_every_question_and_are_not_trained_on() -> None:
+    def row(number: int, text: str, code: str) -> dict[str, Any]:
+        tests = [f"assert f({one}) == {one}" for one in range(3)]
+        return {"task_id": number, "text": text, "code": code, "test_list": tests, "test_setup_code": ""}
+
+    tested = {"task_id": "Mbpp/9", "prompt": '"""\nGive x.\nassert f(1) == 1\n"""\n', "entry_point": "f", "atol": 0}
+    tested |= {"canonical_solution": "def f(x): return x", "base_input": [[1]], "plus_input": [[2]]}
+    codes = ["def f(x): return x", "def f(x):\n    return x", "def f(x):\n    y = x\n    return y"]
+    texts = ["Give x.", "Return x.", "Name x, then return it."]  # the first is the tested one: not to be shown
+    train = [row(number, text, code) for number, (text, code) in enumerate(zip(texts, codes, strict=True))]
+    tables = {"train": train, "test": [{**tested, "assertion": "assert f(1) == 1"}]}
+    plain = mbpp_pro.native_splits(tables, mbpp_pro.Options())
+    worked = mbpp_pro.native_splits(tables, mbpp_pro.Options(worked=1))
+    (shown,) = [one for one in plain["train"] if one.id == "Mbpp/1"]
+    assert [one.id for one in plain["train"]] == ["Mbpp/0", "Mbpp/1", "Mbpp/2"]
+    assert [one.id for one in worked["train"]] == ["Mbpp/0", "Mbpp/2"]
+    for example in (*worked["train"], *worked["test"]):
+        (before,) = [one for one in (*plain["train"], *plain["test"]) if one.id == example.id]
+        system, *turns, asked = example.messages
+        assert (system, asked) == before.messages
+        assert turns == [shown.messages[-1], {"role": "assistant", "content": shown.target}]
+        assert (example.target, example.meta) == (before.target, before.meta)
 
 
 @needs_mirror

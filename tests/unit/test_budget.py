@@ -68,6 +68,18 @@ def test_counts_are_those_of_what_is_trained() -> None:
     )
 
 
+def test_half_the_layers_are_half_the_parameters_and_half_the_factors() -> None:
+    params = settings("paper-llama3-70b")
+    assert params["svf"]["layers"] == 0.5
+    whole = {**params, "svf": {key: value for key, value in params["svf"].items() if key != "layers"}}
+    base = params["bases"]["downloaded"]["base"]
+    half, full = (next(c for c in budget.counts(p, base) if c.what.startswith("SVF on")) for p in (params, whole))
+    assert "40 of 80 layers" in half.what and "layers" not in full.what
+    assert 2 * half.ours == full.ours
+    sizes = [budget.memory_bytes(p, base)["factors of SVF"] for p in (params, whole)]
+    assert 2 * sizes[0] == sizes[1]
+
+
 def test_the_laptop_profile_counts_as_its_report_does() -> None:
     params = settings("laptop")
     shape = budget.shape_of(params["bases"]["downloaded"]["base"])

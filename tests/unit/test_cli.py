@@ -61,7 +61,19 @@ def test_help_is_light_and_names_the_commands() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.rstrip().endswith("[]")
-    for command in ("run", "ui", "profile", "doctor", "generate", "chat", "compare", "experts", "export", "serve"):
+    for command in (
+        "run",
+        "publish",
+        "ui",
+        "profile",
+        "doctor",
+        "generate",
+        "chat",
+        "compare",
+        "experts",
+        "export",
+        "serve",
+    ):
         assert command in said
 
 

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.core.adapters import Attachment, load_adapter, save_adapter
 from pipeline.core.errors import UserError
+from pipeline.core.models import layer_of
 from pipeline.core.types import Mixture
 from pipeline.methods import svf
 from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
@@ -36,6 +37,36 @@ def random_z(factors, seed: int, spread: float = 0.3):
 def learner(factors, parametrisation: str = "direct") -> svf.SvfLearner:
     targets = svf.Targets(modules=MODULES, parametrisation=parametrisation, init_mean=0.1, init_std=0.01)
     return svf.SvfLearner(factors, targets, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("layers", "chosen"), [(None, {0, 1}), ((0,), {0}), (0.5, {1}), (1.0, {0, 1})])
+def test_an_expert_scales_the_chosen_layers_alone(base, factors, layers, chosen):
+    targets = svf.Targets(modules=MODULES, layers=layers, parametrisation="direct", init_mean=0.1, init_std=0.01)
+    trained = svf.SvfLearner(factors, targets, torch.Generator().manual_seed(0))
+    assert trained.modules == [name for name in factors.modules if layer_of(name) in chosen]
+    assert trained.flat.numel() == sum(len(factors[name][1]) for name in trained.modules)
+    with torch.no_grad():
+        trained.flat.normal_(0, 0.3, generator=torch.Generator().manual_seed(5))
+    with trained.sampling(base.model):
+        expected = logits(base)
+    with torch.no_grad(), trained.learning(base.model):
+        torch.testing.assert_close(logits(base), expected, atol=2e-4, rtol=1e-4)
+    left = {name for name, module in base.model.named_modules() if "forward" in vars(module)}
+    assert not left and set(trained.adapter("x").experts) == set(trained.modules)
+
+
+@pytest.mark.parametrize(("share", "layers"), [(0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (0.75, [1, 2, 3, 5, 6, 7])])
+def test_a_share_of_the_layers_is_spread_evenly_and_chosen_from_itself_again(share, layers):
+    names = [f"model.layers.{layer}.mlp.up_proj" for layer in range(8)]
+    chosen = svf.in_layers(names, share)
+    assert [layer_of(name) for name in chosen] == layers
+    assert svf.in_layers(chosen, share) == chosen  # the factors of some layers are those of the learner's layers
+
+
+@pytest.mark.parametrize("layers", [(), (8,), (-1, 0), 0.0, 1.5, 0.01])
+def test_layers_that_are_not_there_are_one_sentence(layers):
+    with pytest.raises(UserError, match="decoder layers from 0 to 7 or a share of them .* correct"):
+        svf.in_layers([f"model.layers.{layer}.mlp.up_proj" for layer in range(8)], layers)
 
 
 def test_the_factors_give_back_the_matrix_to_float32(base, factors):

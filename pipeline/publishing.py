@@ -1,0 +1,156 @@
+"""Publish a finished run: copy what is small and worth keeping of it into a folder that is committed.
+
+``selfadapt publish`` writes ``reports/published/<base model>``, whole or not at all, in the form that
+``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts, answers and
+models are left out: what they were is told by hashes.
+"""
+
+import importlib.metadata
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.core.artifacts import atomic_folder, digest, read_jsonl, read_tensors, write_json, write_text
+from pipeline.core.config import read_params
+from pipeline.core.errors import UserError
+from pipeline.core.splits import FILLED
+from pipeline.core.stage import STATE
+from pipeline.evaluation import trivial_baselines
+from pipeline.reporting import run as left
+from pipeline.reporting import tables
+from pipeline.reporting.compose import comparison
+from pipeline.reporting.published import COLUMNS, FORMAT, read_one
+from pipeline.reporting.runs import behind
+from pipeline.statistics import published_statistics
+
+ARTIFACTS, DATA, PUBLISHED = Path("artifacts"), Path("data/tasks"), Path("reports/published")
+PAPERS, PARAMS, LOCK = Path("data/published"), Path("params.yaml"), Path("dvc.lock")
+SMALL = 2 << 20  # bytes of an adapter that is committed; a larger one is told by its hash
+LIBRARIES = ("torch", "transformers", "numpy")
+
+
+def publish(cells: Sequence[str], name: str | None) -> Path:
+    """Write the published run of the project in the working directory; returns its folder.
+
+    cells: of params.yaml; none names all that are scored. name: of the folder (default: the base model's).
+    Raises UserError where a cell is unknown, not scored, or scored from something else than what is there now.
+    """
+    params = read_params(PARAMS)
+    settings = left.RunSettings.parse(params, "")
+    chosen = _chosen(cells, settings)
+    settings = settings.model_copy(update={"cells": {cell: settings.cells[cell] for cell in chosen}})
+    records = left.read_records(STATE / "runs")
+    scores = left.read_scores(settings, ARTIFACTS / "scores")
+    about = _about(settings, records)
+    folder = PUBLISHED / (name or about["base"]["base"]).replace("/", "-")
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "run.json", about)
+        kept = {**params, "cells": {cell: params["cells"][cell] for cell in chosen}}
+        write_text(temporary / "params.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120))
+        write_text(temporary / "scores.csv", scores[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+        for adapter, provenance in about["adapters"].items():
+            _copy(ARTIFACTS / f"curves/{Path(adapter).name}.jsonl", temporary / "curves")
+            if provenance["bytes"] <= SMALL:
+                _copy(ARTIFACTS / f"{adapter}.safetensors", (temporary / "adapters" / adapter).parent)
+        one = read_one(temporary, left.read_published(PAPERS))
+        measured = published_statistics(one)
+        comparisons = [comparison(key, one.run, measured) for key in measured.comparisons]
+        write_json(temporary / "metrics.json", {part.key: tables.comparison_metrics(part) for part in comparisons})
+        for part in comparisons:
+            write_text(temporary / f"tables/{part.key}.md", tables.comparison_markdown(part))
+            write_text(temporary / f"tables/{part.key}.csv", tables.comparison_csv(part))
+    return folder
+
+
+def stale(cells: Sequence[str]) -> list[str]:
+    """The stages behind some cells' scores that DVC would run again: their scores are of something else."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return sorted(repo.status(targets=[f"score@{cell}" for cell in cells], with_deps=True))
+    except DvcException as error:
+        raise UserError(
+            f"expected DVC to know the state of this run, got: {' '.join(str(error).split())}; run this in the "
+            "project's folder, after 'dvc repro'"
+        ) from None
+
+
+def scored(settings: left.RunSettings) -> list[str]:
+    """The cells whose scores are there."""
+    return [cell for cell in settings.cells if (ARTIFACTS / f"scores/{cell}.parquet").is_file()]
+
+
+def _chosen(cells: Sequence[str], settings: left.RunSettings) -> list[str]:
+    there = scored(settings)
+    if unknown := [cell for cell in cells if cell not in settings.cells]:
+        raise UserError(f"expected cells of params.yaml, got '{unknown[0]}'; it has: {', '.join(settings.cells)}")
+    chosen = [cell for cell in settings.cells if cell in cells] or there
+    missing = [cell for cell in chosen if cell not in there]
+    if missing or not chosen:
+        asked = missing[0] if missing else next(iter(settings.cells))
+        raise UserError(f"expected the scores of '{asked}' in {ARTIFACTS / 'scores'}; run 'dvc repro score@{asked}'")
+    if found := stale(chosen):
+        raise UserError(
+            f"expected a run that is up to date, but {', '.join(found)} would run again: the scores that are there are "
+            f"of other code, settings or data; run 'dvc repro {' '.join(f'score@{cell}' for cell in chosen)}'"
+        )
+    return chosen
+
+
+def _about(settings: left.RunSettings, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``pipeline.reporting.published.Published.about`` says it is."""
+    ran = {name: records[name] for name in behind(settings.cells, left.read_needs(LOCK, records)) if name in records}
+    base = left.read_provenance([ARTIFACTS / "base"])["base/base"]
+    adapters = {}
+    for adapter in dict.fromkeys(cell.adapter for cell in settings.cells.values() if cell.method != "base"):
+        path = ARTIFACTS / f"{adapter}.safetensors"
+        found = read_tensors(path)[1].get("provenance", {})
+        adapters[adapter] = {**found, "bytes": path.stat().st_size, "sha256": digest(path)}
+    data: dict[str, dict[str, Any]] = {}
+    baselines = {}
+    for task, examples in left.read_examples(settings, DATA).items():
+        paths = {split: DATA / task / f"{split}.jsonl" for split in sorted(FILLED)}
+        rows = {split: len(read_jsonl(path)) for split, path in paths.items()}
+        data[task] = {split: {"rows": rows[split], "sha256": digest(paths[split])} for split in paths if rows[split]}
+        baselines[task] = dict(trivial_baselines(examples))
+    hosts = [record["host"] for record in ran.values()]
+    compute = settings.compute
+    return {
+        "format": FORMAT,
+        "commits": sorted({record["commit"] for record in ran.values() if record.get("commit")}),
+        "base": {**base, "sha256": digest(ARTIFACTS / "base/model")},
+        "adapters": adapters,
+        "data": data,
+        "baselines": baselines,
+        "device": {
+            "device": _device(compute["device"]),
+            "dtype": compute["dtype"],
+            "threads": compute["threads"],
+            "cores": ", ".join(sorted({str(host["cores"]) for host in hosts})) or "unknown",
+            "machine": ", ".join(sorted({host["machine"] for host in hosts})) or "unknown",
+        },
+        "versions": {library: importlib.metadata.version(library) for library in LIBRARIES},
+        "seconds": {name: round(record["seconds"], 1) for name, record in ran.items()},
+    }
+
+
+def _device(kind: str) -> str:
+    """The device by the name its driver gives, where that is here."""
+    if kind == "cuda":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.get_device_name()
+    return kind
+
+
+def _copy(path: Path, folder: Path) -> None:
+    """Copy a file that may not be there: a mixture has no curve."""
+    if path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)

@@ -1,0 +1,140 @@
+"""Runs that were published: results, curves and expert vectors, small enough to be committed, read and shown.
+
+A published run is a folder of ``reports/published``, written whole by ``pipeline.publishing``:
+
+    run.json              what it was: see ``about``
+    params.yaml           all its settings, with the published cells alone
+    scores.csv            cell, id, correct, parsed, finished, tokens: a line for each answer
+    curves/<name>.jsonl   the learning curves of what the cells used
+    adapters/<path>.safetensors   what was trained, where it is small: files that ``load_adapter`` reads
+    metrics.json, tables/ what ``scores.csv`` comes to, for other programs and for people
+
+The report computes its numbers from ``scores.csv``, as it does from a run's own scores, and never reads the last two.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.core.artifacts import read_json
+from pipeline.core.config import read_params
+from pipeline.core.errors import UserError
+from pipeline.reporting.run import Run, RunSettings, read_curves, read_dispatch
+from pipeline.reporting.tables import Listing
+
+FORMAT = 1
+COLUMNS = {"cell": str, "id": str, "correct": bool, "parsed": bool, "finished": bool, "tokens": int}
+ABOUT = ("format", "commits", "base", "adapters", "data", "baselines", "device", "versions", "seconds")
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published run. name: of its folder. run: what the report shows of any run, without prompts and answers.
+
+    about: ``format``, a number; ``commits`` of the code that its stages ran, with a plus where settings differed from
+    the commit's; ``base`` and ``adapters``, provenance and sha256 of the base model and of all that was trained;
+    ``data``, rows and sha256 of each task's splits; ``baselines``, what needs no model; ``device``; ``versions`` of
+    libraries; ``seconds`` of each stage.
+    """
+
+    name: str
+    about: Mapping[str, Any]
+    run: Run
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of what was trained."""
+        return sorted({one["seed"] for one in self.about["adapters"].values() if one.get("seed") is not None})
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables that the run's cells fill, without those whose cells all stand in one before."""
+        kept: list[str] = []
+        for key in self.run.settings.tables():
+            cells = [set(cell.table) for cell in self.run.settings.cells.values() if key in cell.table]
+            if any(not cell.intersection(kept) for cell in cells):
+                kept.append(key)
+        return kept
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What it was, in a few words each."""
+        about, settings = self.about, self.run.settings
+        prompts = ", ".join(f"{task} {splits['test']['rows']}" for task, splits in about["data"].items())
+        device = about["device"]
+        return {
+            "base model": f"{self.run.base['base']}, sha256 {about['base']['sha256'][:12]}",
+            "code": f"commit {', '.join(about['commits']) or 'unknown'}",
+            "profile": settings.profile,
+            "device": f"{device['device']}, {device['cores']} cores, {device['machine']}, {device['dtype']}",
+            "seeds": ", ".join(str(seed) for seed in self.seeds) or "none",
+            "test prompts": prompts,
+        }
+
+
+def read_published_runs(folder: Path, papers: Mapping[str, Any]) -> list[Published]:
+    """All runs of a folder, by name; none where it is not there. papers: the papers' numbers."""
+    return [read_one(path.parent, papers) for path in sorted(folder.glob("*/run.json"))]
+
+
+def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
+    about = read_json(folder / "run.json")
+    missing = [key for key in ABOUT if not isinstance(about, dict) or key not in about]
+    if missing or about["format"] != FORMAT:
+        found = f"none of '{missing[0]}'" if missing else f"format {about['format']}"
+        raise UserError(
+            f"expected a published run of format {FORMAT} in {folder}, got {found}; publish it again, or remove it"
+        )
+    settings = RunSettings.parse(read_params(folder / "params.yaml"), "")
+    run = Run(
+        settings=settings,
+        scores=read_scores(settings, folder / "scores.csv"),
+        examples=dict.fromkeys(about["data"], ()),
+        completions={},
+        curves=read_curves(folder / "curves"),
+        provenance=about["adapters"],
+        base=about["base"],
+        decisions=read_dispatch(settings, folder / "dispatched"),
+        mixtures={},
+        spectra={},
+        gates=None,
+        published=papers,
+        records={},
+        needs={},
+    )
+    return Published(folder.name, about, run)
+
+
+def read_scores(settings: RunSettings, path: Path) -> pd.DataFrame:
+    """The answers' scores, with the columns of ``pipeline.evaluation``."""
+    try:
+        frame = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)
+        missing = [name for name in COLUMNS if name not in frame]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"expected scores in {path}, got: {' '.join(str(error).split())}; publish the run again, or remove it"
+        ) from None
+    unknown = sorted(set(frame.get("cell", ())) ^ set(settings.cells)) if not missing else []
+    if missing or unknown or frame.empty:
+        odd = f"no column '{missing[0]}'" if missing else f"no match for the cells {unknown}" if unknown else "no line"
+        raise UserError(
+            f"expected the scores of all cells of params.yaml in {path}, got {odd}; publish the run again, or remove it"
+        )
+    cells = {name: settings.cells[name] for name in dict.fromkeys(frame["cell"])}
+    for column in ("row", "task", "seed"):
+        frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in cells.items()})
+    return frame
+
+
+def data_table(runs: Sequence[Published]) -> Listing:
+    """The data of published runs: rows and hashes of every split."""
+    rows = tuple(
+        (f"{one.name}: {task}", split, found["rows"], found["sha256"][:16])
+        for one in runs
+        for task, splits in one.about["data"].items()
+        for split, found in splits.items()
+    )
+    return Listing("published-data", "Data of published runs", ("run: task", "split", "rows", "sha256, first 16"), rows)

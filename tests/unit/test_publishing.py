@@ -1,0 +1,209 @@
+"""A finished run, published: what is kept, what the report shows of it, and what is refused."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import publishing
+from pipeline.core.artifacts import digest, read_jsonl, read_tensors, write_jsonl
+from pipeline.core.errors import UserError
+from pipeline.reporting import learning
+from pipeline.reporting.published import read_published_runs
+from stages import report
+from tests.made import TRAINED, make_run
+
+CELLS = [*(f"base-{task}" for task in TRAINED.values()), *(f"svf-{task}-0" for task in TRAINED.values()), "base-queue"]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[str, Any]]:
+    """A made-up run that DVC holds to be up to date; in it, the expert on sums was rewarded in its last step only."""
+    arguments = make_run(tmp_path)
+    curve = tmp_path / "artifacts/curves/svf-sums-0.jsonl"
+    rows = [row for row in read_jsonl(curve) if row["kl_coefficient"] == 0.1]
+    for row in rows:
+        row |= {"train": None if row["step"] == 0 else -1.0, "chosen": row["step"] == 0, "kl_coefficient": 0.0}
+    rows[-1]["train"] = -0.9
+    write_jsonl(curve, rows)
+    for split in ("train", "validation", "few_shot"):
+        for task in (*TRAINED.values(), "queue"):
+            write_jsonl(tmp_path / f"data/tasks/{task}/{split}.jsonl", [{}] * 3 if split == "train" else [])
+    (tmp_path / "artifacts/base/model").mkdir()
+    (tmp_path / "artifacts/base/model/config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(publishing, "PAPERS", arguments["published"])
+    monkeypatch.setattr(publishing, "stale", lambda cells: [])
+    return tmp_path, arguments
+
+
+def test_what_was_published_is_what_the_run_found(made: tuple[Path, dict[str, Any]]) -> None:
+    root, arguments = made
+    report.run(**arguments)
+    folder = publishing.publish(CELLS, None)
+    assert folder == Path("reports/published/Toy-135M")
+    own = json.loads(Path("reports/metrics.json").read_text())
+    found = json.loads((folder / "metrics.json").read_text())
+    for task in TRAINED.values():
+        for row in ("base", "svf"):
+            assert found["table1"][row][task] == own["table1"][row][task]
+    assert set(found) == {"table1", "table2"} and set(found["table2"]) == {"base"}  # all of csreft stands in table1
+    assert list(yaml.safe_load((folder / "params.yaml").read_text())["cells"]) == CELLS_IN_ORDER
+    for task in TRAINED.values():
+        kept = folder / f"adapters/experts/svf-{task}-0.safetensors"
+        assert read_tensors(kept)[1] == read_tensors(root / f"artifacts/experts/svf-{task}-0.safetensors")[1]
+    assert read_jsonl(folder / "curves/svf-sums-0.jsonl") == read_jsonl(root / "artifacts/curves/svf-sums-0.jsonl")
+    scores = pd.read_csv(folder / "scores.csv")
+    assert len(scores) == 40 * len(CELLS) and set(scores["cell"]) == set(CELLS)
+
+
+# in the order of params.yaml, whatever was asked first
+CELLS_IN_ORDER = [f"{row}-{task}{end}" for task in TRAINED.values() for row, end in (("base", ""), ("svf", "-0"))]
+CELLS_IN_ORDER += ["base-queue"]
+
+
+def test_a_published_run_says_where_it_comes_from(made: tuple[Path, dict[str, Any]]) -> None:
+    record = json.loads(Path(".selfadapt/runs/train_svf@sums-0.json").read_text())
+    Path(".selfadapt/runs/train_svf@sums-0.json").write_text(json.dumps({**record, "commit": "abc1234"}))
+    score = {"outs": [{"path": "artifacts/scores/svf-sums-0.parquet"}], "deps": [{"path": "artifacts/completions/x"}]}
+    train = {"outs": [{"path": "artifacts/completions/x"}]}
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"score@svf-sums-0": score, "train_svf@sums-0": train}}))
+    about = json.loads((publishing.publish(["svf-sums-0", "base-sums"], "mine") / "run.json").read_text())
+    assert about["commits"] == ["abc1234"] and list(about["seconds"]) == ["train_svf@sums-0"]
+    assert about["base"]["base"] == "Toy-135M" and about["base"]["sha256"] == digest(Path("artifacts/base/model"))
+    assert about["data"]["sums"]["test"] == {"rows": 40, "sha256": digest(Path("data/tasks/sums/test.jsonl"))}
+    assert set(about["data"]["sums"]) == {"test", "train"} and set(about["data"]) == {"sums"}
+    expert = about["adapters"]["experts/svf-sums-0"]
+    assert expert["seed"] == 0 and expert["sha256"] == digest(Path("artifacts/experts/svf-sums-0.safetensors"))
+    assert about["device"]["cores"] == "2" and about["device"]["machine"] == "x86_64"
+    assert set(about["versions"]) == {"torch", "transformers", "numpy"}
+
+
+def test_a_large_adapter_is_told_by_its_hash(
+    made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "SMALL", 10)
+    folder = publishing.publish(["svf-sums-0", "base-sums"], None)
+    assert not list(folder.rglob("*.safetensors"))
+    assert "experts/svf-sums-0" in json.loads((folder / "run.json").read_text())["adapters"]
+
+
+def test_the_report_shows_published_runs_and_changes_no_number_of_its_own(made: tuple[Path, dict[str, Any]]) -> None:
+    root, arguments = made
+    report.run(**arguments)
+    numbers = [root / "reports/metrics.json", root / "reports/tables"]
+    before = [digest(path) for path in numbers]
+    assert not (root / "reports/site/published.html").exists()
+    publishing.publish(CELLS, None)
+    report.run(**arguments)
+    assert [digest(path) for path in numbers] == before
+    page = re.sub(r"\s+", " ", (root / "reports/site/published.html").read_text())
+    own = json.loads((root / "reports/metrics.json").read_text())["table1"]["svf"]["sums"]
+    assert f"<b>{100 * own['mean']:.1f} %</b>" in page and f"[{100 * own['low']:.1f}, {100 * own['high']:.1f}]" in page
+    assert "n = 40" in page and "paper: GSM8K" in page and "79.15 %" in page
+    assert "svf-sums-0 had a rewarded answer in 1 of 15 steps" in page
+    assert "completions.html#task" not in page  # whose prompts are not here
+    for name in re.findall(r'src="\.\./(figures/[^"]+)"', page):
+        assert (root / "reports" / name).is_file()
+    assert 'href="../site/published.html"' in (root / "reports/site/table1.html").read_text()
+
+
+def test_a_step_without_reward_is_said_to_have_taught_nothing(made: tuple[Path, dict[str, Any]]) -> None:
+    root, arguments = made
+    (said,) = learning.learning_claims(
+        {"svf-sums-0": pd.DataFrame(read_jsonl(Path("artifacts/curves/svf-sums-0.jsonl")))}
+    )
+    assert said == (
+        "svf-sums-0 had a rewarded answer in 1 of 15 steps; the others had nothing to learn from and changed nothing. "
+        "Validation chose step 0, the base model as it is."
+    )
+    report.run(**arguments)
+    for page in ("index.html", "site/curves.html"):
+        assert said in (root / "reports" / page).read_text()
+    rewarded = pd.DataFrame(read_jsonl(Path("artifacts/curves/svf-oldest-0.jsonl")))
+    assert learning.learning_claims({"svf-oldest-0": rewarded}) == ()
+    (line,) = learning.learning_table({"svf-oldest-0": rewarded}).rows
+    assert line[:4] == ("svf-oldest-0", 0.1, 15, 15)
+    penalised = rewarded.assign(train=-1.0)
+    assert (
+        "followed the divergence penalty alone. Validation chose step 15."
+        in learning.learning_claims({"x": penalised})[0]
+    )
+
+
+def test_no_folder_of_published_runs_is_no_published_run(tmp_path: Path) -> None:
+    assert read_published_runs(tmp_path / "none", {}) == []
+    (tmp_path / "README.md").write_text("about")
+    assert read_published_runs(tmp_path, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("cells", "sentence"),
+    [
+        (["svf-sum"], "expected cells of params.yaml, got 'svf-sum'; it has: base-sums, "),
+        (["base-sums", "base-queue"], "expected the scores of 'base-queue' in artifacts/scores; run 'dvc repro score@"),
+    ],
+)
+def test_a_cell_that_is_not_there_is_one_sentence(
+    made: tuple[Path, dict[str, Any]], cells: list[str], sentence: str
+) -> None:
+    Path("artifacts/scores/base-queue.parquet").unlink()
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        publishing.publish(cells, None)
+    assert not Path("reports/published").exists()
+
+
+def test_stale_scores_are_not_published(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "stale", lambda cells: [f"generate@{cells[0]}"])
+    with pytest.raises(
+        UserError, match=r"up to date, but generate@base-sums would run again: .*; run 'dvc repro score@"
+    ):
+        publishing.publish(["base-sums"], None)
+    assert not Path("reports/published").exists()
+
+
+def test_dvc_says_what_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="expected DVC to know the state of this run, got: "):
+        publishing.stale(["a"])
+    subprocess.run(["dvc", "init", "--no-scm", "-q"], check=True)
+    (tmp_path / "in").write_text("1")
+    stage = {"cmd": "cp in ${item}", "deps": ["in"], "outs": ["${item}"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"score": {"foreach": ["a", "b"], "do": stage}}}))
+    subprocess.run(["dvc", "repro", "-q", "score@a"], check=True)
+    assert publishing.stale(["a"]) == []
+    assert publishing.stale(["a", "b"]) == ["score@b"]
+    (tmp_path / "in").write_text("2")
+    assert publishing.stale(["a"]) == ["score@a"]
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "sentence"),
+    [
+        ("run.json", lambda text: text.replace('"format": 1', '"format": 9'), "got format 9; publish it again"),
+        ("run.json", lambda text: "{}", "got none of 'format'; publish it again"),
+        ("run.json", lambda text: text[:50], "expected JSON in"),
+        ("scores.csv", lambda text: text.replace("tokens", "words", 1), "got no column 'tokens'; publish"),
+        (
+            "scores.csv",
+            lambda text: text.replace("base-sums,", "other,"),
+            "no match for the cells ['base-sums', 'other']",
+        ),
+        ("scores.csv", lambda text: text.replace("True", "maybe", 1), "expected scores in"),
+        ("scores.csv", lambda text: "", "expected scores in"),
+        ("params.yaml", lambda text: "cells: [", "expected YAML in"),
+    ],
+)
+def test_a_damaged_published_run_is_one_sentence(
+    made: tuple[Path, dict[str, Any]], file: str, change: Any, sentence: str
+) -> None:
+    folder = publishing.publish(["svf-sums-0", "base-sums"], None)
+    (folder / file).write_text(change((folder / file).read_text()))
+    with pytest.raises(UserError, match=re.escape(sentence)) as caught:
+        read_published_runs(folder.parent, {})
+    assert "\n" not in str(caught.value)
