@@ -23,7 +23,8 @@ RUNNER = ["python", "-m", "pipeline.flow"]  # what every command begins with
 class Stage:
     """One stage, e.g. ``train_svf@sums-0``.
 
-    command: the words of its command line. deps, outs: paths. params: the places in params.yaml it depends on.
+    command: the words of its command line. deps, outs: paths. params: the places in params.yaml it depends on, the
+    empty one where it depends on the whole file.
     """
 
     name: str
@@ -74,7 +75,7 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
                             command=tuple(shlex.split(stage.cmd)),
                             deps=frozenset(dep.def_path for dep in files),
                             outs=frozenset(out.def_path for out in stage.outs),
-                            params=frozenset(place for dep in settings for place in dep.params),
+                            params=frozenset(place for dep in settings for place in dep.params or [""]),
                         )
                     )
                 repo.index.graph.nodes()  # raises for cycles and for outputs that overlap
