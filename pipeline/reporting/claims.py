@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.reporting.tables import row_name, signed
 
 # Which other row than the base model's a table's claim is about: table -> row.
-RIVALS = {"table1": "lora", "csreft": "loreft"}
+RIVALS = {"table1": "lora", "table4": "svf", "csreft": "loreft"}
 STRATEGIES = ("prompt", "classifier", "few_shot")
 
 

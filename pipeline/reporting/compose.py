@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting import claims, figures, runs, site, tables
+from pipeline.reporting import ablations, claims, figures, runs, site, tables
 from pipeline.reporting.run import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
@@ -44,7 +44,7 @@ def compose(run: Run, statistics: Statistics) -> Report:
     drawn = drawings(run, statistics)
     listings = [
         tables.parameter_table(run.provenance, run.base, run.published),
-        tables.settings_table(run.settings.methods, run.published),
+        tables.settings_table(run.settings.methods, ablations.variant_settings(run.settings), run.published),
     ]
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
@@ -109,13 +109,28 @@ def name_of(one: Comparison) -> str:
 
 
 def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
-    frame = statistics.comparisons[key]
-    domains = {task: run.settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    published, benchmarks = tables.published_of(key, domains, run.published)
-    cells = {cell.row: cell for cell in reversed(run.settings.cells.values()) if key in cell.table}
+    settings, frame = run.settings, statistics.comparisons[key]
+    rival = statistics.rivals.get(key, frame)
+    domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
+    papers: Mapping[str, Mapping[str, Any]] = {}
+    labels: Mapping[str, str] = {}
+    if key == "table4":
+        published, benchmarks = ablations.published_of(settings, run.published, list(domains))
+        papers = ablations.published_rows(settings, run.published)
+        labels = {row: one.label for row, one in ablations.rows_of(settings).items()}
+        said = ablations.claims(settings, frame, rival, list(domains))
+    else:
+        published, benchmarks = tables.published_of(key, domains, settings.unseen.values(), run.published)
+        said = claims.claims_of(key, frame, rival, domains)
+    cells = {cell.row: cell for cell in reversed(settings.cells.values()) if key in cell.table}
     sources = {row: run.provenance.get(cell.adapter, {}) for row, cell in cells.items()}
     trained = {
-        row: tables.Trained(one["parameters"], one.get("parameters_without_router"), run.base["base_parameters"])
+        row: tables.Trained(
+            one["parameters"],
+            one.get("parameters_without_router"),
+            run.base["base_parameters"],
+            papers.get(row, {}).get("params_m"),
+        )
         for row, one in sources.items()
         if "parameters" in one
     }
@@ -128,7 +143,8 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         trained=trained,
         published=published,
         benchmarks=benchmarks,
-        claims=claims.claims_of(key, frame, statistics.rivals.get(key, frame), domains),
+        claims=said,
+        labels=labels,
     )
 
 
@@ -157,7 +173,9 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         name = f"{key}-accuracy"
         add(name, figures.accuracies(frame, tables.ROWS, name), caption)
     base = base_accuracies(statistics)
-    rewarded = {name: curve for name, curve in run.curves.items() if curve["objective"].iloc[0] == "reinforce"}
+    varied = {name for entries in run.settings.ablations.values() for name in entries}
+    curves = {name: curve for name, curve in run.curves.items() if name not in varied}
+    rewarded = {name: curve for name, curve in curves.items() if curve["objective"].iloc[0] == "reinforce"}
     classifier = {name: curve for name, curve in rewarded.items() if not name.startswith("svf-")}
     experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name not in classifier}
     tasks = {name: run.provenance.get(f"experts/svf-{name}", {}).get("task") for name in experts}
@@ -174,7 +192,7 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     if classifier:
         caption = "The classification expert, trained the same way to name a prompt's domain."
         add("figure4-classifier", figures.learning_curves(classifier, {}, "figure4-classifier"), caption)
-    supervised = {name: curve for name, curve in run.curves.items() if name not in rewarded}
+    supervised = {name: curve for name, curve in curves.items() if name not in rewarded}
     if supervised:
         caption = "Methods trained by next-token prediction. Dot: the checkpoint chosen, by validation."
         add("losses", figures.loss_curves(supervised, "losses"), caption)
