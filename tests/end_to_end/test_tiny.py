@@ -121,6 +121,18 @@ def test_changing_one_number_of_the_classifier_reruns_the_classifier_alone(proje
         path.write_text(before)
 
 
+def test_changing_one_number_of_a_variant_reruns_that_variant_alone(project):
+    path = project / "params.yaml"
+    before = path.read_text()
+    try:
+        params = yaml.safe_load(before)
+        params["ablations"]["policy_gradient"]["ia3-greedy-sums-0"]["training"]["learning_rate"] *= 2
+        path.write_text(yaml.safe_dump(params))
+        assert changed_stages(project) == {"train_policy@ia3-greedy-sums-0", "report"}
+    finally:
+        path.write_text(before)
+
+
 @pytest.mark.parametrize("stage", ["train_svf@sums-0", "train_csreft", "adapt@few_shot-groceries"])
 def test_a_stage_killed_midway_resumes_to_the_same_bytes(project, stage):
     resolved = yaml.safe_load((project / "dvc.lock").read_text())["stages"][stage]

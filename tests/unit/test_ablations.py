@@ -156,7 +156,7 @@ def test_table_6_says_of_a_variant_what_differs(table4) -> None:
 
 def test_a_variants_curve_is_not_drawn_among_the_experts(table4) -> None:
     figure = (table4[0] / "reports/figures/figure4.svg").read_text()
-    assert "Learning curves of sums-0, functions-0, oldest-0<" in figure
+    assert '"Learning curves of sums-0, functions-0, oldest-0"' in figure
     assert "svf-mlp" not in (table4[0] / "reports/figures/figure4-classifier.svg").read_text()
 
 
