@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pipeline.core.adapters import Attachment, load_adapter, save_adapter
-from pipeline.reporting import ablations
+from pipeline.reporting import ablations, claims
 from pipeline.reporting.run import kept_of_sweep
 from stages import report
 from tests.made import TRAINED, UNSEEN, make_run
@@ -158,6 +158,21 @@ def test_a_variants_curve_is_not_drawn_among_the_experts(table4) -> None:
     figure = (table4[0] / "reports/figures/figure4.svg").read_text()
     assert '"Learning curves of sums-0, functions-0, oldest-0"' in figure
     assert "svf-mlp" not in (table4[0] / "reports/figures/figure4-classifier.svg").read_text()
+
+
+def frame_of(row: str, verdicts: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame([{"row": row, "task": task, "verdict": word, "n": 200} for task, word in verdicts.items()])
+
+
+@pytest.mark.parametrize(("words", "said"), [(("worse", "worse"), "holds"), (("worse", "better"), "does not hold")])
+def test_table_7_turns_what_the_others_are_into_what_svf_is(words: tuple[str, str], said: str) -> None:
+    versus_svf = frame_of("dora", dict(zip(("sums", "oldest"), words, strict=True)))
+    versus_base = frame_of("dora", {"sums": "better", "queue": "undecided"})
+    domains = {"sums": "math", "oldest": "reasoning", "queue": "reasoning"}
+    claim, against_svf, against_base = claims.table7_claims(versus_base, versus_svf, domains)
+    assert f"on all of them {said} in this run." in claim
+    assert against_svf.startswith("DoRA, against the SVF expert: ")
+    assert against_base == "DoRA, against the base model: better on sums, undecided on queue at n = 200."
 
 
 def test_of_a_sweep_the_pair_that_was_kept_is_shown() -> None:
