@@ -4,6 +4,9 @@ Parameters are counted on a model of the base's shape on the meta device, by wha
 
     SVF       Σ min(out, in) over the targeted matrices, of the targeted layers
     LoRA      Σ rank · (out + in)
+    DoRA      that + Σ out
+    (IA)³     Σ out, or in where it scales what a matrix takes
+    TinyLoRA  size · (vectors, as many as tying leaves of the matrices)
     LoReFT    edits · (2 · rank · hidden + rank); an edit per layer, and per prefix and suffix where they are not tied
     CS-ReFT   skills · that; its router hidden → hidden / 2 → skills is counted beside
 
@@ -89,6 +92,44 @@ def lora(model: Any, modules: tuple[str, ...], rank: int) -> int:
     return sum(rank * sum(model.get_submodule(name).weight.shape) for name in linear_modules(model, modules))
 
 
+def dora(model: Any, modules: tuple[str, ...], rank: int) -> int:
+    return lora(model, modules, rank) + sum(
+        model.get_submodule(name).weight.shape[0] for name in linear_modules(model, modules)
+    )
+
+
+def ia3(model: Any, modules: tuple[str, ...], feedforward: tuple[str, ...]) -> int:
+    return sum(
+        model.get_submodule(name).weight.shape[1 if name.rpartition(".")[2] in feedforward else 0]
+        for name in linear_modules(model, modules)
+    )
+
+
+def tinylora(model: Any, modules: tuple[str, ...], size: int, tying: float) -> int:
+    return size * max(1, round(len(linear_modules(model, modules)) * (1 - tying)))
+
+
+def one_task(model: Any, method: str, adapter: Mapping[str, Any]) -> int:
+    """What a method that is trained on one task trains, by its own settings."""
+    modules = tuple(adapter["modules"])
+    if method == "svf":
+        return svf(model, modules)
+    if method == "ia3":
+        return ia3(model, modules, tuple(adapter["feedforward"]))
+    if method == "tinylora":
+        return tinylora(model, modules, adapter["size"], adapter["tying"])
+    return {"lora": lora, "dora": dora}[method](model, modules, adapter["rank"])
+
+
+def variants(params: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
+    """What else than SVF experts and LoRA a profile trains on one task: what it is called, its method and settings."""
+    methods = dict.fromkeys(entry["method"] for entry in params["baselines"].values() if entry["method"] != "lora")
+    found = {method: (method, params[method]["adapter"]) for method in methods}
+    for entries in params.get("ablations", {}).values():
+        found |= {name: (entry["method"], entry["adapter"]) for name, entry in entries.items()}
+    return found
+
+
 def reft(shape: Mapping[str, Any], settings: Mapping[str, Any], skills: int = 1) -> int:
     layers = shape["layers"] if settings["layers"] == "all" else len(settings["layers"])
     edits = layers * (1 if settings["tied"] else 2)
@@ -119,6 +160,10 @@ def counts(params: Mapping[str, Any], base: Mapping[str, Any]) -> list[Count]:
             f"LoRA on {', '.join(params['lora']['adapter']['modules'])}",
             lora(model, tuple(params["lora"]["adapter"]["modules"]), params["lora"]["adapter"]["rank"]),
             "6.82 M" if repo == LLAMA3 else "",
+        ),
+        *(
+            Count(f"{name}: {method} on {', '.join(adapter['modules'])}", one_task(model, method, adapter))
+            for name, (method, adapter) in variants(params).items()
         ),
         Count(
             f"LoReFT, {loreft / whole:.4%} of the base",
@@ -172,21 +217,27 @@ def memory_bytes(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str
 
 def generated_tokens(params: Mapping[str, Any]) -> dict[str, int | None]:
     """The most tokens each part of a run may generate; None where a size is 'all'."""
-    tasks, training, search = params["tasks"], params["reinforce"], params["few_shot"]
+    tasks, search = params["tasks"], params["few_shot"]
 
     def longest(task: str) -> int:
         return lookup(params, f"tasks.{task}.decoding.max_new_tokens")
 
-    validations = training["steps"] // training["validate_every"] + 1
-    answers = (
-        training["steps"] * training["prompts"] * training["samples"] + validations * training["validation_prompts"]
-    )
-    rollouts = len(training["kl_coefficients"]) * answers
+    def rollouts(training: Mapping[str, Any]) -> int:
+        validations = training["steps"] // training["validate_every"] + 1
+        answers = training["steps"] * training["prompts"] * training["samples"]
+        return len(training["kl_coefficients"]) * (answers + validations * training["validation_prompts"])
+
+    def tried(entry: Mapping[str, Any]) -> int:
+        sweep = entry.get("sweep")
+        return len(sweep["learning_rates"]) * len(sweep["clips"]) if sweep else 1
+
+    rewarded = params.get("ablations", {}).get("policy_gradient", {}).values()
     candidates = len(search["configurations"]) * search["generations"] * search["population"]
     sizes = {task: entry["data"]["test"] for task, entry in tasks.items()}
     cells = [cell["task"] for cell in params["cells"].values()]
     return {
-        "train_svf": sum(rollouts * longest(expert["task"]) for expert in params["experts"].values()),
+        "train_svf": sum(rollouts(params["reinforce"]) * longest(one["task"]) for one in params["experts"].values()),
+        "train_policy": sum(tried(one) * rollouts(one["training"]) * longest(one["task"]) for one in rewarded),
         "adapt": sum(candidates * search["shots"] * longest(entry["task"]) for entry in params["adaptations"].values()),
         "generate": None
         if any(sizes[task] == "all" for task in cells)

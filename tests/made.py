@@ -1,6 +1,7 @@
 """A run that never was: its files, as the report reads them. Every number is made up, for tests of the report."""
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,25 @@ def cells_of(seeds: int) -> dict[str, Any]:
     return cells
 
 
-def make_run(root: Path, *, examples: int = 40, seeds: int = 1, layers: int = 30) -> dict[str, Any]:
+def make_run(
+    root: Path,
+    *,
+    examples: int = 40,
+    seeds: int = 1,
+    layers: int = 30,
+    more_cells: Mapping[str, Mapping[str, Any]] | None = None,
+    more_params: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Write files of a run that never was under ``root``; returns the arguments of the stage report."""
     draw = random.Random(0)
-    cells = cells_of(seeds)
+    cells = {**cells_of(seeds), **(more_cells or {})}
     params = {"profile": "laptop", "seed": 0, "trained": TRAINED, "unseen": UNSEEN, "cells": cells}
     params |= {"report": {"resamples": 300, "seed": 0, "samples": 1}, "tasks": {}}
     params["compute"] = {"device": "cpu", "dtype": "bfloat16", "threads": 2}
     params |= {
         name: {"learning_rate": 2e-3, "kl": {"coefficient": 0.1}, "modules": ["up", "down"]} for name in SECTIONS
     }
+    params |= more_params or {}
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     artifacts = root / "artifacts"
     for task in (*TRAINED.values(), *UNSEEN.values()):
@@ -65,7 +75,7 @@ def make_run(root: Path, *, examples: int = 40, seeds: int = 1, layers: int = 30
         write_jsonl(root / f"data/tasks/{task}/test.jsonl", rows)
     for name, cell in cells.items():
         ids = [f"{cell['task']}-{number}" for number in range(examples)]
-        right = [draw.random() < RIGHT[cell["row"]] for _ in ids]
+        right = [draw.random() < RIGHT.get(cell["row"], 0.5) for _ in ids]
         text = [f"I think <i>{'yes' if one else 'maybe so, since the first is less'}</i>" for one in right]
         frame = pd.DataFrame(
             {

@@ -399,15 +399,48 @@ class SvfLearner:
         with materialised_weights(model, self.factors, z) as attachment:
             yield attachment
 
+    def retract(self) -> None:
+        """z is free."""
+
+    def extra_loss(self) -> None:
+        """z is trained on the answers alone."""
+
     @contextmanager
     def learning(self, model: nn.Module) -> Iterator[Attachment]:
-        """Attached for a forward and backward pass: factored. Graphs of several passes add up in ``flat.grad``."""
+        """Attached for forward and backward passes: factored. Graphs of several passes add up in ``flat.grad``."""
         with ExitStack() as stack:
-            for name, z in self.z().items():
+            for name in self.modules:
                 module = model.get_submodule(name)
-                scale = z * self.factors[name][1].to(z.device)
                 if name not in self._scaled:  # the factors are cast to the weights' dtype once, not every step
-                    self._scaled[name] = _FactoredLinear(module, self.factors[name], scale)
-                self._scaled[name].scale = scale
+                    self._scaled[name] = _FactoredLinear(module, self.factors[name], self.factors[name][1])
                 stack.enter_context(_replaced_forward(module, self._scaled[name]))
-            yield Attachment()
+            self._rescale()
+            yield _Rescaled(self)
+
+    def _rescale(self) -> None:
+        """Compute with z as it is now."""
+        for name, z in self.z().items():
+            self._scaled[name].scale = z * self.factors[name][1].to(z.device)
+
+
+class _Rescaled(Attachment):
+    """Makes z of what is trained anew for every pass: it has changed since the last one, whose graph is gone."""
+
+    def __init__(self, learner: SvfLearner) -> None:
+        self._learner = learner
+
+    def begin(self, rows: LongTensor, prompt_mask: Tensor | None) -> None:
+        self._learner._rescale()
+
+
+Settings = Targets  # as the other methods call theirs
+
+
+def learner(model: nn.Module, settings: Targets, *, factors: Factors | None, generator: torch.Generator) -> SvfLearner:
+    """What a trainer needs."""
+    if factors is None:
+        raise UserError(
+            "params.yaml: expected SVF among 'experts' or 'ablations', whose stages read the base model's singular "
+            "values, got it among 'baselines'; move the entry"
+        )
+    return SvfLearner(factors, settings, generator)

@@ -13,7 +13,7 @@ from pipeline.reporting.claims_of_variants import claims_for
 from pipeline.reporting.tables import row_name, signed
 
 # Which other row than the base model's a table's claim is about: table -> row.
-RIVALS = {"table1": "lora", "csreft": "loreft"}
+RIVALS = {"table1": "lora", "table4": "svf", "table7": "svf", "csreft": "loreft"}
 STRATEGIES = ("prompt", "classifier", "few_shot")
 
 
@@ -67,6 +67,8 @@ def claims_of(
         return table1_claims(versus_base, versus_rival, domains)
     if key == "table2":
         return table2_claims(versus_base, domains)
+    if key == "table7":
+        return table7_claims(versus_base, versus_rival, domains)
     return csreft_claims(versus_base, versus_rival, domains) if key == "csreft" else ()
 
 
@@ -97,6 +99,28 @@ def table2_claims(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> tupl
     claims += [f"{row_name(row)}, against the base model: {spelled(versus_base, row, domains)}." for row in found]
     if lora := spelled(versus_base, "best_lora", domains):
         claims.append(f"The best LoRA expert, in the paper behind the base model on two of three: {lora}.")
+    return tuple(claims)
+
+
+def table7_claims(versus_base: pd.DataFrame, versus_svf: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
+    others = [row for row in dict.fromkeys(versus_base["row"]) if row not in ("base", "svf")]
+    found = {row: verdicts(versus_svf, row, domains) for row in others}
+    turned = {"better": "worse", "worse": "better", "undecided": "undecided"}  # what SVF is, against the row
+    words = [turned[word] for one in found.values() for word in one.values()]
+    if not words:
+        return ("This run has no SVF expert beside other tuning, so it says nothing of the paper's Table 7.",)
+    claims = [
+        "The paper has SVF ahead of DoRA on all three tasks they are trained on and of (IA)³ on two; that it is ahead "
+        f"of every other tuning on all of them {settled(words)} in this run."
+    ]
+    claims += [
+        f"{row_name(row)}, against the SVF expert: {spelled(versus_svf, row, domains)}." for row in others if found[row]
+    ]
+    claims += [
+        f"{row_name(row)}, against the base model: {text}."
+        for row in others
+        if (text := spelled(versus_base, row, domains))
+    ]
     return tuple(claims)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting import (
+    ablations,
     claims,
     figures,
     learning,
@@ -61,7 +62,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     drawn = drawings(run, statistics)
     listings = [
         tables.parameter_table(run.provenance, run.base, run.published),
-        tables.settings_table(run.settings.methods, run.published),
+        tables.settings_table(run.settings.methods, ablations.variant_settings(run.settings), run.published),
     ]
     if searches := variants.search_table(run, comparisons):
         listings.append(searches)
@@ -163,14 +164,35 @@ def name_of(one: Comparison) -> str:
 
 
 def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
-    frame = statistics.comparisons[key]
-    domains = {task: run.settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    source = published_of_variants if key in published_of_variants.SECTIONS else tables
-    published, benchmarks = source.published_of(key, domains, run.published)
-    cells = {cell.row: cell for cell in reversed(run.settings.cells.values()) if key in cell.table}
+    settings, frame = run.settings, statistics.comparisons[key]
+    rival = statistics.rivals.get(key, frame)
+    domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
+    papers: Mapping[str, Mapping[str, Any]] = {}
+    labels: Mapping[str, str] = {}
+    if key == "table4":
+        published, benchmarks = ablations.published_of(settings, run.published, list(domains))
+        papers = ablations.published_rows(settings, run.published)
+        labels = {row: one.label for row, one in ablations.rows_of(settings).items()}
+        said = ablations.claims(settings, frame, rival, list(domains))
+    else:
+        if key in published_of_variants.SECTIONS:
+            published, benchmarks = published_of_variants.published_of(key, domains, run.published)
+        else:
+            published, benchmarks = tables.published_of(key, domains, settings.unseen.values(), run.published)
+        said = (
+            variants.moved_to(key, run)
+            + claims.claims_of(key, frame, rival, domains)
+            + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains)
+        )
+    cells = {cell.row: cell for cell in reversed(settings.cells.values()) if key in cell.table}
     sources = {row: run.provenance.get(cell.adapter, {}) for row, cell in cells.items()}
     trained = {
-        row: tables.Trained(one["parameters"], one.get("parameters_without_router"), run.base["base_parameters"])
+        row: tables.Trained(
+            one["parameters"],
+            one.get("parameters_without_router"),
+            run.base["base_parameters"],
+            papers.get(row, {}).get("params_m"),
+        )
         for row, one in sources.items()
         if "parameters" in one
     }
@@ -183,9 +205,8 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         trained=trained,
         published=published,
         benchmarks=benchmarks,
-        claims=variants.moved_to(key, run)
-        + claims.claims_of(key, frame, statistics.rivals.get(key, frame), domains)
-        + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains),
+        claims=said,
+        labels=labels,
     )
 
 
@@ -214,10 +235,13 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         name = f"{key}-accuracy"
         add(name, figures.accuracies(frame, tables.ROWS, name), caption)
     base = base_accuracies(run, statistics)
-    rewarded = learning.rewarded(run.curves)
+    varied = {name for entries in run.settings.ablations.values() for name in entries}
+    curves = {name: curve for name, curve in run.curves.items() if name not in varied}
+    rewarded = learning.rewarded(curves)
     classifier = {name: curve for name, curve in rewarded.items() if name == "classifier"}
     experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name.startswith("svf-")}
-    others = {name: curve for name, curve in rewarded.items() if name != "classifier" and not name.startswith("svf-")}
+    every = learning.rewarded(run.curves)
+    others = {name: curve for name, curve in every.items() if name != "classifier" and not name.startswith("svf-")}
     tasks = {name: run.provenance.get(f"experts/svf-{name}", {}).get("task") for name in experts}
     place = {task: number for number, task in enumerate(run.settings.domains)}
     experts = dict(sorted(experts.items(), key=lambda one: place.get(tasks[one[0]] or "", len(place))))
@@ -241,7 +265,7 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         on = {name: run.provenance.get(f"experts/{name}", {}).get("task") for name in others}
         lines = {name: base[task] for name, task in on.items() if task in base}
         add("figure9", figures.learning_curves(others, lines, "figure9"), caption)
-    supervised = {name: curve for name, curve in run.curves.items() if name not in rewarded}
+    supervised = {name: curve for name, curve in curves.items() if name not in rewarded}
     if supervised:
         caption = "Methods trained by next-token prediction. Dot: the checkpoint chosen, by validation."
         add("losses", figures.loss_curves(supervised, "losses"), caption)

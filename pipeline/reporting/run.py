@@ -45,12 +45,12 @@ class ReportSettings(Section):
 class RunSettings(Section, at=""):
     """The whole of params.yaml, as far as the report shows it.
 
-    trained, unseen: domain to task.
-    bases: by kind of source. merged, searches: of profiles that have some. The methods' own settings are shown as they
-    stand, and checked by their stages.
+    trained, unseen: domain to task. The methods' own settings are shown as they stand, and checked by their stages.
+    bases: by kind of source. merged, searches: of profiles that have some.
+    experts, baselines, ablations: what was trained on one task each, by name (ablations: by objective, then name).
     """
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
     profile: str
     seed: int
@@ -72,6 +72,9 @@ class RunSettings(Section, at=""):
     bases: dict[str, dict[str, Any]] = Field(default_factory=dict)
     merged: dict[str, dict[str, Any]] = Field(default_factory=dict)
     searches: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    experts: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    baselines: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    ablations: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
     @classmethod
     def parse(cls, value: Any, where: str) -> Self:
@@ -79,6 +82,10 @@ class RunSettings(Section, at=""):
         if others := value.get("recipient_cells"):
             value = {**value, "cells": {**value.get("cells", {}), **others}}
         return super().parse(value, where)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A method's section, or nothing where the file has none."""
+        return getattr(self, name, {})
 
     @property
     def domains(self) -> dict[str, str]:
@@ -88,8 +95,10 @@ class RunSettings(Section, at=""):
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
         """The settings that the methods ran with, by section: theirs, the machine's, and the tasks' sizes."""
-        shown = ("svf", "reinforce", "lora", "reft", "csreft", "classifier", "dispatch", "mixing", "few_shot")
-        return {name: getattr(self, name) for name in (*shown, "compute", "tasks")}
+        known = ("svf", "reinforce", "lora", "reft", "csreft", "classifier", "dispatch", "mixing", "few_shot")
+        baselines = dict.fromkeys(entry["method"] for entry in self.baselines.values())
+        shown = [*known[:3], *(name for name in baselines if name not in known), *known[3:], "compute", "tasks"]
+        return {name: self.section(name) for name in shown}
 
     def tables(self) -> list[str]:
         """Names of the tables that the cells fill; the papers' first, in their order."""
@@ -138,9 +147,17 @@ def read_completions(settings: RunSettings, folder: Path) -> dict[str, dict[str,
 
 
 def read_curves(folder: Path) -> dict[str, pd.DataFrame]:
-    """Learning curves by name: step, train, validation, chosen, objective."""
+    """Learning curves by name: step, train, validation, chosen, objective. Of a sweep, the pair that was kept."""
     frames = {path.stem: pd.DataFrame(read_jsonl(path)) for path in sorted(folder.glob("*.jsonl"))}
-    return {name: frame for name, frame in frames.items() if len(frame)}
+    return {name: kept_of_sweep(frame) for name, frame in frames.items() if len(frame)}
+
+
+def kept_of_sweep(curve: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the rate and clip that did best on validation; the whole curve where nothing was swept."""
+    pair = [name for name in ("learning_rate", "clip") if name in curve]
+    for name in pair:
+        curve = curve[curve[name] == curve.loc[curve["chosen"].astype(bool), name].iloc[0]]
+    return curve.reset_index(drop=True)
 
 
 def read_provenance(folders: Sequence[Path]) -> dict[str, dict[str, Any]]:

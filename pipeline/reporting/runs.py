@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.reporting.run import Run
-from pipeline.reporting.tables import DISPATCHERS, PUBLISHED, PUBLISHED_MODEL, Listing
+from pipeline.reporting.tables import DISPATCHERS, PUBLISHED_MODEL, PUBLISHED_UNSEEN, Listing
 
 # Steps that are paid once, however many prompts follow; the others of a stage are its work.
 ONCE = ("load ", "write ")
@@ -61,7 +61,6 @@ def stages_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
 def passes_table(run: Run) -> Listing:
     """Table 3: seconds a prompt of the first pass (naming the domain) and of the second (answering), by unseen task."""
     papers = run.published.get("transformer2", {}).get("table3_two_pass_seconds", {}).get(PUBLISHED_MODEL, {})
-    benchmarks = PUBLISHED["table2"][1]
     rows: list[tuple[str | int | float | None, ...]] = []
     for name, cell in run.settings.cells.items():
         if cell.row not in DISPATCHERS:
@@ -70,7 +69,7 @@ def passes_table(run: Run) -> Listing:
         first = seconds_each(run.records.get(f"dispatch@{cell.row}"), decided)
         second = seconds_each(run.records.get(f"generate@{name}"), len(run.examples[cell.task]))
         share = None if first is None or second is None else round(100 * first / second, 1)
-        paper = papers.get(benchmarks.get(run.settings.domains.get(cell.task, ""), ""), {}).get("ratio_percent")
+        paper = papers.get(PUBLISHED_UNSEEN.get(run.settings.domains.get(cell.task, ""), ""), {}).get("ratio_percent")
         paper = paper if cell.row == "prompt" else None  # the paper timed the prompt alone
         rows.append((cell.task, DISPATCHERS[cell.row], len(run.examples[cell.task]), first, second, share, paper))
     columns = ("task", "first pass by", "prompts", "first, s a prompt", "second, s a prompt", "first, % of second")

@@ -6,7 +6,7 @@ become percent only where a person reads them.
 
 import csv
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ import pandas as pd
 ROWS = {
     "base": "Base model",
     "lora": "LoRA",
+    "dora": "DoRA",
+    "ia3": "(IA)³",
+    "tinylora": "TinyLoRA",
     "svf": "SVF expert",
     "best_lora": "Best LoRA expert",
     "prompt": "SVF mixed by prompt",
@@ -35,6 +38,8 @@ ROWS = {
 TITLES = {
     "table1": "Table 1. Experts on the tasks they were trained on",
     "table2": "Table 2. Unseen tasks, adapted to at test time",
+    "table4": "Table 4. Method, objective and modules",
+    "table7": "Table 7. More efficient tuning, on trained and unseen tasks",
     "csreft": "CS-ReFT. Every skill in one model",
     "table5": "Table 5. Experts moved to another model, unseen tasks",
     "table5_resampled": "Table 5, resampled. Experts moved to a model of another shape, unseen tasks",
@@ -49,10 +54,9 @@ DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classificati
 PUBLISHED_MODEL = "llama3-8b-instruct"
 PUBLISHED_MODEL_NAME = "Llama-3-8B-Instruct"
 MOVED_TO = {"table5": "Mistral-7B-Instruct-v0.3", "table9": "Mistral-7B-Instruct-v0.3"}  # the model those tables are of
-PUBLISHED = {
-    "table1": ("table1_finetuning", {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}),
-    "table2": ("table2_unseen", {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}),
-}
+PUBLISHED = {"table1": "table1_finetuning", "table2": "table2_unseen", "table7": "table7_more_peft"}
+PUBLISHED_TRAINED = {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}
+PUBLISHED_UNSEEN = {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}
 PUBLISHED_ROWS = {"best_lora": "lora", "classifier": "cls_expert"}
 BENCHMARKS = {
     "gsm8k": "GSM8K",
@@ -68,20 +72,25 @@ DIFFERENCES = ("diff", "diff_low", "diff_high")
 
 @dataclass(frozen=True)
 class Trained:
-    """How many parameters a method trains. bare: without its router, where it has one. base: the base model's."""
+    """How many parameters a method trains. bare: without its router, where it has one. base: the base model's.
+
+    paper: what the paper's row of the same kind trains, in millions.
+    """
 
     parameters: int
     bare: int | None
     base: int
+    paper: float | None = None
 
     @property
     def texts(self) -> list[str]:
-        """The count and its share of the base model's; both again without the router."""
+        """The count and its share of the base model's; both again without the router; the paper's count."""
         share = f"{100 * self.parameters / self.base:.3g} % of the base"
+        paper = [] if self.paper is None else [f"paper: {self.paper} million"]
         if self.bare is None:
-            return [cell_text(self.parameters), share]
+            return [cell_text(self.parameters), share, *paper]
         bare = f"without router {cell_text(self.bare)}, {100 * self.bare / self.base:.3g} %"
-        return [cell_text(self.parameters), share, bare]
+        return [cell_text(self.parameters), share, bare, *paper]
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ class Comparison:
     domains: task to domain; a task of the frame without one is the mean over tasks.
     baselines: task to what needs no model (``majority``, ``random``). trained: row to its ``Trained``.
     published: (row, task) to the paper's accuracy; benchmarks: task to the benchmark the paper used.
-    claims: what it says of the papers' claims, a sentence each.
+    claims: what it says of the papers' claims, a sentence each. labels: what rows are called, other than by ``ROWS``.
     """
 
     key: str
@@ -104,6 +113,11 @@ class Comparison:
     published: Mapping[tuple[str, str], float]
     benchmarks: Mapping[str, str]
     claims: tuple[str, ...]
+    labels: Mapping[str, str]
+
+    def label(self, row: str) -> str:
+        """What a row is called."""
+        return self.labels.get(row) or row_name(row)
 
     @property
     def published_model(self) -> str:
@@ -132,7 +146,7 @@ class Comparison:
         """A sentence for each cell that was the best of several."""
         several = self.frame[(self.frame["alternatives"] > 1) & self.frame["task"].isin(list(self.domains))]
         return [
-            f"{row_name(line['row'])} on {line['task']}: {line['cells']}, the best of {line['alternatives']} on the "
+            f"{self.label(line['row'])} on {line['task']}: {line['cells']}, the best of {line['alternatives']} on the "
             "reported examples, in its own favour."
             for line in several.to_dict("records")
         ]
@@ -167,20 +181,22 @@ def signed(fraction: float) -> str:
 
 
 def published_of(
-    key: str, domains: Mapping[str, str], published: Mapping[str, Any]
+    key: str, domains: Mapping[str, str], unseen: Collection[str], published: Mapping[str, Any]
 ) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
     """The paper's accuracies under our rows and tasks, and the benchmark it measured each task's domain by."""
     if key not in PUBLISHED:
         return {}, {}
-    section, names = PUBLISHED[key]
-    rows = published.get("transformer2", {}).get(section, {}).get(PUBLISHED_MODEL, {})
-    accuracies = {}
+    rows = published.get("transformer2", {}).get(PUBLISHED[key], {}).get(PUBLISHED_MODEL, {})
+    names = {
+        task: name
+        for task, domain in domains.items()
+        if (name := (PUBLISHED_UNSEEN if task in unseen else PUBLISHED_TRAINED).get(domain))
+    }
+    accuracies: dict[tuple[str, str], float] = {}
     for row in ROWS:
         measured = rows.get(PUBLISHED_ROWS.get(row, row), {})
-        for task, domain in domains.items():
-            if names.get(domain) in measured:
-                accuracies[row, task] = measured[names[domain]] / 100
-    return accuracies, {task: BENCHMARKS[names[domain]] for task, domain in domains.items() if domain in names}
+        accuracies |= {(row, task): measured[name] / 100 for task, name in names.items() if name in measured}
+    return accuracies, {task: BENCHMARKS[name] for task, name in names.items()}
 
 
 # ---- the other tables -----------------------------------------------------------------------------------------------
@@ -211,12 +227,16 @@ def parameter_table(
     return Listing("parameters", "What was trained", columns, tuple(rows), note)
 
 
-def settings_table(methods: Mapping[str, Mapping[str, Any]], published: Mapping[str, Any]) -> Listing:
-    """Table 6: the settings of this run, and the paper's."""
+def settings_table(
+    methods: Mapping[str, Mapping[str, Any]], variants: Sequence[tuple[str, str]], published: Mapping[str, Any]
+) -> Listing:
+    """Table 6: the settings of this run, and the paper's. variants: settings of the ablation's, by name."""
     rows = [(*setting, "this run") for name, section in methods.items() for setting in flattened(section, name)]
+    rows += [(*setting, "this run") for setting in variants]
     papers = published.get("transformer2", {}).get("table6_hyperparameters", {})
     rows += [(*setting, "paper") for name, section in papers.items() for setting in flattened(section, name)]
-    return Listing("settings", "Table 6. Settings", ("setting", "value", "of"), tuple(rows))
+    note = "Of a variant, what differs from 'svf' and 'reinforce', or from the baselines' own." if variants else ""
+    return Listing("settings", "Table 6. Settings", ("setting", "value", "of"), tuple(rows), note)
 
 
 def flattened(section: Mapping[str, Any], name: str) -> Iterable[tuple[str, str]]:
@@ -284,7 +304,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         entries = [comparison.entry(row, task) for task in comparison.tasks]
         texts = [entry_text(entry) if entry else "–" for entry in entries]
         count = ["; ".join(comparison.trained[row].texts)] if row in comparison.trained else filler
-        lines.append(markdown_row([row_name(row), *texts, *count]))
+        lines.append(markdown_row([comparison.label(row), *texts, *count]))
     for name, label in (("majority", "Commonest answer"), ("random", "Random choice")):
         known = [comparison.baselines.get(task, {}).get(name) for task in comparison.tasks]
         if any(value is not None for value in known):
@@ -296,7 +316,9 @@ def comparison_markdown(comparison: Comparison) -> str:
                 "–" if value is None else f"{percent(value, 2)} ({comparison.benchmarks[task]})"
                 for task, value in zip(comparison.tasks, known, strict=True)
             ]
-            lines.append(markdown_row([f"*paper, {comparison.published_model}: {row_name(row)}*", *texts, *filler]))
+            lines.append(
+                markdown_row([f"*paper, {comparison.published_model}: {comparison.label(row)}*", *texts, *filler])
+            )
     lines += ["", READING, *comparison.alternatives]
     return "\n".join(lines) + "\n"
 

@@ -44,7 +44,8 @@ class Project:
     """A folder with ``dvc.yaml``, ``params.yaml`` and what a run of them has made.
 
     experts, loras, adapters, mixtures: name → file, of single SVF experts; of LoRA; of what edits hidden states
-    (``loreft``, ``csreft``); of what the few-shot search found. A file may not have been made yet.
+    (``loreft``, ``csreft``); of what the few-shot search found. A file may not have been made yet. Other baselines and
+    the ablation's variants are there to be compared, and not served.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,14 +59,17 @@ class Project:
         self.params = read_params(folder / "params.yaml")
         self.stages: list[Stage] = resolve(folder / "params.yaml", folder / "dvc.yaml")
         self.experts = self._written("train_svf", "expert")
-        self.loras = self._written("train_baseline", "expert")
+        baselines = self._written("train_baseline", "expert")
+        loras = [stage for stage in self._all("train_baseline") if stage.arguments["method"] == ["lora"]]
+        self.loras = {path.stem: path for path in (self._path(stage, "expert") for stage in loras)}
         self.adapters = self._written("train_reft", "adapter") | self._written("train_csreft", "adapter")
         self.mixtures: dict[str, Path] = {}
         for stage in self._all("adapt"):
-            path = self._path(stage, "adapted")
-            # What was chosen among LoRA experts is a LoRA expert.
-            lora = set(self._paths(stage, "experts")) <= set(self.loras.values())
-            (self.loras if lora else self.mixtures)[path.stem] = path
+            path, experts = self._path(stage, "adapted"), set(self._paths(stage, "experts"))
+            if experts <= set(self.loras.values()):  # what was chosen among LoRA experts is a LoRA expert
+                self.loras[path.stem] = path
+            elif not experts <= set(baselines.values()):
+                self.mixtures[path.stem] = path
 
     def _all(self, module: str) -> list[Stage]:
         # By the entry: what the same module does to another base model is of no use here.

@@ -114,6 +114,18 @@ def test_a_changed_search_reruns_itself_and_what_it_feeds(project):
         path.write_text(before)
 
 
+def test_changing_one_number_of_a_variant_reruns_that_variant_alone(project):
+    path = project / "params.yaml"
+    before = path.read_text()
+    try:
+        params = yaml.safe_load(before)
+        params["ablations"]["policy_gradient"]["ia3-greedy-sums-0"]["training"]["learning_rate"] *= 2
+        path.write_text(yaml.safe_dump(params))
+        assert changed_stages(project) == {"train_policy@ia3-greedy-sums-0", "report"}
+    finally:
+        path.write_text(before)
+
+
 def test_an_expert_moved_to_a_model_of_equal_shape_is_the_same_to_the_bit(project):
     artifacts = project / "artifacts"
     own, _ = read_tensors(artifacts / "experts/svf-sums-0.safetensors")

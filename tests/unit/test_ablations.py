@@ -1,0 +1,193 @@
+"""A method that the report has never heard of, and Table 4: what its rows are, say and stand beside."""
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.core.adapters import Attachment, load_adapter, save_adapter
+from pipeline.reporting import ablations, claims
+from pipeline.reporting.run import kept_of_sweep
+from stages import report
+from tests.made import TRAINED, UNSEEN, make_run
+
+
+class Seventh:
+    """An adapter that changes nothing, of a kind that is nowhere in the project."""
+
+    kind = "seventh"
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {"numbers": torch.zeros(7)}
+
+    @contextmanager
+    def attached(self, model, factors):
+        yield Attachment()
+
+
+def cell(method: str, row: str, table: list[str], task: str, adapter: str) -> dict[str, Any]:
+    settings = {"method": method, "row": row, "table": table, "task": task}
+    return {**settings, "scorer": "numbers", "seed": 0, "adapter": adapter}
+
+
+def reported(root: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        report.run(**arguments)
+    return json.loads(arguments["metrics"].read_text())
+
+
+def test_a_seventh_method_has_a_row_in_tables_1_2_and_7(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("pipeline.methods.seventh")
+    module.from_state = lambda config, tensors: Seventh()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    cells = {}
+    for table, tasks in (("table1", TRAINED.values()), ("table2", UNSEEN.values())):
+        for task in tasks:
+            cells[f"seventh-{task}"] = cell("seventh", "seventh", [table, "table7"], task, "experts/seventh")
+            cells[f"base-{task}"] = cell("base", "base", [table, "table7"], task, "base/base")
+    arguments = make_run(tmp_path, examples=6, layers=2, more_cells=cells)
+    path = arguments["experts"] / "seventh.safetensors"
+    save_adapter(path, Seventh(), {"method": "seventh", "task": "sums", "seed": 0, "base": "Toy", "parameters": 7})
+    assert isinstance(load_adapter(path)[0], Seventh)
+    metrics = reported(tmp_path, arguments)
+    assert set(metrics["table7"]["seventh"]) == {*TRAINED.values(), *UNSEEN.values(), "mean_over_tasks"}
+    for table, tasks in (("table1", TRAINED), ("table2", UNSEEN), ("table7", {**TRAINED})):
+        entry = metrics[table]["seventh"][tasks["math"]]
+        assert entry["n"] == 6 and entry["low"] <= entry["mean"] <= entry["high"] and "diff" in entry
+        page = (tmp_path / f"reports/site/{table}.html").read_text()
+        assert '<th scope="row">seventh</th>' in page and "0 % of the base" not in page
+        (line,) = [
+            one for one in (tmp_path / f"reports/tables/{table}.md").read_text().splitlines() if "| seventh" in one
+        ]
+        assert "| 7; 5.2e-06 % of the base |" in line
+
+
+VARIANT = {"task": "sums", "scorer": "numbers", "seed": 0}
+SVF = {"modules": ["q_proj", "v_proj"], "parametrisation": "direct", "init_mean": 0.1, "init_std": 0.01}
+REWARDED = {"learning_rate": 2e-3, "temperature": 1.0, "advantage": "rloo", "kl_coefficients": [0.1]}
+ABLATIONS = {
+    "next_token": {"svf-next": {**VARIANT, "method": "svf", "adapter": SVF, "training": {"steps": 3}}},
+    "policy_gradient": {
+        "svf-mlp": {
+            **VARIANT,
+            "method": "svf",
+            "adapter": {**SVF, "modules": list(ablations.MLP)},
+            "training": REWARDED,
+        },
+        "svf-greedy": {
+            **VARIANT,
+            "method": "svf",
+            "adapter": {**SVF, "modules": [*ablations.MLP, *ablations.ATTENTION]},
+            "training": {**REWARDED, "temperature": 0.0},
+        },
+        "lora-reward": {**VARIANT, "method": "lora", "adapter": {"modules": ["q_proj"]}, "training": REWARDED},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def table4(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    root = tmp_path_factory.mktemp("ablation")
+    cells = {
+        f"{name}-sums": cell(entry["method"], name, ["table4"], "sums", f"experts/{name}")
+        for entries in ABLATIONS.values()
+        for name, entry in entries.items()
+    }
+    cells["base-sums"] = cell("base", "base", ["table1", "table4"], "sums", "base/base")
+    cells["svf-sums-0"] = cell("svf", "svf", ["table1", "table4"], "sums", "experts/svf-sums-0")
+    params = {
+        "ablations": ABLATIONS,
+        "experts": {"sums-0": {"task": "sums"}},
+        "svf": {**SVF, "modules": [*ablations.ATTENTION, *ablations.MLP]},
+        "reinforce": REWARDED,
+    }
+    arguments = make_run(root, examples=8, layers=2, more_cells=cells, more_params=params)
+    (arguments["curves"] / "svf-mlp.jsonl").write_bytes((arguments["curves"] / "svf-sums-0.jsonl").read_bytes())
+    for name in [name for entries in ABLATIONS.values() for name in entries]:
+        save_adapter(arguments["experts"] / f"{name}.safetensors", Seventh(), {"task": "sums", "parameters": 163_840})
+    return root, arguments, reported(root, arguments)
+
+
+def test_rows_of_table_4_say_how_they_were_trained_and_what_the_paper_has(table4) -> None:
+    root, arguments, metrics = table4
+    labels = {row: one.label for row, one in ablations.rows_of(arguments["settings"]).items()}
+    assert labels == {
+        "svf": "SVF, policy gradient, MLP + attention (q, k, v, o)",
+        "svf-next": "SVF, next token, attention (q, v)",
+        "svf-mlp": "SVF, policy gradient, MLP",
+        "svf-greedy": "SVF, policy gradient, MLP + attention (q, k, v, o), temperature 0.0",
+        "lora-reward": "LoRA, policy gradient, attention (q)",
+    }
+    text = (root / "reports/tables/table4.md").read_text()
+    assert all(f"| {label} |" in text for label in labels.values())
+    assert "163\u202f840; 0.122 % of the base; paper: 0.39 million" in text  # svf-mlp
+    assert "| *paper, Llama-3-8B-Instruct: SVF, next token, attention (q, v)* | 60.50 (GSM8K)" in text
+    assert "paper, Llama-3-8B-Instruct: SVF, policy gradient, MLP + attention (q, k, v, o), temperature" not in text
+    assert set(metrics["table4"]) == {"base", *labels}
+    assert all(metrics["table4"][row]["sums"]["n"] == 8 for row in labels)
+
+
+def test_the_ablation_speaks_of_each_claim_of_the_paper(table4) -> None:
+    text = (table4[0] / "reports/tables/table4.md").read_text()
+    assert "whichever modules it scales" in text
+    assert "- SVF, next token, attention (q, v), in the paper behind the base model, is here" in text
+    assert "- LoRA, policy gradient, attention (q), in the paper behind the base model, is here" in text
+    assert "- SVF, policy gradient, MLP, against the SVF expert:" in text
+
+
+def test_table_6_says_of_a_variant_what_differs(table4) -> None:
+    settings = table4[1]["settings"]
+    rows = dict(ablations.variant_settings(settings))
+    assert rows["policy gradient: svf-greedy.training.temperature"] == "0.0"
+    assert rows["policy gradient: svf-mlp.adapter.modules"] == "gate_proj, up_proj, down_proj"
+    assert "policy gradient: svf-mlp.training.temperature" not in rows
+    assert "svf-greedy.training.temperature" in (table4[0] / "reports/tables/settings.md").read_text()
+
+
+def test_a_variants_curve_is_not_drawn_among_the_experts(table4) -> None:
+    figure = (table4[0] / "reports/figures/figure4.svg").read_text()
+    assert '"Learning curves of sums-0, functions-0, oldest-0"' in figure
+    assert "svf-mlp" not in (table4[0] / "reports/figures/figure4-classifier.svg").read_text()
+
+
+def frame_of(row: str, verdicts: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame([{"row": row, "task": task, "verdict": word, "n": 200} for task, word in verdicts.items()])
+
+
+@pytest.mark.parametrize(("words", "said"), [(("worse", "worse"), "holds"), (("worse", "better"), "does not hold")])
+def test_table_7_turns_what_the_others_are_into_what_svf_is(words: tuple[str, str], said: str) -> None:
+    versus_svf = frame_of("dora", dict(zip(("sums", "oldest"), words, strict=True)))
+    versus_base = frame_of("dora", {"sums": "better", "queue": "undecided"})
+    domains = {"sums": "math", "oldest": "reasoning", "queue": "reasoning"}
+    claim, against_svf, against_base = claims.table7_claims(versus_base, versus_svf, domains)
+    assert f"on all of them {said} in this run." in claim
+    assert against_svf.startswith("DoRA, against the SVF expert: ")
+    assert against_base == "DoRA, against the base model: better on sums, undecided on queue at n = 200."
+
+
+def test_of_a_sweep_the_pair_that_was_kept_is_shown() -> None:
+    rows = [
+        {
+            "step": step,
+            "validation": 0.5,
+            "chosen": (rate, clip, step) == (2, 0.1, 1),
+            "learning_rate": rate,
+            "clip": clip,
+        }
+        for rate in (1, 2)
+        for clip in (0.1, 1.0)
+        for step in (0, 1)
+    ]
+    kept = kept_of_sweep(pd.DataFrame(rows))
+    assert kept[["learning_rate", "clip"]].drop_duplicates().to_numpy().tolist() == [[2, 0.1]]
+    assert list(kept["step"]) == [0, 1]
