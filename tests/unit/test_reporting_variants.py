@@ -6,11 +6,12 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline.core.artifacts import write_jsonl
 from pipeline.reporting import claims, published_of_variants
 from pipeline.reporting.claims_of_variants import CLAIMS, rivals_for
-from pipeline.reporting.run import RunSettings, read_published
+from pipeline.reporting.run import RunSettings, read_needs, read_published
 from pipeline.spectra import FRACTIONS
 from stages import report
 from tests.made import PUBLISHED, TRAINED, make_run
@@ -141,3 +142,12 @@ def test_a_search_is_listed_with_what_it_ran_and_found_and_not_mixed_into_figure
     assert "[" in listed.loc["queue", "Δ from base"]
     text = (made / "figures/figure7.svg").read_text()
     assert "groceries" in text and "queue" not in text
+
+
+def test_the_stages_behind_a_number_go_by_the_names_they_are_called_by(tmp_path: Path) -> None:
+    stages = {
+        "score_recipient@a": {"cmd": "python -m pipeline.flow score@a --task x", "deps": [{"path": "completions/a"}]},
+        "generate_recipient@a": {"cmd": "python -m pipeline.flow generate@a", "outs": [{"path": "completions/a"}]},
+    }
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+    assert read_needs(tmp_path / "dvc.lock", {}) == {"score@a": ["generate@a"], "generate@a": []}
