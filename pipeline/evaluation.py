@@ -10,16 +10,23 @@ Scores come as a long frame, one line per cell and example, with the columns
     correct, parsed, finished (bool), tokens (int)
 
 The intervals are percentile bootstrap intervals over examples: B resamples of n examples with replacement, and the
-2.5 % and 97.5 % quantiles of their means. Several seeds of a method are not more examples: an example's value is its
-mean over the seeds, and the examples are resampled. A mean over tasks resamples each task by itself. A difference
-pairs the same examples, so what makes an example hard for both cancels.
+2.5 % and 97.5 % quantiles of their means. Several seeds of a method are not more examples: an example has one value for
+each seed, and where there are several each resample draws the seeds with replacement, too, so that the interval is one
+over prompts and seeds (the crossed bootstrap of Owen, arXiv 0712.1111). A mean over tasks resamples each task by
+itself. A difference pairs the same examples, so what makes an example hard for both cancels; seeds of two methods have
+nothing in common, and are drawn apart.
 
-Limits: with all examples right (or all wrong) the interval has no width; the spread over seeds is not in it; the
-best of several alternatives is chosen by the very scores it reports, in its own favour.
+Metrics that are no mean over examples (``pipeline.metrics``) are computed of each resample anew.
+
+A difference's p is the bootstrap's: twice the smaller share of resamples on either side of zero, by the rule of
+(k + 1) / (B + 1), so that it is never 0. ``holm`` adjusts the p of differences that are read together.
+
+Limits: with all examples right (or all wrong) the interval has no width; a bootstrap of S seeds is too narrow by about
+√((S − 1) / S); the best of several alternatives is chosen by the very scores it reports, in its own favour.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +38,7 @@ from pipeline.core.types import Example
 
 MEAN_OVER_TASKS = "mean_over_tasks"
 BLOCK = 1 << 22  # indices drawn at once: bounds the memory, and changes no number
+SEEDS = 1  # of the stream that draws seeds, apart from the one that draws examples
 
 
 class Resampling(Section):
@@ -49,38 +57,91 @@ class Estimate(NamedTuple):
     n: int
 
 
-def resampled_means(values: np.ndarray, resampling: Resampling, stream: int = 0) -> np.ndarray:
-    """The means of B resamples of ``values`` (n,), as (B,). Another ``stream`` draws independently."""
+def resampled_rows(n: int, resampling: Resampling, stream: int, width: int = 1) -> Iterator[np.ndarray]:
+    """B resamples of n examples as their places, (some, n) at a time. Another ``stream`` draws independently.
+
+    width: numbers that are held for each place, which bounds how many come at a time and changes none.
+    """
     generator = np.random.default_rng([resampling.seed, stream])
-    rows = max(1, BLOCK // len(values))
-    means = []
+    rows = max(1, BLOCK // (n * width))
     for start in range(0, resampling.resamples, rows):
-        shape = (min(rows, resampling.resamples - start), len(values))
-        means.append(values[generator.integers(len(values), size=shape)].mean(axis=1))
-    return np.concatenate(means)
+        yield generator.integers(n, size=(min(rows, resampling.resamples - start), n))
+
+
+def over_seeds(resampled: np.ndarray, resampling: Resampling, stream: int = 0) -> np.ndarray:
+    """(B, seeds, ...) numbers of B resamples as (B,): the mean of seeds drawn with replacement, for each resample."""
+    generator = np.random.default_rng([resampling.seed, stream, SEEDS])
+    while resampled.ndim > 1:
+        seeds = resampled.shape[1]
+        drawn = np.zeros((len(resampled), 1), int) if seeds == 1 else generator.integers(seeds, size=resampled.shape[:2])
+        drawn = drawn.reshape(*drawn.shape, *[1] * (resampled.ndim - 2))
+        resampled = np.take_along_axis(resampled, drawn, axis=1).mean(axis=1)
+    return resampled
+
+
+def resampled_means(values: np.ndarray, resampling: Resampling, stream: int = 0) -> np.ndarray:
+    """The means of B resamples of ``values``, as (B,): (n,) one for each example, or (n, seeds, ...) several."""
+    width = int(np.prod(values.shape[1:]))
+    means = [values[rows].mean(axis=1) for rows in resampled_rows(len(values), resampling, stream, width)]
+    return over_seeds(np.concatenate(means), resampling, stream)
 
 
 def estimate(tasks: Sequence[np.ndarray], resampling: Resampling) -> Estimate:
-    """The mean over tasks of the tasks' means. Each array holds one task's values, one per example."""
+    """The mean over tasks of the tasks' means. Each array holds one task's values, as ``resampled_means`` takes them."""
+    return estimate_with_p(tasks, resampling)[0]
+
+
+def estimate_with_p(tasks: Sequence[np.ndarray], resampling: Resampling) -> tuple[Estimate, float]:
+    """The same, and the p of its being zero."""
     if not tasks or any(len(values) == 0 for values in tasks):
         raise UserError(
             "expected at least one scored example of every task, got none; run the stages generate and score"
         )
     means = np.mean([resampled_means(values, resampling, stream) for stream, values in enumerate(tasks)], axis=0)
-    low, high = np.quantile(means, [0.025, 0.975])
     mean = float(np.mean([values.mean() for values in tasks]))
-    return Estimate(mean, float(low), float(high), sum(len(values) for values in tasks))
+    return interval(mean, means, sum(len(values) for values in tasks)), p_of(means)
 
 
-def paired(method: pd.Series, reference: pd.Series, name: str) -> pd.Series:
-    """Method minus reference, example by example; both are indexed by example id. ``name``: for the error."""
+def interval(value: float, resampled: np.ndarray, n: int) -> Estimate:
+    """A value with the 95 % interval of its resamples (B,)."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), n)
+
+
+def p_of(resampled: np.ndarray) -> float:
+    """The p, two-sided, of a value's being zero, from its resamples (B,)."""
+    side = min(int(np.sum(resampled <= 0)), int(np.sum(resampled >= 0)))
+    return min(1.0, 2 * (side + 1) / (len(resampled) + 1))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p (Scandinavian Journal of Statistics 6, 1979): the chance of any false finding stays below it."""
+    adjusted = [0.0] * len(p)
+    least = 0.0
+    for place, which in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        least = max(least, min(1.0, (len(p) - place) * p[which]))
+        adjusted[which] = least
+    return adjusted
+
+
+def paired(method: pd.DataFrame, reference: pd.DataFrame, name: str) -> np.ndarray:
+    """Method minus reference, example by example, for each pair of their seeds: (n,), or (n, seeds, other seeds).
+
+    Both as ``per_example`` returns them. ``name``: for the error.
+    """
     if set(method.index) != set(reference.index):
         odd = sorted(set(method.index) ^ set(reference.index))
         raise UserError(
             f"expected the same examples in both cells of {name}, but {len(odd)} stand in one only (e.g. '{odd[0]}'); "
             "run the stages generate and score again"
         )
-    return method - reference.reindex(method.index)
+    differences = method.to_numpy()[:, :, None] - reference.reindex(method.index).to_numpy()[:, None, :]
+    return bare(differences)
+
+
+def bare(values: np.ndarray) -> np.ndarray:
+    """(n, 1, ...) as (n,): no seeds to draw where there is one."""
+    return values.reshape(len(values)) if values.size == len(values) else values
 
 
 def verdict(difference: Estimate) -> str:
@@ -97,26 +158,29 @@ def chosen_cells(scores: pd.DataFrame) -> list[str]:
     return list(best.sort_index()["cell"])
 
 
-def per_example(scores: pd.DataFrame) -> pd.Series:
-    """Accuracy per example, the mean over the seeds: of one row and task, its chosen cells only."""
+def per_example(scores: pd.DataFrame, column: str = "correct") -> pd.DataFrame:
+    """A column of one row's and task's chosen cells: examples by cells, as numbers, in the order of the first cell."""
     sets = scores.groupby("cell", sort=False)["id"].agg(frozenset)
     if sets.nunique() > 1:
         raise UserError(
             f"expected the same examples in {' and '.join(sets.index)}, got others; run the stages generate and score"
         )
-    return scores.groupby("id", sort=False)["correct"].mean()
+    values = {cell: group.set_index("id")[column].astype(float) for cell, group in scores.groupby("cell", sort=False)}
+    first = next(iter(values.values()))
+    return pd.DataFrame({cell: one.reindex(first.index) for cell, one in values.items()})
 
 
 def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.DataFrame:
     """Every row and task of a table, and every row's mean over tasks, beside the row ``reference``.
 
-    Returns one line each with row, task, mean, low, high, n; diff, diff_low, diff_high and verdict (missing for the
-    reference itself, and where it has no such task); seeds; unparsed and truncated (shares of completions); tokens
+    Returns one line each with row, task, mean, low, high, n; diff, diff_low, diff_high, verdict, p and p_holm (missing
+    for the reference itself, and where it has no such task); seeds; unparsed and truncated (shares of completions); tokens
     (mean per completion); cells (names, those that count) and alternatives (how many the best was chosen from).
-    The mean over tasks stands in a row that has all of the frame's tasks.
+    The mean over tasks stands in a row that has all of the frame's tasks. p_holm reads all differences of the frame
+    together, but those of a mean over tasks, which are the same answers again.
     """
     tasks = list(dict.fromkeys(scores["task"]))
-    values: dict[tuple[str, str], pd.Series] = {}
+    values: dict[tuple[str, str], pd.DataFrame] = {}
     kept: dict[tuple[str, str], pd.DataFrame] = {}
     alternatives: dict[tuple[str, str], int] = {}
     for (row, task), group in scores.groupby(["row", "task"], sort=False):
@@ -134,12 +198,12 @@ def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.
         for name, span in spans:
             own = pd.concat([kept[row, task] for task in span])
             line = {"row": row, "task": name}
-            line |= estimate([values[row, task].to_numpy() for task in span], resampling)._asdict()
+            line |= estimate([bare(values[row, task].to_numpy()) for task in span], resampling)._asdict()
             if row != reference and all((reference, task) in values for task in span):
                 pairs = [paired(values[row, task], values[reference, task], f"'{task}'") for task in span]
-                difference = estimate([pair.to_numpy() for pair in pairs], resampling)
+                difference, p = estimate_with_p(pairs, resampling)
                 line |= {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
-                line["verdict"] = verdict(difference)
+                line |= {"verdict": verdict(difference), "p": p}
             line |= {
                 "seeds": own["seed"].nunique(dropna=False),
                 "unparsed": float(1 - own["parsed"].mean()),
@@ -149,8 +213,12 @@ def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.
                 "alternatives": max(alternatives[row, task] for task in span),
             }
             lines.append(line)
+    together = [line for line in lines if "p" in line and line["task"] != MEAN_OVER_TASKS]
+    for line, adjusted in zip(together, holm([line["p"] for line in together]), strict=True):
+        line["p_holm"] = adjusted
     columns = ["row", "task", "mean", "low", "high", "n", "diff", "diff_low", "diff_high", "verdict", "seeds"]
-    return pd.DataFrame(lines, columns=[*columns, "unparsed", "truncated", "tokens", "cells", "alternatives"])
+    columns += ["unparsed", "truncated", "tokens", "cells", "alternatives", "p", "p_holm"]
+    return pd.DataFrame(lines, columns=columns)
 
 
 def trivial_baselines(examples: Sequence[Example]) -> Mapping[str, float]:
