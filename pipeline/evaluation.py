@@ -9,10 +9,12 @@ Scores come as a long frame, one line per cell and example, with the columns
     id       the example
     correct, parsed, finished (bool), tokens (int)
 
+and, where a task has further metrics, those that the stage ``score`` adds.
+
 The intervals are percentile bootstrap intervals over examples: B resamples of n examples with replacement, and the
 2.5 % and 97.5 % quantiles of their means. Several seeds of a method are not more examples: an example has one value for
 each seed, and where there are several each resample draws the seeds with replacement, too, so that the interval is one
-over prompts and seeds (the crossed bootstrap of Owen, arXiv 0712.1111). A mean over tasks resamples each task by
+over prompts and seeds (Owen's pigeonhole bootstrap, doi 10.1214/07-AOAS122). A mean over tasks resamples each task by
 itself. A difference pairs the same examples, so what makes an example hard for both cancels; seeds of two methods have
 nothing in common, and are drawn apart.
 
@@ -27,7 +29,7 @@ Limits: with all examples right (or all wrong) the interval has no width; a boot
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,7 @@ import pandas as pd
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
+from pipeline.metrics import PAIRED
 
 MEAN_OVER_TASKS = "mean_over_tasks"
 BLOCK = 1 << 22  # indices drawn at once: bounds the memory, and changes no number
@@ -73,7 +76,9 @@ def over_seeds(resampled: np.ndarray, resampling: Resampling, stream: int = 0) -
     generator = np.random.default_rng([resampling.seed, stream, SEEDS])
     while resampled.ndim > 1:
         seeds = resampled.shape[1]
-        drawn = np.zeros((len(resampled), 1), int) if seeds == 1 else generator.integers(seeds, size=resampled.shape[:2])
+        drawn = (
+            np.zeros((len(resampled), 1), int) if seeds == 1 else generator.integers(seeds, size=resampled.shape[:2])
+        )
         drawn = drawn.reshape(*drawn.shape, *[1] * (resampled.ndim - 2))
         resampled = np.take_along_axis(resampled, drawn, axis=1).mean(axis=1)
     return resampled
@@ -87,7 +92,7 @@ def resampled_means(values: np.ndarray, resampling: Resampling, stream: int = 0)
 
 
 def estimate(tasks: Sequence[np.ndarray], resampling: Resampling) -> Estimate:
-    """The mean over tasks of the tasks' means. Each array holds one task's values, as ``resampled_means`` takes them."""
+    """The mean over tasks of the tasks' means. Each array: one task's values, as ``resampled_means`` takes them."""
     return estimate_with_p(tasks, resampling)[0]
 
 
@@ -115,7 +120,7 @@ def p_of(resampled: np.ndarray) -> float:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p (Scandinavian Journal of Statistics 6, 1979): the chance of any false finding stays below it."""
+    """Holm's adjusted p (Scandinavian Journal of Statistics 6, 1979): it bounds the chance of any false finding."""
     adjusted = [0.0] * len(p)
     least = 0.0
     for place, which in enumerate(sorted(range(len(p)), key=p.__getitem__)):
@@ -159,13 +164,13 @@ def chosen_cells(scores: pd.DataFrame) -> list[str]:
 
 
 def per_example(scores: pd.DataFrame, column: str = "correct") -> pd.DataFrame:
-    """A column of one row's and task's chosen cells: examples by cells, as numbers, in the order of the first cell."""
+    """A column of one row's and task's chosen cells: examples, as they stand, by cells, by name; as numbers."""
     sets = scores.groupby("cell", sort=False)["id"].agg(frozenset)
     if sets.nunique() > 1:
         raise UserError(
             f"expected the same examples in {' and '.join(sets.index)}, got others; run the stages generate and score"
         )
-    values = {cell: group.set_index("id")[column].astype(float) for cell, group in scores.groupby("cell", sort=False)}
+    values = {str(cell): group.set_index("id")[column].astype(float) for cell, group in scores.groupby("cell")}
     first = next(iter(values.values()))
     return pd.DataFrame({cell: one.reindex(first.index) for cell, one in values.items()})
 
@@ -174,8 +179,8 @@ def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.
     """Every row and task of a table, and every row's mean over tasks, beside the row ``reference``.
 
     Returns one line each with row, task, mean, low, high, n; diff, diff_low, diff_high, verdict, p and p_holm (missing
-    for the reference itself, and where it has no such task); seeds; unparsed and truncated (shares of completions); tokens
-    (mean per completion); cells (names, those that count) and alternatives (how many the best was chosen from).
+    for the reference itself, and where it has no such task); seeds; unparsed and truncated (shares of completions);
+    tokens (mean per completion); cells (names, those that count) and alternatives (how many the best was chosen from).
     The mean over tasks stands in a row that has all of the frame's tasks. p_holm reads all differences of the frame
     together, but those of a mean over tasks, which are the same answers again.
     """
@@ -219,6 +224,89 @@ def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.
     columns = ["row", "task", "mean", "low", "high", "n", "diff", "diff_low", "diff_high", "verdict", "seeds"]
     columns += ["unparsed", "truncated", "tokens", "cells", "alternatives", "p", "p_holm"]
     return pd.DataFrame(lines, columns=columns)
+
+
+ALSO = "also."  # what a column of a further metric, one number for each example, begins with
+
+
+def further(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.DataFrame:
+    """The further metrics of every row and task, beside the row ``reference``: one line each.
+
+    They are the columns ``also.<name>``, and for what the column ``metrics`` names, functions of ``given`` and
+    ``expected``. Returns row, task, metric, mean, low, high, n, diff, diff_low, diff_high, verdict and seeds, as
+    ``compare`` does; of a row's alternatives the most accurate counts here, too.
+    """
+    cells = {}
+    for (row, task), group in scores.groupby(["row", "task"], sort=False):
+        cells[str(row), str(task)] = group[group["cell"].isin(chosen_cells(group))]
+    lines = []
+    for (row, task), own in cells.items():
+        other = cells.get((reference, task)) if row != reference else None
+        for metric in metrics_of(own):
+            ids = per_example(own)[per_example(own, metric.column).notna().all(axis=1)].index
+            resampled = metric.resampled(own, ids, resampling)
+            value = interval(metric.value(own, ids), over_seeds(resampled, resampling), len(ids))
+            line = {"row": row, "task": task, "metric": metric.name, **value._asdict(), "seeds": own["cell"].nunique()}
+            if other is not None and metric in metrics_of(other):
+                theirs = metric.resampled(other, ids, resampling)
+                differences = over_seeds(resampled[:, :, None] - theirs[:, None, :], resampling)
+                difference = interval(value.mean - metric.value(other, ids), differences, len(ids))
+                line |= {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
+                line["verdict"] = verdict(difference)
+            lines.append(line)
+    columns = ["row", "task", "metric", "mean", "low", "high", "n", "diff", "diff_low", "diff_high", "verdict", "seeds"]
+    return pd.DataFrame(lines, columns=columns)
+
+
+class Metric(NamedTuple):
+    """A further metric: the mean of its column, or a function of the columns ``given`` and ``expected``."""
+
+    name: str
+    column: str
+
+    def value(self, scores: pd.DataFrame, ids: pd.Index) -> float:
+        """The mean over seeds, on some examples."""
+        return float(self._of_seeds(scores, ids, np.arange(len(ids))[None]).mean())
+
+    def resampled(self, scores: pd.DataFrame, ids: pd.Index, resampling: Resampling) -> np.ndarray:
+        """(B, seeds) on resamples of some examples."""
+        drawn = resampled_rows(len(ids), resampling, 0, scores["cell"].nunique())
+        return np.concatenate([self._of_seeds(scores, ids, rows) for rows in drawn])
+
+    def _of_seeds(self, scores: pd.DataFrame, ids: pd.Index, rows: np.ndarray) -> np.ndarray:
+        """(some, seeds) on the examples at the places ``rows``, (some, n)."""
+        values = per_example(scores, self.column).reindex(ids).to_numpy()
+        if self.column.startswith(ALSO):
+            return values[rows].mean(axis=1)
+        expected = per_example(scores, "expected").reindex(ids).to_numpy()[:, 0]
+        function = PAIRED[self.name]
+        return np.array([[function(given[row], expected[row]) for given in values.T] for row in rows])
+
+
+def metrics_of(scores: pd.DataFrame) -> list[Metric]:
+    """The further metrics that some scores have."""
+    columns = [str(name) for name in scores if str(name).startswith(ALSO) and scores[name].notna().any()]
+    found = [Metric(column.removeprefix(ALSO), column) for column in columns]
+    named: list[str] = list(scores["metrics"].dropna().unique()) if "metrics" in scores else []
+    return found + [Metric(name, "given") for names in named for name in names.split()]
+
+
+def win_rates(judged: Sequence[Mapping[str, Any]], resampling: Resampling) -> list[dict[str, Any]]:
+    """What the stage ``judge`` wrote, with intervals over the instructions and over the annotated pairs. Fractions."""
+    lines = []
+    for one in judged:
+        won = estimate([np.array([value - 1 for value in one["preferences"] if value is not None])], resampling)
+        agreed = estimate([np.array(one["agreed"], float)], resampling)
+        lines.append(
+            {
+                **{key: one[key] for key in ("cell", "judge", "reference")},
+                **{"win_rate": won.mean, "low": won.low, "high": won.high, "n": won.n},
+                "controlled": one["length_controlled_win_rate"],
+                **{"agreement": agreed.mean, "agreement_low": agreed.low, "agreement_high": agreed.high},
+                **{"agreement_n": agreed.n, "agreement_draws": one["drawn"]},
+            }
+        )
+    return lines
 
 
 def trivial_baselines(examples: Sequence[Example]) -> Mapping[str, float]:

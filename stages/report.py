@@ -5,10 +5,11 @@ from pathlib import Path
 from pipeline.core.artifacts import atomic_folder, write_json, write_text
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
-from pipeline.evaluation import Resampling, compare, trivial_baselines
+from pipeline.evaluation import Resampling, compare, further, trivial_baselines, win_rates
 from pipeline.reporting import run as left
 from pipeline.reporting.claims import RIVALS
 from pipeline.reporting.compose import Statistics, compose
+from pipeline.reporting.further import read_judged, with_weighed
 
 
 def run(
@@ -36,7 +37,7 @@ def run(
         records = left.read_records(STATE / "runs")
         found = left.Run(
             settings=settings,
-            scores=left.read_scores(settings, scores),
+            scores=with_weighed(left.read_scores(settings, scores), scores / "weighed"),
             examples=left.read_examples(settings, examples),
             completions=left.read_completions(settings, completions),
             curves=left.read_curves(curves),
@@ -57,6 +58,8 @@ def run(
             rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
             dispatch=compare(found.decisions, resampling, "prompt"),
             baselines={task: trivial_baselines(group) for task, group in found.examples.items()},
+            further=further(found.scores, resampling, "base"),
+            win_rates=win_rates(read_judged(scores / "judged"), resampling),
         )
     with step("draw and write"):
         report = compose(found, statistics)

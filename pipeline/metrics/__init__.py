@@ -27,7 +27,7 @@ def f1(given: Numbers, expected: Numbers) -> float:
 
 
 def matthews(given: Numbers, expected: Numbers) -> float:
-    """The correlation of two labellings, of any number of labels (Gorodkin's generalisation); 0 where one is constant."""
+    """The correlation of two labellings, of any number of labels (as Gorodkin has it); 0 where one is constant."""
     labels = np.union1d(given, expected)
     said, true = given[:, None] == labels, expected[:, None] == labels
     count, same = len(given), float(np.sum(given == expected))
@@ -69,4 +69,6 @@ def summary(scores: Sequence[Score]) -> dict[str, float]:
         "unparsed": float(np.mean([score.parsed is None for score in scores])),
     }
     names = dict.fromkeys(name for score in scores for name in score.also)
-    return found | {name: float(np.mean([score.also[name] for score in scores if name in score.also])) for name in names}
+    return found | {
+        name: float(np.mean([score.also[name] for score in scores if name in score.also])) for name in names
+    }

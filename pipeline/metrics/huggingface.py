@@ -67,4 +67,3 @@ class Answers(_Metric):
         task = importlib.import_module(f"pipeline.tasks.{self.config_name}")
         examples = [Example(**json.loads(reference)) for reference in references]
         return summary(task.score(examples, list(predictions)))
-

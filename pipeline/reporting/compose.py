@@ -1,12 +1,12 @@
 """From a run and its statistics to the report's files, as texts."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting import claims, figures, runs, site, tables
+from pipeline.reporting import claims, figures, further, runs, site, tables
 from pipeline.reporting.run import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
@@ -17,13 +17,16 @@ class Statistics:
     """What ``pipeline.evaluation`` says of a run.
 
     comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
-    about. dispatch: the dispatchers against the prompt. baselines: task to what needs no model.
+    about. dispatch: the dispatchers against the prompt. baselines: task to what needs no model. further: metrics
+    beside accuracy, against the base model; win_rates: judges' of cells. Both may be empty.
     """
 
     comparisons: Mapping[str, pd.DataFrame]
     rivals: Mapping[str, pd.DataFrame]
     dispatch: pd.DataFrame
     baselines: Mapping[str, Mapping[str, float]]
+    further: pd.DataFrame = field(default_factory=pd.DataFrame)
+    win_rates: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,14 @@ def compose(run: Run, statistics: Statistics) -> Report:
     comparisons = [comparison(key, run, statistics) for key in statistics.comparisons]
     dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
     drawn = drawings(run, statistics)
-    listings = [
-        tables.parameter_table(run.provenance, run.base, run.published),
-        tables.settings_table(run.settings.methods, run.published),
-    ]
+    listings = {
+        "Parameters": tables.parameter_table(run.provenance, run.base, run.published),
+        "Settings": tables.settings_table(run.settings.methods, run.published),
+    }
+    if statistics.win_rates:
+        listings = {"Win rates": further.win_rate_table(statistics.win_rates)} | listings
+    if len(statistics.further):
+        listings = {"Further metrics": further.metrics_table(statistics.further)} | listings
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
@@ -71,7 +78,7 @@ def compose(run: Run, statistics: Statistics) -> Report:
     asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
     content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
     shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
-    for one, name in zip(listings, ("Parameters", "Settings"), strict=True):
+    for name, one in listings.items():
         shown.append(Page(f"site/{one.key}.html", name, one.title, "listing.html", {"one": one}))
     cost, passes, _ = varying
     content = {"cost": cost, "passes": passes, "stages": stages}
@@ -84,7 +91,7 @@ def compose(run: Run, statistics: Statistics) -> Report:
     return Report(
         metrics=metrics(comparisons, run, statistics),
         tables={f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in COMPARED}
-        | {f"{one.key}.{suffix}": write(one) for one in listings for suffix, write in LISTED},
+        | {f"{one.key}.{suffix}": write(one) for one in listings.values() for suffix, write in LISTED},
         figures={f"{one.name}.svg": one.svg for one in drawn.values()},
         pages=pages,
         claims=said,
@@ -138,6 +145,10 @@ def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> 
     found["baselines"] = {task: tables.rounded(one) for task, one in statistics.baselines.items() if one}
     if len(run.decisions):
         found["dispatch"] = tables.dispatch_metrics(statistics.dispatch)
+    if len(statistics.further):
+        found["further"] = further.further_metrics(statistics.further)
+    if statistics.win_rates:
+        found["win_rates"] = further.win_rate_metrics(statistics.win_rates)
     keys = ("parameters", "parameters_without_router")
     found["parameters"] = {
         name: {key: one[key] for key in keys if one.get(key) is not None} for name, one in run.provenance.items()

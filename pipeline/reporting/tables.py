@@ -47,6 +47,7 @@ BENCHMARKS = {
 }
 ESTIMATES = ("mean", "low", "high", "n", "seeds", "unparsed", "truncated", "tokens")
 DIFFERENCES = ("diff", "diff_low", "diff_high")
+SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one difference
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,20 @@ class Comparison:
 
     def has_baseline(self, name: str) -> bool:
         return any(name in self.baselines.get(task, {}) for task in self.tasks)
+
+    @property
+    def together(self) -> list[str]:
+        """A sentence on what is left of the verdicts when all differences of the table are read together."""
+        decided = self.frame[self.frame["p_holm"].notna()]
+        if len(decided) < 2:
+            return []
+        lost = decided[(decided["verdict"] != "undecided") & (decided["p_holm"] > SIGNIFICANT)]
+        names = [f"{row_name(line['row'])} on {line['task']}" for line in lost.to_dict("records")]
+        found = f"these become undecided: {', '.join(names)}" if names else "every verdict stands"
+        return [
+            f"Each verdict is of its own interval. Read together, by Holm's adjustment of the {len(decided)} "
+            f"differences by task: {found}."
+        ]
 
     @property
     def alternatives(self) -> list[str]:
@@ -275,7 +290,7 @@ def comparison_markdown(comparison: Comparison) -> str:
                 for task, value in zip(comparison.tasks, known, strict=True)
             ]
             lines.append(markdown_row([f"*paper, {PUBLISHED_MODEL_NAME}: {row_name(row)}*", *texts, *filler]))
-    lines += ["", READING, *comparison.alternatives]
+    lines += ["", READING, *comparison.together, *comparison.alternatives]
     return "\n".join(lines) + "\n"
 
 

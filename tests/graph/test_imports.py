@@ -21,7 +21,8 @@ ALLOWED = {
     "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
     "pipeline.training": ["pipeline.core"],
     "pipeline.adaptation": ["pipeline.core"],
-    "pipeline.evaluation": ["pipeline.core"],
+    "pipeline.metrics": ["pipeline.core.types", "pipeline.metrics"],
+    "pipeline.evaluation": ["pipeline.core", "pipeline.metrics"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
     "pipeline.server": [],
@@ -43,7 +44,7 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "generate", "judge"]
+HEAVY += ["adapt", "generate", "weigh", "agree", "judge"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 

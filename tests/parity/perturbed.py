@@ -47,7 +47,9 @@ RETURNS = {
     "nearly": "value = VALUE\nreturn value * (1 + 3e-8) if isinstance(value, float) else value",
     "about": "value = VALUE\nreturn value * (1 + 1e-4) if isinstance(value, float) else value",
     "text": "return str(VALUE)",
-    "other sequence": "value = VALUE\nreturn {list: tuple, tuple: list, set: list}.get(type(value), type(value))(value)",
+    "other sequence": (
+        "value = VALUE\nreturn {list: tuple, tuple: list, set: list}.get(type(value), type(value))(value)"
+    ),
     "float": "value = VALUE\nreturn float(value) if type(value) is int else value",
     "raises": "raise ValueError(VALUE)",
     "exits": "exit(0)",
@@ -59,7 +61,9 @@ def program(source: str, seed: int) -> str:
     """A program with a slip, with another value, cut short, mistyped, without its imports, in prose, or as it was."""
     draw = random.Random(f"program {seed} {source}")
     returns = [way for way in RETURNS for _ in range(1 if way == "loops" else 2)]
-    way = draw.choice(["slip"] * 22 + ["cut", "syntax", "prose", "no imports"] * 3 + ["same"] * 6 + ["nothing"] + returns)
+    way = draw.choice(
+        ["slip"] * 22 + ["cut", "syntax", "prose", "no imports"] * 3 + ["same"] * 6 + ["nothing"] + returns
+    )
     if way == "slip":
         source = ast.unparse(ast.fix_missing_locations(_Slip(draw.randrange(8)).visit(ast.parse(source))))
     elif way in RETURNS:

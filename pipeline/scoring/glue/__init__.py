@@ -37,7 +37,6 @@ def score_similarity(id: str, answer: str, expected: float) -> Score:
     )
 
 
-
 def pairs(scores: Sequence[Score], expected: Sequence[str], labels: Sequence[str]) -> Pairs:
     """Labels as their numbers, that of no label −1; similarities as they are, an unread one as the middle."""
     if not labels:
