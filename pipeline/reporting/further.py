@@ -45,8 +45,8 @@ def metrics_table(frame: pd.DataFrame) -> Listing:
     columns = ("task", "method", "metric", "value", "low", "high", "Δ", "Δ low", "Δ high", "verdict", "n", "seeds")
     note = (
         "Further metrics of the same prompts, in hundredths: shares in percent, F1 and correlations × 100. Low and "
-        "high bound the 95 % bootstrap interval; Δ is the paired difference from the base model. A metric that is no mean "
-        "over examples is computed of each resample anew."
+        "high bound the 95 % bootstrap interval; Δ is the paired difference from the base model. A metric that is no "
+        "mean over examples is computed of each resample anew."
     )
     if frame["metric"].str.startswith("likeliest").any():
         note += (
@@ -87,8 +87,8 @@ def win_rate_table(lines: Sequence[Mapping[str, Any]]) -> Listing:
     references = sorted({line["reference"] for line in lines})
     note = (
         f"The share of answers that a judge prefers to those of {', '.join(references)}, a draw counting half, with "
-        "its 95 % bootstrap interval; and how often the same judge, where it prefers one, prefers the answer that GPT-4 "
-        "preferred on pairs annotated for AlpacaEval. A judge that agrees with GPT-4 about half the time says nothing."
+        "its 95 % bootstrap interval; and how often the same judge, where it prefers one, prefers the answer that "
+        "GPT-4 preferred on pairs annotated for AlpacaEval. One that agrees about half the time says nothing."
     )
     return Listing("win_rates", "Win rates, and what their judges' word is worth", columns, rows, note)
 

@@ -12,11 +12,11 @@ lengths and averaged over instructions:
 
 γ is shared by all models: it comes from a first fit of GPT-4's annotations of several models at once, with ψ = 1.
 
-**Deviations**: γ is fitted to the annotated models at hand, not to the whole leaderboard. The leaderboard's program also
-pulls φ towards that of two baselines told to be brief or verbose, whose annotations lie elsewhere than the models', and
-chooses an L1 penalty by cross-validation; here a ridge keeps a separable fit finite, and φ is the data's own. So a model
-that wins by length falls deeper here: of the five models with annotations (``tasks.alpaca_eval``) that the leaderboard
-has, four are within 5 points of it, llama-2-7b-chat, most of whose answers are long, is 9.5 below.
+**Deviations**: γ is fitted to the annotated models at hand, not to the whole leaderboard. The leaderboard's program
+also pulls φ towards that of two baselines told to be brief or verbose, whose annotations are not beside the models',
+and chooses an L1 penalty by cross-validation; here a ridge keeps a separable fit finite, and φ is the data's own. So a
+model that wins by length falls deeper here: of the five annotated models (``tasks.alpaca_eval``) that the leaderboard
+has, four are within 5 points of it; llama-2-7b-chat, most of whose answers are long, is 9.5 below.
 """
 
 import math
