@@ -7,6 +7,7 @@ from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
 from pipeline.reporting import run as left
 from pipeline.reporting.compose import compose
+from pipeline.reporting.further import read_judged, with_weighed
 from pipeline.reporting.published import read_published_runs
 from pipeline.statistics import published_statistics, statistics
 
@@ -38,7 +39,7 @@ def run(
         papers = left.read_published(published)
         found = left.Run(
             settings=settings,
-            scores=left.read_scores(settings, scores),
+            scores=with_weighed(left.read_scores(settings, scores), scores / "weighed"),
             examples=left.read_examples(settings, examples),
             completions=left.read_completions(settings, completions),
             curves=left.read_curves(curves),
@@ -54,7 +55,7 @@ def run(
         )
         others = read_published_runs(published_runs, papers)
     with step("resample"):
-        measured = statistics(found)
+        measured = statistics(found, read_judged(scores / "judged"))
         measured_before = [(one, published_statistics(one)) for one in others]
     with step("draw and write"):
         report = compose(found, measured, measured_before)

@@ -1,6 +1,11 @@
-"""Score a cell's completions with its task's scorer. Rescoring generates nothing again."""
+"""Score a cell's completions with its task's scorer. Rescoring generates nothing again.
+
+A scorer's further metrics stand in columns of their own, ``also.<name>``. Metrics that are no mean over examples
+(F1, a correlation) are named in the column ``metrics``; what they are computed of stands in ``given`` and ``expected``.
+"""
 
 import importlib
+from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -11,6 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Completion, Example
+from pipeline.metrics import summary
 
 COLUMNS = {
     "id": pa.string(),
@@ -34,8 +40,9 @@ def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, o
             f"{len(answers)} others in {completions}; run the stage generate again"
         )
     with step(f"score {len(answers)} completions"):
-        scorer = importlib.import_module(f"pipeline.tasks.{task}").score
-        scored = scorer(prompts, [answer.text for answer in answers])
+        module = importlib.import_module(f"pipeline.tasks.{task}")
+        scored = module.score(prompts, [answer.text for answer in answers])
+    columns, found = dict(COLUMNS), summary(scored)
     frame = pd.DataFrame(
         [
             {
@@ -51,8 +58,16 @@ def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, o
         ],
         columns=list(COLUMNS),
     )
+    for name in dict.fromkeys(name for score in scored for name in score.also):
+        frame[f"also.{name}"] = [score.also.get(name) for score in scored]
+        columns[f"also.{name}"] = pa.float64()
+    if names := module.metrics(prompts) if hasattr(module, "metrics") else ():
+        given, expected = module.pairs(prompts, scored)
+        frame = frame.assign(metrics=" ".join(names), given=given, expected=expected)
+        columns |= {"metrics": pa.string(), "given": pa.float64(), "expected": pa.float64()}
+        found |= of_pairs(names, given, expected)
     with atomic(scores) as temporary:
-        pq.write_table(pa.Table.from_pandas(frame, schema=pa.schema(COLUMNS), preserve_index=False), temporary)
+        pq.write_table(pa.Table.from_pandas(frame, schema=pa.schema(columns), preserve_index=False), temporary)
     show_table(
         "completions",
         [
@@ -65,12 +80,16 @@ def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, o
             for prompt, answer, score in zip(prompts[:SHOWN], answers, scored, strict=False)
         ],
     )
-    return {
-        "accuracy": float(frame["correct"].mean()),
-        "unparsed": float(frame["parsed"].isna().mean()),
-        "truncated": float(1 - frame["finished"].mean()),
-        "tokens": int(frame["tokens"].sum()),
-    }
+    return {**found, "truncated": float(1 - frame["finished"].mean()), "tokens": int(frame["tokens"].sum())}
+
+
+def of_pairs(names: Sequence[str], given: Sequence[float], expected: Sequence[float]) -> dict[str, float]:
+    """Metrics of all answers at once."""
+    import evaluate  # seconds to import, and most tasks have no such metric
+
+    from pipeline.metrics.huggingface import Paired
+
+    return evaluate.combine([Paired(name) for name in names]).compute(predictions=given, references=expected)
 
 
 if __name__ == "__main__":

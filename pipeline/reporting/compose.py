@@ -1,7 +1,7 @@
 """From a run and its statistics to the report's files, as texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -10,6 +10,7 @@ from pipeline.reporting import (
     ablations,
     claims,
     figures,
+    further,
     learning,
     published,
     published_of_variants,
@@ -30,7 +31,8 @@ class Statistics:
 
     comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
     about; versus: table to each row that claims given as data compare with, and the table against it.
-    dispatch: the dispatchers against the prompt. baselines: task to what needs no model.
+    dispatch: the dispatchers against the prompt. baselines: task to what needs no model. further: metrics beside
+    accuracy, against the base model; win_rates: judges' of cells. Both may be empty.
     """
 
     comparisons: Mapping[str, pd.DataFrame]
@@ -38,6 +40,8 @@ class Statistics:
     versus: Mapping[str, Mapping[str, pd.DataFrame]]
     dispatch: pd.DataFrame
     baselines: Mapping[str, Mapping[str, float]]
+    further: pd.DataFrame = field(default_factory=pd.DataFrame)
+    win_rates: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,18 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
     unrewarded = learning.learning_claims(run.curves)
     drawn = drawings(run, statistics)
-    listings = [
-        tables.parameter_table(run.provenance, run.base, run.published),
-        tables.settings_table(run.settings.methods, ablations.variant_settings(run.settings), run.published),
-    ]
+    listings = {
+        "Parameters": tables.parameter_table(run.provenance, run.base, run.published),
+        "Settings": tables.settings_table(
+            run.settings.methods, ablations.variant_settings(run.settings), run.published
+        ),
+    }
     if searches := variants.search_table(run, comparisons):
-        listings.append(searches)
+        listings["Searches"] = searches
+    if statistics.win_rates:
+        listings = {"Win rates": further.win_rate_table(statistics.win_rates)} | listings
+    if len(statistics.further):
+        listings = {"Further metrics": further.metrics_table(statistics.further)} | listings
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
@@ -94,8 +104,8 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
     content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
     shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
-    for one in listings:
-        shown.append(Page(f"site/{one.key}.html", MENU[one.key], one.title, "listing.html", {"one": one}))
+    for name, one in listings.items():
+        shown.append(Page(f"site/{one.key}.html", name, one.title, "listing.html", {"one": one}))
     before = [published_section(one, measured) for one, measured in others]
     drawn |= {figure.name: figure for section in before for figure in section.figures}
     if before:
@@ -112,7 +122,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     return Report(
         metrics=metrics(comparisons, run, statistics),
         tables={f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in COMPARED}
-        | {f"{one.key}.{suffix}": write(one) for one in listings for suffix, write in LISTED},
+        | {f"{one.key}.{suffix}": write(one) for one in listings.values() for suffix, write in LISTED},
         figures={f"{one.name}.svg": one.svg for one in drawn.values()},
         pages=pages,
         claims=said,
@@ -122,7 +132,6 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
 # How a table becomes a file, by suffix.
 COMPARED = (("md", tables.comparison_markdown), ("csv", tables.comparison_csv))
 LISTED = (("md", tables.listing_markdown), ("csv", tables.listing_csv))
-MENU = {"parameters": "Parameters", "settings": "Settings", "searches": "Searches"}
 # Pages of figures: key, name in the menu, title, figures.
 FAMILIES = (
     ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
@@ -216,6 +225,10 @@ def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> 
     found["baselines"] = {task: tables.rounded(one) for task, one in statistics.baselines.items() if one}
     if len(run.decisions):
         found["dispatch"] = tables.dispatch_metrics(statistics.dispatch)
+    if len(statistics.further):
+        found["further"] = further.further_metrics(statistics.further)
+    if statistics.win_rates:
+        found["win_rates"] = further.win_rate_metrics(statistics.win_rates)
     keys = ("parameters", "parameters_without_router")
     found["parameters"] = {
         name: {key: one[key] for key in keys if one.get(key) is not None} for name, one in run.provenance.items()

@@ -68,6 +68,7 @@ BENCHMARKS = {
 }
 ESTIMATES = ("mean", "low", "high", "n", "seeds", "unparsed", "truncated", "tokens")
 DIFFERENCES = ("diff", "diff_low", "diff_high")
+SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one difference
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,20 @@ class Comparison:
 
     def has_baseline(self, name: str) -> bool:
         return any(name in self.baselines.get(task, {}) for task in self.tasks)
+
+    @property
+    def together(self) -> list[str]:
+        """A sentence on what is left of the verdicts when all differences of the table are read together."""
+        decided = self.frame[self.frame["p_holm"].notna()]
+        if len(decided) < 2:
+            return []
+        lost = decided[(decided["verdict"] != "undecided") & (decided["p_holm"] > SIGNIFICANT)]
+        names = [f"{row_name(line['row'])} on {line['task']}" for line in lost.to_dict("records")]
+        found = f"these become undecided: {', '.join(names)}" if names else "every verdict stands"
+        return [
+            f"Each verdict is of its own interval. Read together, by Holm's adjustment of the {len(decided)} "
+            f"differences by task: {found}."
+        ]
 
     @property
     def alternatives(self) -> list[str]:
@@ -319,7 +334,7 @@ def comparison_markdown(comparison: Comparison) -> str:
             lines.append(
                 markdown_row([f"*paper, {comparison.published_model}: {comparison.label(row)}*", *texts, *filler])
             )
-    lines += ["", READING, *comparison.alternatives]
+    lines += ["", READING, *comparison.together, *comparison.alternatives]
     return "\n".join(lines) + "\n"
 
 

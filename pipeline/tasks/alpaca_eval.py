@@ -22,7 +22,7 @@ TABLES = {
         mirror=("alpaca_eval_v1/alpaca_eval.jsonl",),
     ),
     "annotations": Table(
-        columns=("instruction", "output_1", "output_2", "preference"),
+        columns=("instruction", "output_1", "output_2", "generator_2", "preference"),
         origins=tuple(
             Origin("github", "tatsu-lab/alpaca_eval", RESULTS, f"results/{model}/alpaca_eval_gpt4/annotations.json")
             for model in ANNOTATED

@@ -26,7 +26,8 @@ ALLOWED = {
     "pipeline.searching": ["pipeline.core", "pipeline.adaptation.judging", "pipeline.methods.svf"],
     "pipeline.transfer": ["pipeline.core"],
     "pipeline.spectra": [],
-    "pipeline.evaluation": ["pipeline.core"],
+    "pipeline.metrics": ["pipeline.core.types", "pipeline.metrics"],
+    "pipeline.evaluation": ["pipeline.core", "pipeline.metrics"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
     "pipeline.statistics": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
@@ -51,7 +52,19 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "search", "tune", "merge", "transfer", "generate", "judge", "train_next_token", "train_policy"]
+HEAVY += [
+    "adapt",
+    "search",
+    "tune",
+    "merge",
+    "transfer",
+    "generate",
+    "weigh",
+    "agree",
+    "judge",
+    "train_next_token",
+    "train_policy",
+]
 THROUGH_PEFT = ["train_baseline", "merge", "train_next_token", "train_policy"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 

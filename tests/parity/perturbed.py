@@ -3,6 +3,7 @@
 import ast
 import random
 import re
+import textwrap
 
 OTHER = {
     ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE,
@@ -26,18 +27,54 @@ class _Slip(ast.NodeTransformer):
         return node
 
 
+class _Returned(ast.NodeTransformer):
+    """Every ``return value`` as other statements, in which VALUE stands for it."""
+
+    def __init__(self, instead: str) -> None:
+        self.instead = instead
+
+    def visit_Return(self, node: ast.Return) -> ast.AST | list[ast.stmt]:
+        value = f"({ast.unparse(node.value)})" if node.value else "None"
+        return ast.parse(textwrap.dedent(self.instead).replace("VALUE", value)).body
+
+
+# What a program does where it should return its value.
+RETURNS = {
+    "drops": "return None",
+    "prints": "print(VALUE)",
+    "prints, too": "print('result:', VALUE)\nreturn VALUE",
+    "off by one": "return VALUE + 1",
+    "nearly": "value = VALUE\nreturn value * (1 + 3e-8) if isinstance(value, float) else value",
+    "about": "value = VALUE\nreturn value * (1 + 1e-4) if isinstance(value, float) else value",
+    "text": "return str(VALUE)",
+    "other sequence": (
+        "value = VALUE\nreturn {list: tuple, tuple: list, set: list}.get(type(value), type(value))(value)"
+    ),
+    "float": "value = VALUE\nreturn float(value) if type(value) is int else value",
+    "raises": "raise ValueError(VALUE)",
+    "exits": "exit(0)",
+    "loops": "while True:\n    pass",
+}
+
+
 def program(source: str, seed: int) -> str:
-    """A program with a slip, cut short, without its imports, in prose, or as it was."""
+    """A program with a slip, with another value, cut short, mistyped, without its imports, in prose, or as it was."""
     draw = random.Random(f"program {seed} {source}")
-    way = draw.choice(["slip"] * 5 + ["cut", "prose", "nothing", "no imports", "same", "none"])
+    returns = [way for way in RETURNS for _ in range(1 if way == "loops" else 2)]
+    way = draw.choice(
+        ["slip"] * 22 + ["cut", "syntax", "prose", "no imports"] * 3 + ["same"] * 6 + ["nothing"] + returns
+    )
     if way == "slip":
         source = ast.unparse(ast.fix_missing_locations(_Slip(draw.randrange(8)).visit(ast.parse(source))))
+    elif way in RETURNS:
+        source = ast.unparse(ast.fix_missing_locations(_Returned(RETURNS[way]).visit(ast.parse(source))))
     elif way == "cut":
         source = source[: draw.randrange(len(source) // 2, len(source))]
+    elif way == "syntax":
+        place = draw.choice([match.start() for match in re.finditer(r"[:()=\[\]]", source)])
+        source = source[:place] + source[place + 1 :]
     elif way == "no imports":
         source = "\n".join(line for line in source.splitlines() if not re.match(r"(import|from) ", line))
-    elif way == "none":
-        source = re.sub(r"return .*", "return None", source)
     if way == "nothing":
         return "I am not sure how to do this."
     text = f"```python\n{source.strip()}\n```"

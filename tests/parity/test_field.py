@@ -7,6 +7,10 @@ Needs a mirror (SELFADAPT_MIRROR) and, as SELFADAPT_PARITY_PYTHON, the Python of
 Answers are gold ones, seeded perturbations of them and, where SELFADAPT_PARITY_ANSWERS names a folder of
 ``<task>.jsonl`` with lines of {"id", "text"} (as ``artifacts/completions`` has them), a model's own. SELFADAPT_PARITY_N
 is how many gold answers of each task are perturbed. Every difference is printed (-s) and counted.
+
+Differences from EvalPlus that are known: its ``sanitize`` leaves out a helper without a ``return`` (the generator that
+Mbpp/630's own solution calls); its time limits are of wall time and follow the reference's, ours are of CPU time and
+the same for all, so that a slow way to the right values may pass here, and fail there on a machine that does more.
 """
 
 import importlib

@@ -115,6 +115,54 @@ def test_the_verdict_follows_the_interval_alone(low: float, high: float, word: s
     assert evaluation.verdict(Estimate(mean=0.5, low=low, high=high, n=3)) == word
 
 
+def test_the_interval_over_prompts_and_seeds_is_that_of_a_slow_loop() -> None:
+    draw = np.random.default_rng(2)
+    values = (draw.random((60, 4)) < draw.random(4) * 0.8).astype(float)  # the seeds differ more than chance has them
+    loop = np.random.default_rng(9)
+    slow = [values[loop.integers(60, size=60)][:, loop.integers(4, size=4)].mean() for _ in range(4000)]
+    found = evaluation.estimate([values], RESAMPLING)
+    assert (found.mean, found.n) == (pytest.approx(values.mean()), 60)
+    assert found.low == pytest.approx(np.quantile(slow, 0.025), abs=0.02)
+    assert found.high == pytest.approx(np.quantile(slow, 0.975), abs=0.02)
+    over_prompts = evaluation.estimate([values.mean(axis=1)], RESAMPLING)
+    assert found.high - found.low > 1.3 * (over_prompts.high - over_prompts.low)
+
+
+def test_seeds_of_two_methods_are_drawn_apart() -> None:
+    right = [True] * 30 + [False] * 10
+    scores = pd.concat(
+        [lines("base", "sums", right)]
+        + [lines("lora", "sums", right[seed:] + right[:seed], seed) for seed in (0, 5)]
+        + [lines("svf", "sums", [True] * 40 if seed else right, seed) for seed in (0, 1, 2)]
+    )
+    found = line(evaluation.compare(scores, RESAMPLING, "lora"), "svf", "sums")
+    assert found["seeds"] == 3 and found["diff"] == pytest.approx((30 + 40 + 40) / 120 - 30 / 40)
+    assert found["diff_low"] < 0.06  # all seeds drawn may be the one that learnt nothing
+    assert line(evaluation.compare(scores, RESAMPLING, "base"), "svf", "sums")["diff"] == pytest.approx(found["diff"])
+
+
+def test_p_is_small_where_the_interval_leaves_out_zero_and_never_zero() -> None:
+    away, near = np.array([1.0] * 30 + [0.0] * 70), np.array([1.0, -1.0] * 50)
+    assert evaluation.estimate_with_p([away], RESAMPLING)[1] == pytest.approx(2 / 4001)
+    assert evaluation.estimate_with_p([near], RESAMPLING)[1] > 0.9
+
+
+def test_holm_multiplies_the_smallest_p_by_their_number_and_keeps_the_order() -> None:
+    assert evaluation.holm([0.01, 0.04, 0.03, 0.9]) == pytest.approx([0.04, 0.09, 0.09, 0.9])
+    assert evaluation.holm([0.5, 0.6]) == [1.0, 1.0] and evaluation.holm([]) == []
+
+
+def test_differences_of_a_table_are_read_together_without_their_mean() -> None:
+    scores = pd.concat(
+        lines(row, task, [True] * right + [False] * (60 - right))
+        for row, task, right in [("base", "a", 30), ("base", "b", 30), ("svf", "a", 31), ("svf", "b", 50)]
+    )
+    found = evaluation.compare(scores, RESAMPLING, "base")
+    one, other = line(found, "svf", "a"), line(found, "svf", "b")
+    assert other["p_holm"] == pytest.approx(2 * other["p"]) and one["p_holm"] == pytest.approx(one["p"])
+    assert pd.isna(line(found, "svf", MEAN_OVER_TASKS)["p_holm"])
+
+
 def test_seeds_are_averaged_per_example_and_are_not_more_examples() -> None:
     scores = pd.concat([lines("svf", "sums", [True, True, False, False], seed) for seed in (0, 1, 2)])
     found = line(evaluation.compare(scores, RESAMPLING, "base"), "svf", "sums")

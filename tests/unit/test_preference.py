@@ -1,45 +1,74 @@
 """Win rates, what judges say, and what their word is worth."""
 
-import gzip
 import json
 import math
+import random
 import threading
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.core.artifacts import read_json, write_jsonl
+from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.models import Compute
-from pipeline.judging import preferred
+from pipeline.evaluation import Resampling, win_rates
+from pipeline.judging import PIECE, Judging, in_pieces, judge_of, preferred
+from pipeline.reporting.further import win_rate_table
 from pipeline.scoring import preference
 from pipeline.scoring.preference import judges
-from pipeline.tables import MIRROR, mirror
-from stages.judge import Judging, run
+from pipeline.tables import MIRROR, mirror, read_table
+from pipeline.tasks import alpaca_eval
+from stages import agree
+from stages.judge import run
 
-# model, its win rate and length-controlled win rate on AlpacaEval's own leaderboard
+COMPUTE = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=64, cache_tokens=64)
+# model, its win rate and length-controlled win rate on AlpacaEval's own leaderboard, and how near ours is to the latter
 LEADERBOARD = [
-    ("alpaca-7b", 26.4596, 26.29),
-    ("claude", 91.5528, 76.83),
-    ("gpt4", 95.2795, 86.51),
-    ("llama-2-7b-chat-hf", 71.3665, 29.29),
-    ("text_davinci_001", 15.1741, 20.57),
+    ("alpaca-7b", 26.4596, 26.29, 1),
+    ("claude", 91.5528, 76.83, 5),
+    ("gpt4", 95.2795, 86.51, 5),
+    ("llama-2-7b-chat-hf", 71.3665, 29.29, 10),
+    ("text_davinci_001", 15.1741, 20.57, 1),
 ]
 
 
 @pytest.mark.skipif(mirror() is None, reason=f"{MIRROR} names no mirror of the benchmarks")
-@pytest.mark.parametrize(("model", "win_rate", "controlled"), LEADERBOARD)
-def test_win_rates_are_the_leaderboards(model: str, win_rate: float, controlled: float) -> None:
-    folder = mirror()
-    assert folder is not None
-    path = folder / f"alpaca_eval_v1/leaderboard/{model}.alpaca_eval_gpt4.annotations.json.gz"
-    rows = json.loads(gzip.decompress(path.read_bytes()))
-    values = [preference.preference(row) for row in rows]
-    assert 100 * preference.win_rate(values) == pytest.approx(win_rate, abs=1e-3)
-    lengths, references = [len(row["output_2"]) for row in rows], [len(row["output_1"]) for row in rows]
-    ours = 100 * preference.length_controlled_win_rate(values, lengths, references)
-    assert ours == pytest.approx(controlled, abs=12)  # theirs shares a term among all models of the leaderboard
+def test_win_rates_are_the_leaderboards() -> None:
+    rows = read_table("annotations", alpaca_eval.TABLES["annotations"])
+    difficulty = preference.difficulties(rows)
+    for model, win_rate, controlled, near in LEADERBOARD:
+        own = [row for row in rows if row["generator_2"] == model]
+        values = [preference.preference(row) for row in own]
+        assert 100 * preference.win_rate(values) == pytest.approx(win_rate, abs=1e-3)
+        ours = preference.length_controlled_win_rate(
+            values,
+            [len(row["output_2"]) for row in own],
+            [len(row["output_1"]) for row in own],
+            [difficulty[row["instruction"]] for row in own],
+        )
+        assert 100 * ours == pytest.approx(controlled, abs=near), model
+
+
+def test_an_instruction_on_which_more_models_win_is_told_by_its_difficulty() -> None:
+    draw = random.Random(0)
+    rows = [
+        {
+            "instruction": f"i{number}",
+            "generator_2": f"m{model}",
+            "output_1": "x" * 50,
+            "output_2": "x" * draw.randint(20, 90),
+            "preference": 2.0 if draw.random() < (0.9 if number % 2 else 0.2) else 1.0,
+        }
+        for model in range(6)
+        for number in range(60)
+    ]
+    found = preference.difficulties(rows)
+    easy, hard = ([found[f"i{number}"] for number in range(60) if number % 2 == odd] for odd in (1, 0))
+    assert min(easy) > max(hard) - 1 and sum(easy) / 30 > sum(hard) / 30 + 1
 
 
 def test_a_draw_counts_half_and_what_is_not_annotated_nothing() -> None:
@@ -146,23 +175,72 @@ def test_the_stage_writes_outputs_and_a_win_rate_beside_its_judges_worth(tmp_pat
     write_jsonl(tmp_path / "test.jsonl", examples)
     write_jsonl(tmp_path / "cell.jsonl", [{"id": str(n), "text": text} for n, text in enumerate(answers)])
     rows = [
-        {"instruction": "?", "output_1": one, "output_2": other, "preference": value}
+        {"instruction": "?", "output_1": one, "output_2": other, "generator_2": "m", "preference": value}
         for one, other, value in (("good", "bad", 1), ("bad", "good", 2), ("bad", "good", 1), ("bad", "bad", 0))
     ]
     write_jsonl(tmp_path / "annotations.jsonl", rows)
+    shared: dict[str, Any] = {
+        "judge": "fair",
+        "model": tmp_path,
+        "annotated": tmp_path / "annotations.jsonl",
+        "agreement": tmp_path / "fair.json",
+        "compute": COMPUTE,
+        "settings": Judging(kind="endpoint", task="alpaca_eval", pairs=3, seed=0, url=url, model="fair"),
+    }
+    agreed = agree.run(**shared, checkpoints=Checkpoints(tmp_path / "agreeing"))
+    assert agreed == {"agreement_with_gpt4": pytest.approx(2 / 3), "pairs": 3, "draws": 0}
     found = run(
-        judge="fair",
+        **shared,
         cell="me",
-        model=tmp_path,
         examples=tmp_path / "test.jsonl",
         completions=tmp_path / "cell.jsonl",
-        annotated=tmp_path / "annotations.jsonl",
-        compute=Compute(device="cpu", dtype="float32", threads=1, batch_tokens=64, cache_tokens=64),
-        settings=Judging(kind="endpoint", pairs=3, seed=0, url=url, model="fair"),
         outputs=tmp_path / "outputs.json",
         annotations=tmp_path / "judged.json",
+        preferences=tmp_path / "preferences.json",
+        checkpoints=Checkpoints(tmp_path / "judging"),
     )
     assert found["win_rate"] == 1.0  # of the two it says something about
     assert (found["agreement_with_gpt4"], found["agreement_pairs"]) == (pytest.approx(2 / 3), 3)
     assert [row["preference"] for row in read_json(tmp_path / "judged.json")] == [2.0, None, 2.0]
     assert read_json(tmp_path / "outputs.json")[0] == {"instruction": "q0", "output": "good", "generator": "me"}
+    (line,) = win_rates([read_json(tmp_path / "preferences.json")], Resampling(resamples=100, seed=0))
+    assert (line["win_rate"], line["n"], line["agreement_n"], line["agreement_draws"]) == (1.0, 2, 3, 0)
+    assert line["agreement"] == pytest.approx(2 / 3)
+    assert line["agreement_low"] < line["agreement"] < line["agreement_high"]
+    table = win_rate_table([line])
+    assert table.rows[0][:3] == ("me", "fair", 100.0) and table.rows[0][7] == 66.67
+
+
+def test_a_judge_that_was_killed_goes_on_behind_its_last_piece(tmp_path: Path) -> None:
+    pairs = [("?", "a" * (n % 7), "b" * (n % 5)) for n in range(3 * PIECE)]
+    seen: list[int] = []
+
+    def breaks(asked: Sequence[tuple[str, str, str]]) -> list[float | None]:
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        seen.append(len(asked))
+        return judges.longer(asked)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_pieces(breaks, pairs, "judge", Checkpoints(tmp_path))
+    rest: list[int] = []
+
+    def counts(asked: Sequence[tuple[str, str, str]]) -> list[float | None]:
+        rest.append(len(asked))
+        return judges.longer(asked)
+
+    assert in_pieces(counts, pairs, "judge", Checkpoints(tmp_path)) == judges.longer(pairs)
+    assert rest == [PIECE, PIECE]
+
+
+def test_chance_agrees_half_the_time_and_says_the_same_twice() -> None:
+    pairs = [(f"q{n}", "a", "b") for n in range(2000)]
+    said = judges.by_chance(0)(pairs)
+    assert said == judges.by_chance(0)(pairs) and said != judges.by_chance(1)(pairs)
+    assert preference.agreement(said, [1.0] * 2000).share == pytest.approx(0.5, abs=0.04)
+
+
+@pytest.mark.parametrize(("kind", "wanted"), [("endpoint", "'url' and 'model'"), ("local", "'characters'")])
+def test_a_judge_that_lacks_a_setting_is_one_sentence(kind: Any, wanted: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"expected 'judges.mine' of .* to have {wanted}"):
+        judge_of("mine", Judging(kind=kind, task="alpaca_eval", pairs=1, seed=0), model=tmp_path, compute=COMPUTE)

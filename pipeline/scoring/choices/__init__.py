@@ -83,10 +83,16 @@ def example(id: str, question: str, texts: Sequence[str], right: int) -> Example
     )
 
 
+def offered(example: Example) -> dict[str, str]:
+    """Label to text of an example's choices, as they are weighed: a choice without a text is its label; {} for none."""
+    texts = example.meta.get("choices") or {name: name for name in example.meta.get("people", ())}
+    return {label: text or label for label, text in texts.items()}
+
+
 def most_likely(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
     """Which of several texts a model finds likeliest, the first of equals; per unit of length where lengths are given.
 
-    With lengths in bytes this is lm-evaluation-harness's ``acc_norm``, without any its ``acc``.
+    With lengths in characters this is lm-evaluation-harness's ``acc_norm``, without any its ``acc``.
     """
     values = (
         [value / length for value, length in zip(log_likelihoods, lengths, strict=True)] if lengths else log_likelihoods

@@ -36,7 +36,7 @@ MANY = {
 
 
 def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Sequence[str]) -> list[Score]:
-    """One score per answer: correct if all base tests pass; ``also["plus"]`` if the plus tests do, too.
+    """One score per answer: correct if all base tests pass; ``also["plus"]`` if the plus tests, if any, do, too.
 
     tests: function; prelude (code that the prompt gives: imports and helpers); base and plus, the arguments of each
     call; expected, the reference's values for base and then plus; atol; oracle; seconds, of CPU time, for a call.
@@ -58,11 +58,11 @@ def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Seque
             got is not RAISED and agrees(got, native(expected), native(arguments), test)
             for got, expected, arguments in zip(values, test["expected"], [*test["base"], *test["plus"]], strict=False)
         ]
-        count, of = len(test["base"]), len(test["expected"])
+        count = len(test["base"])
         base = len(passed) >= count and all(passed[:count])
-        also = {"plus": float(base and len(passed) == of and all(passed))} if of > count else {}
+        plus = base and len(passed) == len(test["expected"]) and all(passed)
         value = sum(passed[:count]) / count
-        scores.append(Score(id=id, value=value, correct=base, parsed=source, also=also))
+        scores.append(Score(id=id, value=value, correct=base, parsed=source, also={"plus": float(plus)}))
     return scores
 
 

@@ -1,11 +1,13 @@
-"""Judges of two answers: the longer one, and any model behind an endpoint that speaks OpenAI's protocol.
+"""Judges of two answers: the longer one, chance, and any model behind an endpoint that speaks OpenAI's protocol.
 
-A judge is asked twice, with the answers in either order, because models prefer a place: it prefers an answer only if
-it does so both times, else it is a draw. The local language model (``pipeline.judging``) is asked in the same words.
+A model as a judge is asked twice, with the answers in either order, because models prefer a place: it prefers an answer
+only if it does so both times, else it is a draw. The local language model (``pipeline.judging``) is asked in the same
+words.
 """
 
 import json
 import os
+import random
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
@@ -28,6 +30,15 @@ SECONDS = 120
 def longer(pairs: Sequence[tuple[str, str, str]]) -> list[float | None]:
     """Prefers the longer answer: what any judge has to be better than."""
     return [DRAW if len(one) == len(other) else 1.0 if len(one) > len(other) else 2.0 for _, one, other in pairs]
+
+
+def by_chance(seed: int) -> Judge:
+    """Prefers either with the same chance, drawn by the pair: what no judge may be worse than."""
+
+    def judge(pairs: Sequence[tuple[str, str, str]]) -> list[float | None]:
+        return [random.Random(f"judge {seed} {pair}").choice((1.0, 2.0)) for pair in pairs]
+
+    return judge
 
 
 def both_orders(first: float | None, swapped: float | None) -> float | None:

@@ -1,0 +1,59 @@
+"""Choose among a task's choices by their log-likelihood, with one adapter attached: nothing is generated or read off.
+
+As in lm-evaluation-harness, the text of each choice is weighed as the whole answer to the prompt, and the likeliest is
+chosen: by the sum of its tokens' log-probabilities (the harness's ``acc``), and by that sum per character of its text
+(``acc_norm``), which does not favour short choices. **Deviations**: the prompt is the task's own, a chat that names the
+choices, where the harness's ARC asks for a bare continuation of "Question: … Answer:".
+"""
+
+from typing import Any
+
+from pipeline.core.adapters import Factors, load_adapter
+from pipeline.core.artifacts import read_examples, write_jsonl
+from pipeline.core.errors import UserError
+from pipeline.core.generation import weigh
+from pipeline.core.models import Compute, load_base, prepare_process
+from pipeline.core.progress import show_table, step
+from pipeline.core.stage import In, Out, main
+from pipeline.scoring import choices
+
+MEASURES = ("likeliest", "likeliest_per_character")
+
+
+def run(*, model: In, factors: In, adapter: In, examples: In, compute: Compute, weighed: Out) -> dict[str, float]:
+    """Write the log-likelihoods (nats) of every example's choices, and whether the likeliest is the right one."""
+    prepare_process(compute)
+    asked = read_examples(examples)
+    offered = [choices.offered(example) for example in asked]
+    if not all(offered):
+        raise UserError(f"expected choices in the meta of every example of {examples}; weigh tasks that have some")
+    with step("load the base model and the adapter"):
+        base = load_base(model, compute)
+        loaded, _ = load_adapter(adapter)
+    with (
+        step(f"weigh the choices of {len(asked)} prompts"),
+        loaded.attached(base.model, Factors(factors)) as attachment,
+    ):
+        found = weigh(
+            base,
+            [base.prompt_ids(example.messages) for example in asked],
+            [[base.answer_ids(text)[:-1] for text in one.values()] for one in offered],
+            batch_tokens=compute.batch_tokens,
+            cache_tokens=compute.cache_tokens,
+            attachment=attachment,
+            rows=attachment.rows([example.id for example in asked]),
+        )
+    rows: list[dict[str, Any]] = []
+    for example, one, weights in zip(asked, offered, found, strict=True):
+        labels, lengths = list(one), [len(text) for text in one.values()]
+        chosen = [labels[choices.most_likely(weights, per)] for per in (None, lengths)]
+        right = dict(zip(MEASURES, (float(label == example.meta["answer"]) for label in chosen), strict=True))
+        rows.append({"id": example.id, **right, "log_likelihoods": dict(zip(labels, weights, strict=True))})
+    write_jsonl(weighed, rows)
+    means = {name: sum(row[name] for row in rows) / len(rows) for name in MEASURES}
+    show_table("choices by log-likelihood", [means])
+    return means
+
+
+if __name__ == "__main__":
+    main()
