@@ -225,10 +225,14 @@ def test_a_closed_gate_still_teaches_the_router(model):
 
 def test_first_token_router_cannot_tell_prompts_apart_under_a_chat_template(model):
     # Real chats: whatever is asked, the rendered prompt begins with the same token.
-    tokenizer = chat_tokenizer(["What is the sum of two and three? Who is the oldest of them? Write a function."] * 20, 96)
+    tokenizer = chat_tokenizer(
+        ["What is the sum of two and three? Who is the oldest of them? Write a function."] * 20, 96
+    )
     asked = ("What is the sum of two and three?", "Who is the oldest of them?", "Write a function.")
     prompts = [
-        tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False)
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        )
         for text in asked
     ]
     prompts = [[token % 61 for token in prompt] for prompt in prompts]  # the model's vocabulary
