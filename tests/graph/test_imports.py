@@ -18,10 +18,13 @@ ALLOWED = {
     "pipeline.sources": ["pipeline.core"],
     "pipeline.tables": ["pipeline.core"],
     "pipeline.interventions": ["pipeline.core"],
+    "pipeline.growth": ["pipeline.core", "pipeline.interventions"],
     "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
     "pipeline.training": ["pipeline.core"],
+    "pipeline.skills": ["pipeline.core", "pipeline.training"],
     "pipeline.adaptation": ["pipeline.core"],
     "pipeline.evaluation": ["pipeline.core"],
+    "pipeline.interference": ["pipeline.core", "pipeline.evaluation"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
     "pipeline.server": [],
@@ -43,7 +46,7 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "generate", "judge"]
+HEAVY += ["adapt", "generate", "judge", "train_skills", "grow_skills"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 
