@@ -21,6 +21,7 @@ ALLOWED = {
     "pipeline.growth": ["pipeline.core", "pipeline.interventions"],
     "pipeline.methods": ["pipeline.core", "pipeline.interventions"],
     "pipeline.training": ["pipeline.core"],
+    "pipeline.reading": ["pipeline.core"],
     "pipeline.skills": ["pipeline.core", "pipeline.training"],
     "pipeline.adaptation": ["pipeline.core"],
     "pipeline.evaluation": ["pipeline.core"],
@@ -46,7 +47,7 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += ["adapt", "generate", "judge", "train_skills", "grow_skills"]
+HEAVY += ["adapt", "generate", "judge", "train_skills", "grow_skills", "train_head", "classify"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from pipeline.core.errors import UserError
 from pipeline.core.types import Score
 
 SPREAD = 5.0  # STS-B's similarities: from 0 to this
@@ -84,3 +85,11 @@ METRICS: dict[str, Callable[..., float]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+
+
+def measure(name: str, given: Sequence[str | None], expected: Sequence[str]) -> float:
+    """A metric of labels by its name; F1 is of the label ``yes``."""
+    known = ("accuracy", "f1", "matthews")
+    if name not in known:
+        raise UserError(f"expected a metric of labels, {', '.join(known)}, got '{name}'; correct params.yaml")
+    return f1(given, expected, "yes") if name == "f1" else METRICS[name](given, expected)
