@@ -1,6 +1,7 @@
 """Train a classification head, and the edits below it, on labelled prompts: GLUE, say."""
 
 import importlib
+import sys
 
 import torch
 
@@ -47,8 +48,12 @@ def run(
         train, validation = (
             [examples / task / f"{split}.jsonl" for task in tasks.split()] for split in ("train", "validation")
         )
-        found = read_skills(train, validation, settings.training.validation_examples)
-        skills = Skills(found.names, labelled(found.examples, label, subset), labelled(found.held_out, label, subset))
+        found = read_skills(train, validation, sys.maxsize)  # a subset's are counted once they are known
+        skills = Skills(
+            found.names,
+            labelled(found.examples, label, subset),
+            labelled(found.held_out, label, subset)[: settings.training.validation_examples],
+        )
         labels = sorted({example.target for example in skills.examples})
     with step(f"train the head and what is below it on {subset if subset != 'all' else tasks}"):
         inner = below.initial(base.model, chosen, torch.Generator().manual_seed(seed))
