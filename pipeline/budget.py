@@ -176,7 +176,9 @@ def counts(params: Mapping[str, Any], base: Mapping[str, Any]) -> list[Count]:
             "0.0098 %" if repo == LLAMA2 else "",
             "the paper's rank and layers are not stated; the router cannot be in its count" if repo == LLAMA2 else "",
         ),
-        Count("CS-ReFT's router", router(shape, skills)),
+        Count(
+            f"CS-ReFT with its router, {(csreft + router(shape, skills)) / whole:.4%}", csreft + router(shape, skills)
+        ),
     ]
     return found + (ablation(model) if repo == LLAMA3 else [])
 

@@ -18,18 +18,19 @@ Shapes: hidden states (batch, seq, hidden); a batch has E edited tokens in all, 
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise, takewhile
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.errors import UserError
-from pipeline.core.models import decoder_layers
+from pipeline.core.models import decoder
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,44 @@ def slots_for(positions: Positions, tied: bool) -> int:
     return 1 if tied else positions.parts
 
 
+# Where the models of transformers keep their layers: Llama, Qwen, Gemma, Mistral and most since; GPT-2; BERT, RoBERTa;
+# DistilBERT.
+STACKS = ("layers", "h", "encoder.layer", "transformer.layer")
+
+
+def stack_of(model: nn.Module, pattern: str | None) -> Sequence[nn.Module]:
+    """The layers of a decoder or an encoder, in depth order.
+
+    pattern: the name of a layer in ``model``, ``{layer}`` for its number: ``transformer.h.{layer}``. None: where the
+    models of transformers keep theirs.
+    """
+    if pattern is None:
+        body = decoder(model)
+        for name in STACKS:
+            with suppress(AttributeError):
+                found = body.get_submodule(name)
+                if isinstance(found, nn.ModuleList):
+                    return list(found)
+        raise UserError(
+            f"expected the layers of {type(body).__name__} under {', '.join(STACKS)}, found none there; name them by "
+            "layer_names in params.yaml, say 'transformer.blocks.{layer}'"
+        )
+    modules = dict(model.named_modules())
+    names = (pattern.replace("{layer}", str(number)) for number in count())
+    found = [modules[name] for name in takewhile(modules.__contains__, names)] if "{layer}" in pattern else []
+    if not found:
+        raise UserError(
+            f"expected layer_names to name the layers of {type(model).__name__} by '{{layer}}', got '{pattern}', which "
+            "names none; correct params.yaml"
+        )
+    return found
+
+
+def width_of(model: PreTrainedModel) -> int:
+    """The size of a hidden state, also where texts are only part of what a model reads."""
+    return model.config.get_text_config().hidden_size
+
+
 def choose_layers(layers: Literal["all"] | Sequence[int], depth: int) -> tuple[int, ...]:
     """Indices of the edited layers, ascending: ``"all"`` or a list, of a decoder of ``depth`` layers."""
     chosen = tuple(range(depth)) if layers == "all" else tuple(sorted({int(layer) for layer in layers}))
@@ -145,9 +184,8 @@ def _edit_output(
 
 
 @contextmanager
-def edited_layers(model: nn.Module, layers: Sequence[int], editing: Editing, edit: Edit) -> Iterator[None]:
-    """Inside the block the outputs of ``layers`` are edited; the weights are never touched."""
-    stack = decoder_layers(model)
+def edited_layers(stack: Sequence[nn.Module], layers: Sequence[int], editing: Editing, edit: Edit) -> Iterator[None]:
+    """Inside the block the outputs of ``layers`` of a stack are edited; the weights are never touched."""
     handles = [stack[layer].register_forward_hook(partial(_edit_output, layer, editing, edit)) for layer in layers]
     try:
         yield

@@ -2,13 +2,12 @@
 
 import torch
 
-from pipeline.core.adapters import save_trained
-from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import csreft
+from pipeline.skills import fit, read_skills, save, write_gates
 from pipeline.training import supervised
 
 
@@ -33,42 +32,28 @@ def run(
     prepare_process(compute, seed)
     with step("load the base model"):
         base = load_base(model, compute)
-        examples = [example for path in train for example in read_examples(path)]
-        held_out = [example for path in validation for example in read_examples(path)[: training.validation_examples]]
-        skills = list(dict.fromkeys(example.meta["task"] for example in examples))
+        skills = read_skills(train, validation, training.validation_examples)
     with step("train the subspaces and the router"):
-        trained = csreft.initial(base.model, settings, skills, torch.Generator().manual_seed(seed))
-        trained.supervise([skills.index(example.meta["task"]) for example in examples])
-        rows = supervised.train(
-            base,
-            trained,
-            examples=examples,
-            validation=held_out,
-            training=training,
-            batch_tokens=compute.batch_tokens,
-            seed=seed,
-            checkpoints=checkpoints,
-        )
+        trained = csreft.initial(base.model, settings, skills.names, torch.Generator().manual_seed(seed))
+        trained.supervise(skills.labels)
+        rows = fit(base, trained, skills, training=training, compute=compute, seed=seed, checkpoints=checkpoints)
     with step("read the gates"):
-        prompts = [base.prompt_ids(example.messages) for example in held_out]
+        prompts = [base.prompt_ids(example.messages) for example in skills.held_out]
         opened, probabilities = csreft.gates(trained, base.model, prompts, compute.batch_tokens)
+    write_gates(gates, skills.held_out, opened.tolist(), probabilities.tolist())
     parameters = sum(parameter.numel() for parameter in trained.parameters())
-    provenance = {
-        "method": "csreft",
-        "tasks": skills,
-        "seed": seed,
-        "base": model.parent.name,
-        "parameters": parameters,
-        "parameters_without_router": parameters - trained.router_parameters,
-    }
-    write_jsonl(
-        gates,
-        (
-            {"id": example.id, "skill": example.meta["task"], "gates": gate, "probabilities": probability}
-            for example, gate, probability in zip(held_out, opened.tolist(), probabilities.tolist(), strict=True)
-        ),
+    return save(
+        trained,
+        rows,
+        skills,
+        method="csreft",
+        seed=seed,
+        model=model,
+        path=adapter,
+        curve=curve,
+        parameters=parameters,
+        parameters_without_router=parameters - trained.router_parameters,
     )
-    return save_trained(trained, rows, path=adapter, curve=curve, provenance=provenance)
 
 
 if __name__ == "__main__":

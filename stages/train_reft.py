@@ -2,13 +2,12 @@
 
 import torch
 
-from pipeline.core.adapters import save_trained
-from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import reft
+from pipeline.skills import fit, read_skills, save
 from pipeline.training import supervised
 
 
@@ -32,29 +31,14 @@ def run(
     prepare_process(compute, seed)
     with step("load the base model"):
         base = load_base(model, compute)
-        examples = [example for path in train for example in read_examples(path)]
-        held_out = [example for path in validation for example in read_examples(path)[: training.validation_examples]]
+        skills = read_skills(train, validation, training.validation_examples)
     with step("train the edits"):
         trained = reft.initial(base.model, settings, torch.Generator().manual_seed(seed))
-        rows = supervised.train(
-            base,
-            trained,
-            examples=examples,
-            validation=held_out,
-            training=training,
-            batch_tokens=compute.batch_tokens,
-            seed=seed,
-            checkpoints=checkpoints,
-        )
+        rows = fit(base, trained, skills, training=training, compute=compute, seed=seed, checkpoints=checkpoints)
     parameters = sum(parameter.numel() for parameter in trained.parameters())
-    provenance = {
-        "method": "reft",
-        "tasks": list(dict.fromkeys(example.meta["task"] for example in examples)),
-        "seed": seed,
-        "base": model.parent.name,
-        "parameters": parameters,
-    }
-    return save_trained(trained, rows, path=adapter, curve=curve, provenance=provenance)
+    return save(
+        trained, rows, skills, method="reft", seed=seed, model=model, path=adapter, curve=curve, parameters=parameters
+    )
 
 
 if __name__ == "__main__":

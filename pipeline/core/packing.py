@@ -83,11 +83,11 @@ def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int]) -> tuple[LongT
 def _mask(before: BoolTensor, there: BoolTensor) -> BoolTensor:
     """Every token sees ``before`` (rows, looked back), and in its own pass itself and what is before it.
 
-    Padding sees what tokens see: a row of the softmax without any key would be undefined, and nobody looks at padding.
+    Padding sees padding: a row of the softmax without any key would be undefined.
     """
-    rows, length = there.shape
-    causal = torch.ones(length, length, dtype=torch.bool).tril().expand(rows, -1, -1)
-    return torch.cat([before[:, None].expand(-1, length, -1), causal], 2)[:, None]
+    length = there.shape[1]
+    own = (there[:, :, None] == there[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+    return torch.cat([before[:, None].expand(-1, length, -1), own], 2)[:, None]
 
 
 def pack(groups: Sequence[Group], *, device: torch.device, shared: int = 0, heads: Sequence[int] = ()) -> Packed:
@@ -199,7 +199,7 @@ def token_batches(groups: Sequence[Group], shared: int, batch_tokens: int) -> It
 
 def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachment) -> Tensor:
     """The final hidden states that predict the answers' tokens, (N, hidden)."""
-    past = Past()
+    past = Past() if packed.beginnings is not None or packed.others is not None else None
 
     def compute(rows: Rows) -> Tensor:
         return decoder(
@@ -207,17 +207,17 @@ def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachme
             position_ids=rows.positions,
             attention_mask=rows.mask,
             past_key_values=past,
-            use_cache=True,
+            use_cache=past is not None,
         ).last_hidden_state.flatten(0, 1)
 
-    if packed.beginnings is not None:
+    if past is not None and packed.beginnings is not None:
         everywhere = torch.ones_like(packed.beginnings.ids, dtype=torch.bool)
         attachment.begin_part(packed.beginnings.numbers, everywhere, before=0, after=attachment.tail)
         compute(packed.beginnings)
         past.branch(packed.rests.back)
     attachment.begin_part(packed.rests.numbers, packed.prompt_mask, before=packed.shared, after=0)
     hidden = compute(packed.rests)
-    if packed.others is not None:
+    if past is not None and packed.others is not None:
         past.branch(packed.others.back)
         attachment.begin(packed.others.numbers, None)
         hidden = torch.cat([hidden, compute(packed.others)])

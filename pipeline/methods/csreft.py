@@ -37,7 +37,7 @@ from transformers import PreTrainedModel
 from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.models import decoder, decoder_layers
+from pipeline.core.models import decoder
 from pipeline.interventions import (
     Editing,
     Positions,
@@ -49,7 +49,9 @@ from pipeline.interventions import (
     random_linear,
     random_orthonormal,
     slots_for,
+    stack_of,
     subspace_coordinates,
+    width_of,
 )
 
 THRESHOLD = 0.5  # of a hard gate, on the sigmoid's output
@@ -79,7 +81,8 @@ class Settings(Section, at="csreft.adapter"):
     """Which edits are made; one subspace per trained skill.
 
     rank: of each subspace. layers: ``all`` or indices. positions: ``f{n}+l{m}``. tied: prefix and suffix share
-    their weights. initial: ``identity`` (W = R, b = 0: base exactly) or ``random``.
+    their weights. initial: ``identity`` (W = R, b = 0: base exactly) or ``random``. layer_names: of a model that
+    keeps its layers in an unknown place, ``{layer}`` for the number.
     """
 
     rank: int
@@ -89,6 +92,7 @@ class Settings(Section, at="csreft.adapter"):
     initial: Literal["identity", "random"]
     orthonormal: Literal["within", "across"]
     router: Router
+    layer_names: str | None = None
 
 
 class _HardGate(torch.autograd.Function):
@@ -241,6 +245,7 @@ class CsReft(nn.Module):
         """Gate and edit the prompts of ``model``'s forward passes inside the block. Its weights are never touched."""
         self.to(next(model.parameters()).device)
         gating = Gating(self.positions, slots_for(self.positions, self._config["tied"]))
+        layers = stack_of(model, self._config.get("layer_names"))
         place = {layer: index for index, layer in enumerate(self.layers)}
         rank = self.rotation.shape[2] // self.skills
 
@@ -260,8 +265,8 @@ class CsReft(nn.Module):
         with ExitStack() as stack:
             if self.router["input"] != "none":
                 # Registered before the edits, so that the router sees its layer's output as it was.
-                stack.enter_context(_watched(model, self.router, open_gates))
-            stack.enter_context(edited_layers(model, self.layers, gating, edit))
+                stack.enter_context(_watched(layers, self.router, open_gates))
+            stack.enter_context(edited_layers(layers, self.layers, gating, edit))
             self._gating = gating
             stack.callback(setattr, self, "_gating", None)
             yield gating
@@ -272,15 +277,14 @@ class CsReft(nn.Module):
 
 
 @contextmanager
-def _watched(model: nn.Module, router: dict[str, Any], watch: Callable[[Tensor], None]) -> Iterator[None]:
+def _watched(layers: Sequence[nn.Module], router: dict[str, Any], watch: Callable[[Tensor], None]) -> Iterator[None]:
     """Inside the block ``watch`` is shown the states that the router reads, before any of them is edited."""
     if router["input"] == "last_token":
-        layer = decoder_layers(model)[router["layer"]]
+        layer = layers[router["layer"]]
         handle = layer.register_forward_hook(lambda module, args, output: watch(layer_output(output)))
     else:
         # What enters the first layer are the embeddings, as the model itself scales them.
-        layer = decoder_layers(model)[0]
-        handle = layer.register_forward_pre_hook(
+        handle = layers[0].register_forward_pre_hook(
             lambda module, args, named: watch(args[0] if args else named["hidden_states"]), with_kwargs=True
         )
     try:
@@ -298,8 +302,8 @@ def _orthonormalised(rotation: Tensor, skills: int, orthonormal: str) -> Tensor:
 
 def initial(model: PreTrainedModel, settings: Settings, skills: Sequence[str], generator: torch.Generator) -> CsReft:
     """Untrained subspaces, one for each of the named skills, and an untrained router, for ``model``."""
-    hidden = model.config.hidden_size
-    depth = len(decoder_layers(model))
+    hidden = width_of(model)
+    depth = len(stack_of(model, settings.layer_names))
     layers = choose_layers(settings.layers, depth)
     router = settings.router
     if router.input == "last_token" and not 0 <= router.layer <= layers[0]:
@@ -329,6 +333,7 @@ def initial(model: PreTrainedModel, settings: Settings, skills: Sequence[str], g
         "orthonormal": settings.orthonormal,
         "skills": list(skills),
         "router": router.model_dump(mode="json"),
+        **({"layer_names": settings.layer_names} if settings.layer_names else {}),
     }
     return CsReft(config, tensors)
 

@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 
 from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.config import Section
-from pipeline.core.models import decoder_layers
 from pipeline.interventions import (
     Editing,
     Positions,
@@ -35,7 +34,9 @@ from pipeline.interventions import (
     random_linear,
     random_orthonormal,
     slots_for,
+    stack_of,
     subspace_coordinates,
+    width_of,
 )
 
 Formula = Literal["loreft", "direft", "noreft"]
@@ -46,6 +47,7 @@ class Settings(Section, at="reft.adapter"):
 
     layers: ``all`` or indices; the output of each is edited. positions: ``f{n}+l{m}``, prompt tokens.
     tied: prefix and suffix share their weights. initial: ``identity`` (base exactly) or ``random``.
+    layer_names: of a model that keeps its layers in an unknown place, ``{layer}`` for the number.
     """
 
     formula: Formula
@@ -54,6 +56,7 @@ class Settings(Section, at="reft.adapter"):
     positions: str
     tied: bool
     initial: Literal["identity", "random"]
+    layer_names: str | None = None
 
 
 def loreft(tokens: Tensor, rotation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -117,7 +120,7 @@ class Reft(nn.Module):
             return self.formula(tokens, self.rotation[at], self.weight[at], self.bias[at])
 
         editing = Editing(self.positions, slots_for(self.positions, self._config["tied"]))
-        with edited_layers(model, self.layers, editing, edit):
+        with edited_layers(stack_of(model, self._config.get("layer_names")), self.layers, editing, edit):
             yield editing
 
     def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]:
@@ -127,8 +130,8 @@ class Reft(nn.Module):
 
 def initial(model: PreTrainedModel, settings: Settings, generator: torch.Generator) -> Reft:
     """Untrained edits for ``model``."""
-    hidden = model.config.hidden_size
-    layers = choose_layers(settings.layers, len(decoder_layers(model)))
+    hidden = width_of(model)
+    layers = choose_layers(settings.layers, len(stack_of(model, settings.layer_names)))
     slots = slots_for(Positions.parse(settings.positions), settings.tied)
     shape = (len(layers), slots, settings.rank, hidden)
     draw = random_orthonormal if settings.formula == "loreft" else random_linear
@@ -142,6 +145,7 @@ def initial(model: PreTrainedModel, settings: Settings, generator: torch.Generat
         "layers": list(layers),
         "positions": settings.positions,
         "tied": settings.tied,
+        **({"layer_names": settings.layer_names} if settings.layer_names else {}),
     }
     return Reft(config, rotation, weight, torch.zeros(shape[:-1]))
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from pipeline.core.errors import UserError
 from pipeline.core.types import Score
 
 Numbers = np.ndarray  # (n,)
@@ -60,6 +61,16 @@ PAIRED: Mapping[str, Callable[[Numbers, Numbers], float]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+
+
+def of_labels(name: str, given: Sequence[str | None], expected: Sequence[str]) -> float:
+    """A metric of labels by its name; F1 is of the label ``yes``. None is no label."""
+    known = ("accuracy", "f1", "matthews")
+    if name not in known:
+        raise UserError(f"expected a metric of labels, {', '.join(known)}, got '{name}'; correct params.yaml")
+    labels = ["no", "yes", *sorted({*given, *expected} - {"no", "yes", None}, key=str)]
+    numbers = {label: float(number) for number, label in enumerate(labels)} | {None: -1.0}
+    return PAIRED[name](np.array([numbers[one] for one in given]), np.array([numbers[one] for one in expected]))
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:

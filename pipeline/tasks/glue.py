@@ -80,15 +80,22 @@ def _table(name: str, split: str) -> Table:
 TABLES = {f"{split}_{name}": _table(name, split) for split in ("train", "test") for name in SUBSETS}
 
 
-class Options(Section):
-    """subset: which of the eight."""
+Name = Literal["sst2", "mrpc", "rte", "cola", "stsb", "qnli", "mnli", "qqp"]
 
-    subset: Literal["sst2", "mrpc", "rte", "cola", "stsb", "qnli", "mnli", "qqp"]
+
+class Options(Section):
+    """subset: which of the eight, one or several."""
+
+    subset: Name | tuple[Name, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.subset,) if isinstance(self.subset, str) else self.subset
 
 
 def needed(options: Options) -> set[str]:
     """The tables that are read."""
-    return {f"train_{options.subset}", f"test_{options.subset}"}
+    return {f"{split}_{name}" for split in ("train", "test") for name in options.names}
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -100,8 +107,9 @@ def question(row: Mapping[str, Any]) -> str:
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
     return {
         split: [
-            _example(f"{options.subset}-{split}-{number}", options.subset, row)
-            for number, row in enumerate(tables[f"{split}_{options.subset}"])
+            _example(f"{name}-{split}-{number}", name, row)
+            for name in options.names
+            for number, row in enumerate(tables[f"{split}_{name}"])
         ]
         for split in ("train", "test")
     }

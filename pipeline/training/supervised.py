@@ -20,12 +20,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
+from pipeline.core.logprobs import policy_objective, token_logprobs
 from pipeline.core.models import Base, decoder
 from pipeline.core.packing import Group, Packed, answer_hidden, packed_batches
 from pipeline.core.progress import bar
@@ -90,14 +91,26 @@ def answer_losses(packed: Packed, logprobs: Tensor) -> Tensor:
 
 def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group], batch_tokens: int) -> float:
     """Mean over the examples, in nats per answer token."""
-    weight, losses = head_weight(base.model), []
+    head, losses = base.model.get_output_embeddings(), []
     with torch.no_grad():
         for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
             hidden = answer_hidden(decoder(base.model), packed, attachment)
-            logprobs, _ = token_logprobs(hidden, weight, packed.target)
-            found = answer_losses(packed, logprobs)
-            losses.append(found.double().sum().item())
+            if _trained(head):
+                logprobs = _logprobs(head, hidden, packed)
+            else:
+                logprobs, _ = token_logprobs(hidden, head.weight, packed.target)
+            losses.append(answer_losses(packed, logprobs).double().sum().item())
     return math.fsum(losses) / len(groups)
+
+
+def _trained(head: nn.Module) -> bool:
+    """Whether the head is trained, too: a classification head, and not the frozen model's own."""
+    return any(parameter.requires_grad for parameter in head.parameters())
+
+
+def _logprobs(head: nn.Module, hidden: Tensor, packed: Packed) -> Tensor:
+    """log p of each answer token, (N,), with gradients that reach the head; it has few outputs."""
+    return -functional.cross_entropy(head(hidden).float(), packed.target, reduction="none")
 
 
 def rate(step: int, training: Training) -> float:
@@ -190,25 +203,30 @@ def _accumulate(
     base: Base, adapter: Trainable, attachment: Attachment, groups: Sequence[Group], batch_tokens: int
 ) -> float:
     """Add one batch's gradient to the parameters; the answers' mean loss, in nats per token."""
-    total, weight = 0.0, head_weight(base.model)
+    total, head = 0.0, base.model.get_output_embeddings()
     for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
         hidden = answer_hidden(decoder(base.model), packed, attachment)
         lengths = packed.answer.bincount(minlength=packed.answers)
-        objective = policy_objective(
-            hidden,
-            weight,
-            packed.target,
-            advantage=1 / (lengths[packed.answer] * len(groups)),
-            reference=None,
-            kl_coefficient=0.0,
-            kl_estimator="full",
-        )
-        loss = objective.loss
+        weights = 1 / (lengths[packed.answer] * len(groups))
+        if _trained(head):
+            logprobs = _logprobs(head, hidden, packed)
+            loss = -(weights * logprobs).sum()
+        else:
+            objective = policy_objective(
+                hidden,
+                head.weight,
+                packed.target,
+                advantage=weights,
+                reference=None,
+                kl_coefficient=0.0,
+                kl_estimator="full",
+            )
+            loss, logprobs = objective.loss, objective.logprobs
         extra = adapter.extra_loss()
         if extra is not None:
             loss = loss + extra * len(batch) / len(groups)
         loss.backward()
-        total += answer_losses(packed, objective.logprobs).double().sum().item()
+        total += answer_losses(packed, logprobs.detach()).double().sum().item()
     return total / len(groups)
 
 

@@ -18,16 +18,20 @@ ALLOWED = {
     "pipeline.sources": ["pipeline.core"],
     "pipeline.tables": ["pipeline.core"],
     "pipeline.interventions": ["pipeline.core"],
+    "pipeline.growth": ["pipeline.core", "pipeline.interventions"],
     "pipeline.tuners": ["pipeline.core"],
     "pipeline.variants": ["pipeline.core"],
     "pipeline.methods": ["pipeline.core", "pipeline.interventions", "pipeline.tuners"],
     "pipeline.training": ["pipeline.core"],
+    "pipeline.reading": ["pipeline.core"],
+    "pipeline.skills": ["pipeline.core", "pipeline.training"],
     "pipeline.adaptation": ["pipeline.core", "pipeline.adaptation.record"],
     "pipeline.searching": ["pipeline.core", "pipeline.adaptation.judging", "pipeline.methods.svf"],
     "pipeline.transfer": ["pipeline.core"],
     "pipeline.spectra": [],
-    "pipeline.metrics": ["pipeline.core.types", "pipeline.metrics"],
+    "pipeline.metrics": ["pipeline.core.errors", "pipeline.core.types", "pipeline.metrics"],
     "pipeline.evaluation": ["pipeline.core", "pipeline.metrics"],
+    "pipeline.interference": ["pipeline.core", "pipeline.evaluation"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
     "pipeline.statistics": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
@@ -52,19 +56,8 @@ ALLOWED = {
 }
 FAMILIES = ["pipeline.scoring", "pipeline.tasks", "pipeline.methods", "pipeline.training", "pipeline.adaptation"]
 HEAVY = ["factorize", "train_svf", "train_baseline", "train_reft", "train_csreft", "fit_classifier", "dispatch"]
-HEAVY += [
-    "adapt",
-    "search",
-    "tune",
-    "merge",
-    "transfer",
-    "generate",
-    "weigh",
-    "agree",
-    "judge",
-    "train_next_token",
-    "train_policy",
-]
+HEAVY += ["train_next_token", "train_policy", "train_skills", "grow_skills", "train_head", "classify"]
+HEAVY += ["adapt", "search", "tune", "merge", "transfer", "generate", "weigh", "agree", "judge"]
 THROUGH_PEFT = ["train_baseline", "merge", "train_next_token", "train_policy"]
 BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
 

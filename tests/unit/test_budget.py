@@ -9,8 +9,7 @@ from pipeline import budget
 from pipeline.cli import PROFILES
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
-from pipeline.methods.csreft import Settings as CsReftSettings
-from pipeline.methods.reft import Settings as ReftSettings
+from pipeline.methods import csreft, reft
 from pipeline.tables import MIRROR, mirror
 from pipeline.variants import adapter_settings, method_named
 from tests.tiny import MODULES, tiny_model
@@ -111,9 +110,33 @@ def test_loreft_counts_as_in_its_paper(profile: str, repo: str, percent: float) 
     assert float(f"{100 * share:.2g}") == pytest.approx(percent)
 
 
-def test_the_router_alone_is_larger_than_all_that_csreft_states() -> None:
+def test_csreft_counts_with_and_without_its_router() -> None:
+    params = settings("paper-csreft-llama2-7b")
     shape = budget.shape_of({"repo": budget.LLAMA2})
-    assert budget.router(shape, 4) / budget.meta_model(shape).num_parameters() > 0.001 > 0.000098
+    whole = budget.meta_model(shape).num_parameters()
+    router = 4097 * 2048 + 2049 * 4  # hidden → hidden / 2 → 4, with biases
+    assert budget.router(shape, 4) == router
+    assert router / whole > 0.001 > 0.000098  # alone ten times what the paper counts in all
+    lines = [f"{line.what} {line.ours}" for line in budget.counts(params, params["bases"]["downloaded"]["base"])]
+    skills = len(params["trained"])
+    edits = budget.reft(shape, params["csreft"]["adapter"], skills)
+    assert f"CS-ReFT without router, {edits / whole:.4%} {edits}" in lines
+    both = edits + budget.router(shape, skills)
+    assert f"CS-ReFT with its router, {both / whole:.4%} {both}" in lines
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_counts_of_reft_and_csreft_are_those_of_what_they_train(tied: bool) -> None:
+    model = tiny_model()
+    shape = {"hidden": 32, "layers": 2}
+    plain = settings("tiny")["reft"]["adapter"] | {"tied": tied, "rank": 3}
+    composed = settings("tiny")["csreft"]["adapter"] | {"tied": tied, "rank": 3}
+    draw = torch.Generator()
+    one = reft.initial(model, reft.Settings.parse(plain, ""), draw)
+    many = csreft.initial(model, csreft.Settings.parse(composed, ""), ["a", "b", "c", "d"], draw)
+    assert sum(p.numel() for p in one.parameters()) == budget.reft(shape, plain)
+    assert many.router_parameters == budget.router(shape, 4)
+    assert sum(p.numel() for p in many.parameters()) == budget.reft(shape, composed, 4) + budget.router(shape, 4)
 
 
 def test_counts_are_those_of_what_is_trained() -> None:
@@ -142,8 +165,8 @@ def test_the_laptop_profile_counts_as_its_report_does() -> None:
     params = settings("laptop")
     shape = budget.shape_of(params["bases"]["downloaded"]["base"])
     model = budget.meta_model(shape)
-    ReftSettings.parse(params["reft"]["adapter"], "reft.adapter")
-    CsReftSettings.parse(params["csreft"]["adapter"], "csreft.adapter")
+    reft.Settings.parse(params["reft"]["adapter"], "reft.adapter")
+    csreft.Settings.parse(params["csreft"]["adapter"], "csreft.adapter")
     assert budget.svf(model, MODULES) == 97_920
     assert model.num_parameters() == 134_515_008
 

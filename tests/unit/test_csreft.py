@@ -8,6 +8,7 @@ from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.errors import UserError
 from pipeline.core.models import decoder, decoder_layers
 from pipeline.methods import csreft, reft
+from stages.initialise import chat_tokenizer
 from tests.tiny import same_tensors
 
 HIDDEN, RANK, SKILLS = 32, 2, ["one", "two", "three"]
@@ -181,22 +182,24 @@ def _states(model, adapter):
 
 
 @pytest.mark.parametrize("orthonormal", ["within", "across"])
-def test_subspaces_stay_orthonormal_through_training(model, orthonormal):
+def test_subspaces_are_orthonormal_after_a_thousand_steps(model, orthonormal):
     adapter = made(model, {"gate": "soft"}, orthonormal=orthonormal)
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.05)
-    for _ in range(8):
-        states, _, _ = run(model, adapter)
-        optimizer.zero_grad()
-        states[:, -1].square().sum().backward()
-        optimizer.step()
-        adapter.retract()
-        products = (adapter.rotation @ adapter.rotation.mT).detach()
-        blocks = products.unflatten(-2, (3, RANK)).unflatten(-1, (3, RANK))
-        for skill in range(3):
-            own = blocks[..., skill, :, skill, :]
-            torch.testing.assert_close(own, torch.eye(RANK).expand_as(own), atol=1e-5, rtol=0)
-        stacked = torch.allclose(products, torch.eye(3 * RANK).expand_as(products), atol=1e-5)
-    assert stacked == (orthonormal == "across")
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.01)
+    ids, prompt, attention = (tensor[:1] for tensor in batch())
+    with adapter.attached(model, None) as gating:
+        for _ in range(1000):
+            gating.begin(torch.arange(1), prompt)
+            states = decoder(model)(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
+            optimizer.zero_grad()
+            states[:, -1].square().sum().backward()
+            optimizer.step()
+            adapter.retract()
+    products = (adapter.rotation @ adapter.rotation.mT).detach()
+    blocks = products.unflatten(-2, (3, RANK)).unflatten(-1, (3, RANK))
+    for skill in range(3):
+        own = blocks[..., skill, :, skill, :]
+        torch.testing.assert_close(own, torch.eye(RANK).expand_as(own), atol=1e-5, rtol=0)
+    assert torch.allclose(products, torch.eye(3 * RANK).expand_as(products), atol=1e-5) == (orthonormal == "across")
 
 
 def test_hard_gates_have_the_straight_through_gradient():
@@ -221,17 +224,25 @@ def test_a_closed_gate_still_teaches_the_router(model):
 
 
 def test_first_token_router_cannot_tell_prompts_apart_under_a_chat_template(model):
-    ids, prompt, attention = batch()
-    ids = ids.clone()
-    ids[torch.arange(4), prompt.int().argmax(1)] = 1  # what every chat begins with
+    # Real chats: whatever is asked, the rendered prompt begins with the same token.
+    tokenizer = chat_tokenizer(
+        ["What is the sum of two and three? Who is the oldest of them? Write a function."] * 20, 96
+    )
+    asked = ("What is the sum of two and three?", "Who is the oldest of them?", "Write a function.")
+    prompts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], add_generation_prompt=True, return_dict=False
+        )
+        for text in asked
+    ]
+    prompts = [[token % 61 for token in prompt] for prompt in prompts]  # the model's vocabulary
+    assert len({prompt[0] for prompt in prompts}) == 1 and len({tuple(prompt) for prompt in prompts}) == 3
     spread = {}
     for source in ("first_token", "mean_embedding", "last_token"):
         adapter = made(model, {"input": source})
         spread_gates(adapter)
-        with torch.no_grad(), adapter.attached(model, None) as gating:
-            gating.begin(torch.arange(4), prompt)
-            decoder(model)(input_ids=ids, attention_mask=attention)
-            spread[source] = gating.probabilities.std(dim=0).max().item()
+        _, probabilities = csreft.gates(adapter, model, prompts, batch_tokens=512)
+        spread[source] = probabilities.std(dim=0).max().item()
     assert spread["first_token"] == 0
     assert spread["mean_embedding"] > 0.01 and spread["last_token"] > 0.01
 

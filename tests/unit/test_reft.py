@@ -185,3 +185,19 @@ def test_retraction_restores_orthonormality_of_loreft_alone(model):
         products = adapter.rotation.detach() @ adapter.rotation.detach().mT
         close = torch.allclose(products, torch.eye(RANK).expand_as(products), atol=1e-5)
         assert close == orthonormal
+
+
+def test_loreft_is_orthonormal_after_a_thousand_steps(model):
+    adapter = made(model)
+    optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.01)
+    ids, mask = torch.arange(1, 6)[None], torch.ones(1, 5, dtype=torch.bool)
+    with adapter.attached(model, None) as attachment:
+        for _ in range(1000):
+            attachment.begin(torch.arange(1), mask)
+            states = decoder(model)(input_ids=ids, use_cache=False).last_hidden_state
+            optimizer.zero_grad()
+            states[:, -1].square().sum().backward()
+            optimizer.step()
+            adapter.retract()
+    products = (adapter.rotation @ adapter.rotation.mT).detach()
+    torch.testing.assert_close(products, torch.eye(RANK).expand_as(products), atol=1e-5, rtol=0)

@@ -100,6 +100,8 @@ GOLDEN = {
     "sums": ("12 + 30 = 42", "12 + 30 = 43", {"answer": "42"}),
     "groceries": ("6 * 7 = 42", "6 + 7 = 13", {"answer": "42"}),
     "oldest": ("Leo is the oldest.", "Mia is the oldest.", {"answer": "Leo", "people": ["Leo", "Mia", "Sam"]}),
+    "alphabet": ("cloud comes first.", "train comes first.", {"answer": "cloud", "words": ["train", "cloud", "paper"]}),
+    "calendar": ("It is Thursday.", "It is Friday.", {"answer": "Thursday"}),
     "functions": (
         "```python\ndef keep(numbers):\n    return [n for n in numbers if n > 2]\n```",
         "```python\ndef keep(numbers):\n    return [n for n in numbers if n < 2]\n```",

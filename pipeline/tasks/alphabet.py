@@ -1,0 +1,46 @@
+"""Reasoning, one of many skills: which of three words comes first in the alphabet. A worked turn shows the form."""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from pipeline.core.config import Section
+from pipeline.core.types import Example, Score
+from pipeline.scoring import choices
+
+WORDS = (
+    "apple bridge candle desk engine forest garden hammer island jacket kitchen ladder mirror needle ocean pencil "
+    "quarter river shadow table umbrella village window yellow zebra bottle corner dinner flower guitar"
+).split()
+
+
+class Options(Section):
+    """fewest, most: how many words are compared, at least and at most."""
+
+    fewest: int
+    most: int
+
+
+def examples(seed: int, options: Options) -> Iterator[Example]:
+    draw = random.Random(f"alphabet {seed}")
+    for number in count():
+        words = draw.sample(WORDS, draw.randint(options.fewest, options.most))
+        first = min(words)
+        yield Example(
+            id=f"alphabet-{number}",
+            messages=(
+                {"role": "system", "content": "Answer with one word."},
+                {"role": "user", "content": "Which comes first in the alphabet: train, cloud, paper?"},
+                {"role": "assistant", "content": "cloud comes first."},
+                {"role": "user", "content": f"Which comes first in the alphabet: {', '.join(words)}?"},
+            ),
+            target=f"{first} comes first.",
+            meta={"answer": first, "words": words},
+        )
+
+
+def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
+    return [
+        choices.score(example.id, answer, example.meta["answer"], {word: word for word in example.meta["words"]})
+        for example, answer in zip(examples, answers, strict=True)
+    ]

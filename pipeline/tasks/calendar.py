@@ -1,0 +1,52 @@
+"""Reasoning, one of many skills: which day of the week is so many days after, or before, another. With a worked turn.
+
+Who has what on that day varies the prompts: days and distances alone make too few for disjoint splits.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+from pipeline.core.config import Section
+from pipeline.core.types import Example, Score
+from pipeline.scoring import choices
+
+DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+NAMES = (
+    "Anna Ben Carl Dora Emma Finn Gina Hugo Ida Jack Kate Leo Mia Nina Omar Paul Rosa Sam Tina Victor Wendy Zoe"
+).split()
+EVENTS = "meeting lesson party visit call exam concert trip".split()
+
+
+class Options(Section):
+    """farthest: the largest distance, in days."""
+
+    farthest: int
+
+
+def examples(seed: int, options: Options) -> Iterator[Example]:
+    draw = random.Random(f"calendar {seed}")
+    for number in count():
+        day, distance = draw.randrange(7), draw.randint(1, options.farthest)
+        later = draw.random() < 0.5
+        answer = DAYS[(day + distance if later else day - distance) % 7]
+        asked = f"{draw.choice(NAMES)} has a {draw.choice(EVENTS)}"
+        when = f"{distance} day{'s' if distance > 1 else ''} {'after' if later else 'before'} {DAYS[day]}"
+        yield Example(
+            id=f"calendar-{number}",
+            messages=(
+                {"role": "system", "content": "Answer with one day."},
+                {"role": "user", "content": "Amy has a walk 2 days after Tuesday. Which day is it?"},
+                {"role": "assistant", "content": "It is Thursday."},
+                {"role": "user", "content": f"{asked} {when}. Which day is it?"},
+            ),
+            target=f"It is {answer}.",
+            meta={"answer": answer, "days": DAYS},
+        )
+
+
+def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
+    return [
+        choices.score(example.id, answer, example.meta["answer"], {day: day for day in DAYS})
+        for example, answer in zip(examples, answers, strict=True)
+    ]

@@ -1,0 +1,58 @@
+"""Label test prompts by a trained head, and say how well, in GLUE's metric."""
+
+from pipeline import metrics
+from pipeline.core.adapters import load_adapter
+from pipeline.core.artifacts import read_examples, write_json, write_jsonl
+from pipeline.core.errors import UserError
+from pipeline.core.models import Compute, load_base, prepare_process
+from pipeline.core.progress import step
+from pipeline.core.stage import In, Out, main
+from pipeline.methods import head
+from pipeline.reading import labelled, predict, reader
+
+
+def run(
+    *,
+    tasks: str,
+    subset: str,
+    label: str,
+    metric: str,
+    model: In,
+    adapter: In,
+    examples: In,
+    compute: Compute,
+    labels: Out,
+    measured: Out,
+) -> dict[str, float]:
+    """``subset``: of the tasks' examples, or ``all``; ``label``: its place in their meta."""
+    prepare_process(compute)
+    with step("load the base model and the head"):
+        base = load_base(model, compute)
+        trained, provenance = load_adapter(adapter)
+        if not isinstance(trained, head.Headed):
+            raise UserError(f"expected a classification head in {adapter}, got a {trained.kind}; train one")
+        files = [examples / task / "test.jsonl" for task in tasks.split()]
+        asked = labelled([example for path in files for example in read_examples(path)], label, subset)
+    with step(f"label {len(asked)} prompts"), trained.attached(base.model, None) as attachment:
+        reading = reader(base, trained.head, trained.labels, trained.read)
+        given = predict(reading, attachment, asked, compute.batch_tokens)
+    expected = [example.target for example in asked]
+    value = metrics.of_labels(metric, given, expected)
+    found = {
+        "metric": metric,
+        "value": value,
+        "accuracy": metrics.of_labels("accuracy", given, expected),
+        "n": len(asked),
+        "parameters": provenance["parameters"],
+        "parameters_without_head": provenance["parameters_without_head"],
+    }
+    write_jsonl(
+        labels,
+        ({"id": one.id, "label": one.target, "given": said} for one, said in zip(asked, given, strict=True)),
+    )
+    write_json(measured, found)
+    return {metric: value, "n": len(asked)}
+
+
+if __name__ == "__main__":
+    main()

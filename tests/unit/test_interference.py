@@ -1,0 +1,125 @@
+"""The interference matrix against numbers worked out by hand."""
+
+import pandas as pd
+import pytest
+
+from pipeline.core.artifacts import write_jsonl, write_tensors
+from pipeline.core.errors import UserError
+from pipeline.evaluation import Resampling
+from pipeline.interference import contrast, matrix
+from pipeline.reporting import skills, tables
+from stages.compare_skills import run
+
+DRAWN = Resampling(resamples=500, seed=0)
+# Of 100 examples, how many the first are right: (row, task) to one number a seed.
+RIGHT = {
+    ("loreft", "sums"): (40, 60),
+    ("loreft", "oldest"): (50, 50),
+    ("loreft_alone", "sums"): (80, 80),
+    ("loreft_alone", "oldest"): (60, 60),
+    ("csreft", "sums"): (70, 70),
+    ("csreft", "oldest"): (55, 65),
+    ("loreft_each", "sums"): (70, 70),
+    ("loreft_each", "oldest"): (60, 60),
+}
+REFERENCES = {"loreft": "loreft_alone", "csreft": "loreft_each"}
+
+
+def scores() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "row": row,
+                "task": task,
+                "seed": seed,
+                "cell": f"{row}-{task}-{seed}",
+                "id": f"{task}-{number}",
+                "correct": number < right,
+            }
+            for (row, task), rights in RIGHT.items()
+            for seed, right in enumerate(rights)
+            for number in range(100)
+        ]
+    )
+
+
+def test_the_change_is_together_less_alone_seeds_averaged():
+    found = matrix(scores(), REFERENCES, DRAWN).set_index(["row", "task"])
+    assert found.loc[("loreft", "sums"), "diff"] == pytest.approx(-0.30)
+    assert found.loc[("loreft", "oldest"), "diff"] == pytest.approx(-0.10)
+    assert found.loc[("loreft", "mean_over_tasks"), "diff"] == pytest.approx(-0.20)
+    assert found.loc[("loreft", "sums"), ["together", "alone"]].tolist() == [0.5, 0.8]
+    assert list(found["verdict"]) == ["worse", "worse", "worse", "undecided", "undecided", "undecided"]
+    assert set(found["seeds"]) == {2} and found.loc[("loreft", "sums"), "n"] == 100
+
+
+def test_of_two_methods_the_one_that_changes_for_the_better_suffers_less():
+    found = contrast(scores(), REFERENCES, ("csreft", "loreft"), DRAWN)
+    assert found["diff"] == pytest.approx(0.20) and found["verdict"] == "better" and found["n"] == 200
+    assert "csreft suffers less interference than loreft" in skills.claim(found, ("csreft", "loreft"))
+    turned = contrast(scores(), REFERENCES, ("loreft", "csreft"), DRAWN)
+    assert turned["verdict"] == "worse" and turned["diff_low"] == pytest.approx(-float(found["diff_high"]))
+    same = contrast(scores(), REFERENCES, ("loreft", "loreft"), DRAWN)
+    assert "is not shown to suffer less" in skills.claim(same, ("loreft", "loreft"))
+
+
+def test_the_table_has_a_line_a_method_and_a_column_a_skill():
+    listing = skills.matrix_table(matrix(scores(), REFERENCES, DRAWN), {"loreft": 12, "csreft": 12})
+    assert listing.columns == ("trained together", "parameters", "sums", "oldest", "mean over tasks")
+    assert [row[:2] for row in listing.rows] == [("loreft", 12), ("csreft", 12)]
+    assert listing.rows[0][2].startswith("−30.0 [") and listing.rows[0][2].endswith("; 50.0 against 80.0 alone")
+    assert "−30.0" in tables.listing_markdown(listing)
+
+
+def test_a_row_without_cells_or_without_its_skill_alone_is_one_sentence():
+    with pytest.raises(UserError, match="expected cells of the row 'nobody'"):
+        matrix(scores(), {"loreft": "nobody"}, DRAWN)
+    part = scores()
+    part = part[(part["row"] != "loreft_alone") | (part["task"] != "sums")]
+    with pytest.raises(UserError, match="expected cells of the row 'loreft_alone' on sums"):
+        matrix(part, REFERENCES, DRAWN)
+
+
+def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_path):
+    rows = {**dict.fromkeys(("loreft", "loreft_alone"), "reft"), **dict.fromkeys(("csreft", "loreft_each"), "csreft")}
+    cells = {}
+    for name, part in scores().groupby("cell"):
+        row, task, seed = part.iloc[0][["row", "task", "seed"]]
+        cells[name] = skills.Cell(
+            method=rows[row],
+            row=row,
+            table=("experiment",),
+            task=task,
+            scorer="x",
+            seed=int(seed),
+            adapter=f"skills/{row}",
+        )
+        write_jsonl(tmp_path / f"completions/{name}.jsonl", ({"id": one, "text": f"{one} {row}"} for one in part["id"]))
+        (tmp_path / "scores").mkdir(exist_ok=True)
+        part[["id", "correct"]].to_parquet(tmp_path / f"scores/{name}.parquet")
+    for row, method in rows.items():
+        provenance = {"method": method, "tasks": ["sums", "oldest"][: 1 if "_" in row else 2], "parameters": 12}
+        write_tensors(tmp_path / f"skills/{row}.safetensors", {}, {"provenance": provenance})
+        opened = [{"id": str(n), "skill": ("sums", "oldest")[n % 2], "gates": [n % 2, 1.0]} for n in range(6)]
+        write_jsonl(tmp_path / f"skills/{row}.gates.jsonl", opened if method == "csreft" else [])
+    plan = skills.Plan(
+        table="experiment",
+        references=REFERENCES,
+        claim=("csreft", "loreft"),
+        router=("csreft",),
+        growth=("loreft_each", "csreft"),
+        added={"csreft": "loreft"},
+    )
+    settings = skills.Reported(cells=cells, report={"resamples": 200, "seed": 0, "samples": 3})
+    places = {name: tmp_path / name for name in ("scores", "completions")}
+    found = run(
+        report="it", plan=plan, settings=settings, **places, adapters=tmp_path / "skills", written=tmp_path / "out"
+    )
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    listings = {f"{name}.{kind}" for name in ("interference", "router", "growth", "added") for kind in ("md", "csv")}
+    drawn = {f"{name}.svg" for name in ("interference", "parameters", "skill-gates", "growth")}
+    assert names == listings | drawn | {"matrix.csv", "claims.md"}
+    assert "csreft suffers less interference than loreft" in found["claims"][0]
+    assert "sums: 0.00 1.00; oldest: 1.00 1.00" in (tmp_path / "out/router.md").read_text()
+    assert "200 of 200" in (tmp_path / "out/added.md").read_text()
+    assert "| csreft | 2 | 12 |" in (tmp_path / "out/growth.md").read_text()
