@@ -143,7 +143,7 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Section:
+class Shown:
     """What the report shows of a published run. figures: under names of their own."""
 
     name: str
@@ -154,10 +154,10 @@ class Section:
     figures: Sequence[Figure]
 
 
-def published_section(one: Published, statistics: Statistics) -> Section:
+def published_section(one: Published, statistics: Statistics) -> Shown:
     comparisons = [comparison(key, one.run, statistics) for key in statistics.comparisons]
     drawn = drawings(one.run, statistics).values()
-    return Section(
+    return Shown(
         name=one.name,
         facts=one.facts,
         claims=tuple(claim for part in comparisons for claim in part.claims) + learning.learning_claims(one.run.curves),
