@@ -2,9 +2,9 @@
 
 *merged*: the base model with the expert written into its weights (SVF experts, mixtures over everything or by layer,
 LoRA), as ``save_pretrained`` writes it: transformers alone loads it, and llama.cpp's ``convert_hf_to_gguf.py`` turns
-it into GGUF (no package installs that script; the source archive of ``llama-cpp-python`` holds it). Edits of hidden
-states hang on the prompt's tokens and are no weights; a first pass decides anew for every prompt: neither can be
-merged.
+it into GGUF (no package installs that script; the source archive of ``llama-cpp-python`` holds it, and it needs
+``sentencepiece``). Edits of hidden states hang on the prompt's tokens and are no weights; a first pass decides anew for
+every prompt: neither can be merged.
 
 *expert*: ``expert.safetensors``, ``config.json`` and ``README.md``, the card, with the data it was trained on and what
 the report measured. ``expert:FOLDER`` uses it again, on the base model it was trained for. For LoRA, peft's own two
