@@ -209,6 +209,8 @@ class LowRank(Tuner):
         suffix = ".lora_A.weight"
         names = [name for name in trained if name.endswith(suffix)]
         self.modules = tuple(name.removeprefix(PREFIX).removesuffix(suffix) for name in names)
+        for module in self.modules:
+            self.part(module, "lora_B.weight")  # half a pair is no adapter: a KeyError
 
     def part(self, module: str, name: str) -> nn.Parameter:
         return self.trained[f"{PREFIX}{module}.{name}"]

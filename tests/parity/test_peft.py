@@ -102,12 +102,12 @@ def theirs(kind: str, folder) -> list[float]:
     losses = []
 
     def collate(batch):
-        longest = max(group.tokens for group in batch)
+        sizes = [len(group.prompt) + len(group.answers[0]) for group in batch]
         columns = {"input_ids": [], "attention_mask": [], "labels": []}
-        for group in batch:
-            (answer,), left = group.answers, longest - group.tokens
+        for group, size in zip(batch, sizes, strict=True):
+            (answer,), left = group.answers, max(sizes) - size
             columns["input_ids"].append([*group.prompt, *answer] + [0] * left)
-            columns["attention_mask"].append([1] * group.tokens + [0] * left)
+            columns["attention_mask"].append([1] * size + [0] * left)
             columns["labels"].append([-100] * len(group.prompt) + [*answer] + [-100] * left)
         return {name: torch.tensor(column) for name, column in columns.items()}
 
