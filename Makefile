@@ -15,6 +15,7 @@ export DO_NOT_TRACK := 1
 .PHONY: repro test ui check bench
 
 repro: $(STAMP)
+	$(VENV)/bin/python -m pipeline.lockfile
 	$(RUN) $(VENV)/bin/dvc repro
 
 test: $(STAMP)

@@ -59,12 +59,14 @@ def run(
     """
     from rich.console import Console
 
-    from pipeline import server
+    from pipeline import lockfile, server
     from pipeline.flow import Outcome, run_graph
 
     console = Console(stderr=True, highlight=False)
     if not server.wanted():
         raise UserError("expected SELFADAPT_PREFECT to be on, got 'off'; run 'dvc repro', which needs no Prefect")
+    if mended := lockfile.mend():
+        console.print(f"note: {mended}")
     signs = {"done": "[green]✓[/]", "unchanged": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
     started = time.monotonic()
     running: dict[str, float] = {}

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
-from pipeline import server, warm
+from pipeline import lockfile, server, warm
 from pipeline.core.errors import UserError
 from pipeline.core.progress import Bar, Console, report_to
 
@@ -187,6 +187,7 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
         from pipeline.core.stage import execute, parse  # torch comes with it: the recorder imports prefect meanwhile
 
         call = parse(name, argv)
+        lockfile.keep()  # DVC has written it, and will not touch it while this stage runs
         commit, start = _commit(), time.perf_counter()
         tell("begin", **begin, parameters=call.plain_arguments)
         begun = True

@@ -10,6 +10,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -35,6 +36,7 @@ class Run:
     """One ``dvc repro`` in a process group of its own. starts: (seconds since its beginning, stage), as they start."""
 
     def __init__(self, folder: Path, *words: str) -> None:
+        subprocess.run([sys.executable, "-m", "pipeline.lockfile"], cwd=folder, env=ENV, check=True)  # as make repro
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
             ["dvc", "repro", *words],

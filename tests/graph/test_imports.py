@@ -38,7 +38,8 @@ ALLOWED = {
     "pipeline.publishing": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting", "pipeline.statistics"],
     "pipeline.server": [],
     "pipeline.warm": [],
-    "pipeline.flow": ["pipeline.core", "pipeline.server", "pipeline.warm"],
+    "pipeline.lockfile": ["pipeline.core"],
+    "pipeline.flow": ["pipeline.core", "pipeline.lockfile", "pipeline.server", "pipeline.warm"],
     "pipeline.graph": ["pipeline.core"],
     "pipeline.serving": [
         "pipeline.core",
