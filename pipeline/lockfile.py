@@ -1,7 +1,7 @@
 """``dvc.lock``, whole again after a kill.
 
-DVC writes its record of the finished stages in place. Killed in the middle of that, it leaves half a file, and refuses to
-do anything from then on. So every stage, as it starts, keeps a copy of the file as DVC left it; and before DVC is
+DVC writes its record of the finished stages in place. Killed in the middle of that, it leaves half a file, and refuses
+to do anything from then on. So every stage, as it starts, keeps a copy of the file as DVC left it; and before DVC is
 started (``make repro``, ``selfadapt run``), a file that is no record is replaced by that copy. What the copy does not
 know of is run again.
 
