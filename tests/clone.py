@@ -13,6 +13,7 @@ ENV = {
     "SELFADAPT_WARM": "on",
     "HF_HUB_OFFLINE": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",  # the stages that DVC starts are read from its words, as it says them
 }
 
 
