@@ -4,12 +4,13 @@ A group is a prompt and answers to it. Up to three passes compute a batch of gro
 values of the one before, through which the gradient flows:
 
 1. what prompts begin with in common (``core.beginnings``), a row each;
-2. the rest of each prompt with its first answer behind it, a row a group;
-3. the other answers, a row each, behind their prompts.
+2. the rest of each prompt with answers behind it, a row a group;
+3. the other answers, in rows behind their prompts.
 
 Answers see their prompt and themselves, never another answer, so that every log-probability equals that of the answer
-alone. The last token of an answer is predicted, never read. With four samples of 20 tokens behind 60 tokens of prompt,
-40 of them common to a whole batch, this is 96 tokens of work a prompt instead of 320.
+alone, whichever row it stands in. Samples end raggedly; several share a row where that costs less than padding each to
+the longest (``lay_out``). The last token of an answer is predicted, never read. With four samples of 20 tokens behind
+60 tokens of prompt, 40 of them common to a whole batch, this is 96 tokens of work a prompt instead of 320.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,7 @@ class Packed:
     """A batch of groups as passes; see the module.
 
     beginnings: the first pass, or None where nothing is shared. rests: the second. prompt_mask: (groups, seq), True on
-    its tokens of prompts. others: the third, or None where every group has one answer. shared: tokens of a beginning.
+    its tokens of prompts. others: the third, or None where no answer is left for it. shared: tokens of a beginning.
     For each of the N answer tokens of the batch, group by group, answer by answer:
     source: (N,) index into the flattened hidden states of the second and the third pass of the one that predicts it;
     target: (N,) its id; answer: (N,) which answer of the batch it belongs to.
@@ -69,24 +70,95 @@ class Packed:
     answers: int
 
 
-def _padded(rows: Sequence[Sequence[int]], starts: Sequence[int]) -> tuple[LongTensor, LongTensor, BoolTensor]:
-    """ids, positions, counted from each row's start, and where there are tokens, all (rows, longest)."""
-    longest = max(1, *map(len, rows))
+@dataclass(frozen=True)
+class Layout:
+    """Which answers stand in which row. Numbers of answers are their places in the group's ``answers``.
+
+    first: per group, those behind the rest of its prompt. others: the rows of the third pass, (group, answers) each.
+    tokens: of both passes, padding included. cost: in tokens that look at nothing, see ``lay_out``.
+    """
+
+    first: tuple[tuple[int, ...], ...]
+    others: tuple[tuple[int, tuple[int, ...]], ...]
+    tokens: int
+    cost: float
+
+
+KEYS = 128  # looked at by a token cost about as much as its products with the weights (SmolLM2-135M on a CPU)
+
+
+def lay_out(groups: Sequence[Group], shared: int) -> Layout:
+    """The cheapest of a few layouts: rows for one or two of the longest answers, filled with as many as fit.
+
+    Few wide rows pad less than many narrow ones, yet each token looks past more that it does not see.
+    """
+    rest = max(len(group.prompt) for group in groups) - shared
+    longest = max(len(answer) for group in groups for answer in group.answers) - 1
+    widths = (1, 2) if any(len(group.answers) > 1 for group in groups) else (1,)
+    layouts = [_filled(groups, shared, rest + a * longest, b * longest) for a in widths for b in widths]
+    return min(layouts, key=lambda layout: layout.cost)
+
+
+def _filled(groups: Sequence[Group], shared: int, width: int, other_width: int) -> Layout:
+    """Rows of at most these widths, the longest answers placed first, each into the first row with room."""
+    first, others, used, used_others = [], [], [], [0]
+    for place, group in enumerate(groups):
+        rest = len(group.prompt) - shared
+        lengths = [len(answer) - 1 for answer in group.answers]
+        rows: list[list[int]] = [[]]
+        rooms = [width - rest]
+        for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
+            row = next((row for row, room in enumerate(rooms) if lengths[number] <= room), len(rooms))
+            if row == len(rooms):
+                rows.append([])
+                rooms.append(other_width)
+            rows[row].append(number)
+            rooms[row] -= lengths[number]
+        first.append(tuple(rows[0]))
+        others += [(place, tuple(row)) for row in rows[1:]]
+        used.append(width - rooms[0])
+        used_others += [other_width - room for room in rooms[1:]]
+    tokens, other_tokens = len(groups) * max(used), len(others) * max(used_others)
+    prompt = max(len(group.prompt) for group in groups)
+    cost = tokens * (1 + (shared + max(used)) / KEYS) + other_tokens * (1 + (prompt + max(used_others)) / KEYS)
+    return Layout(tuple(first), tuple(others), tokens + other_tokens, cost)
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """Tokens of one row that see each other, and the prompt's where it stands in the row. start: their position."""
+
+    ids: Sequence[int]
+    start: int
+    prompt: bool = False
+
+
+def _padded(rows: Sequence[Sequence[_Segment]]) -> tuple[LongTensor, LongTensor, LongTensor]:
+    """ids, positions and the segment of each token, (rows, longest) all: 0 a prompt, from 1 answers, −1 padding."""
+    longest = max(1, *(sum(len(segment.ids) for segment in row) for row in rows))
     ids = torch.zeros((len(rows), longest), dtype=torch.long)
-    there = torch.zeros((len(rows), longest), dtype=torch.bool)
+    positions = torch.zeros((len(rows), longest), dtype=torch.long)
+    owners = torch.full((len(rows), longest), -1, dtype=torch.long)
     for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row, dtype=torch.long)
-        there[place, : len(row)] = True
-    return ids, torch.tensor(starts)[:, None] + torch.arange(longest), there
+        end = 0
+        for number, segment in enumerate(row, start=1):
+            here = slice(end, end + len(segment.ids))
+            ids[place, here] = torch.tensor(segment.ids, dtype=torch.long)
+            positions[place, here] = torch.arange(segment.start, segment.start + len(segment.ids))
+            owners[place, here] = 0 if segment.prompt else number
+            end += len(segment.ids)
+    return ids, positions, owners
 
 
-def _mask(before: BoolTensor, there: BoolTensor) -> BoolTensor:
-    """Every token sees ``before`` (rows, looked back), and in its own pass itself and what is before it.
+def _mask(before: BoolTensor, owners: LongTensor) -> BoolTensor:
+    """Every token sees ``before`` (rows, looked back), and in its own pass what is before it in its segment, itself,
+    and a prompt. owners: see ``_padded``.
 
     Padding sees padding: a row of the softmax without any key would be undefined.
     """
-    length = there.shape[1]
-    own = (there[:, :, None] == there[:, None, :]) & torch.ones(length, length, dtype=torch.bool).tril()
+    length = owners.shape[1]
+    query, key = owners[:, :, None], owners[:, None, :]
+    own = ((query == key) | ((key == 0) & (query > 0))) & torch.ones(length, length, dtype=torch.bool).tril()
     return torch.cat([before[:, None].expand(-1, length, -1), own], 2)[:, None]
 
 
@@ -95,44 +167,61 @@ def pack(groups: Sequence[Group], *, device: torch.device, shared: int = 0, head
 
     shared: tokens that prompts begin with in common; heads: a number for each group, the same where they do.
     """
+    layout = lay_out(groups, shared)
     places: dict[int, int] = {}  # number of a beginning to its place among those of this batch
     head = [places.setdefault(number, len(places)) for number in heads]
     beginnings = None
     if shared:
         leaders = [groups[head.index(place)] for place in range(len(places))]
-        ids, positions, there = _padded([group.prompt[:shared] for group in leaders], [0] * len(leaders))
-        beginnings = _rows(ids, positions, _mask(there[:, :0], there), [0] * len(leaders), leaders, device)
+        ids, positions, owners = _padded([[_Segment(group.prompt[:shared], 0, prompt=True)] for group in leaders])
+        beginnings = _rows(ids, positions, _mask(owners[:, :0] == 0, owners), [0] * len(leaders), leaders, device)
 
-    first = [[*group.prompt[shared:], *group.answers[0][:-1]] for group in groups]
-    ids, positions, there = _padded(first, [shared] * len(groups))
-    sizes = torch.tensor([len(group.prompt) - shared for group in groups])
-    prompt_mask = torch.arange(ids.shape[1]) < sizes[:, None]
+    def answers_of(group: Group, numbers: Sequence[int]) -> list[_Segment]:
+        return [_Segment(group.answers[number][:-1], len(group.prompt)) for number in numbers]
+
+    ids, positions, owners = _padded(
+        [
+            [_Segment(group.prompt[shared:], shared, prompt=True), *answers_of(group, numbers)]
+            for group, numbers in zip(groups, layout.first, strict=True)
+        ]
+    )
+    prompt_mask = owners == 0
     everything = torch.ones(len(groups), shared, dtype=torch.bool)
-    rests = _rows(ids, positions, _mask(everything, there), head or [0] * len(groups), groups, device)
+    rests = _rows(ids, positions, _mask(everything, owners), head or [0] * len(groups), groups, device)
 
-    owners = [place for place, group in enumerate(groups) for _ in group.answers[1:]]
     others = None
-    if owners:
-        more = [answer[:-1] for group in groups for answer in group.answers[1:]]
-        more_ids, more_positions, there = _padded(more, [len(groups[owner].prompt) for owner in owners])
-        before = torch.cat([everything, prompt_mask], 1)[owners]
-        mask = _mask(before, there)
-        others = _rows(more_ids, more_positions, mask, owners, [groups[owner] for owner in owners], device)
+    width, other_width = ids.shape[1], 0
+    if layout.others:
+        back = [place for place, _ in layout.others]
+        ids, positions, owners = _padded([answers_of(groups[place], numbers) for place, numbers in layout.others])
+        mask = _mask(torch.cat([everything, prompt_mask], 1)[back], owners)
+        others = _rows(ids, positions, mask, back, [groups[place] for place in back], device)
+        other_width = ids.shape[1]
+
+    starts: dict[tuple[int, int], int] = {}  # of each answer's first token among both passes' hidden states
+
+    def place_answers(group: int, numbers: Sequence[int], start: int) -> None:
+        for number in numbers:
+            starts[group, number] = start
+            start += len(groups[group].answers[number]) - 1
+
+    for place, numbers in enumerate(layout.first):
+        place_answers(place, numbers, place * width + len(groups[place].prompt) - shared)
+    for row, (place, numbers) in enumerate(layout.others):
+        place_answers(place, numbers, len(groups) * width + row * other_width)
 
     source: list[int] = []
     target: list[int] = []
     owner: list[int] = []
-    answers, width, behind = 0, ids.shape[1], ids.numel()
+    answers = 0
     for place, group in enumerate(groups):
         last = place * width + len(group.prompt) - shared - 1  # predicts the first token of every answer
         for number, tokens in enumerate(group.answers):
-            start = last + 1 if number == 0 else behind
+            start = starts[place, number]
             source += [last, *range(start, start + len(tokens) - 1)][: len(tokens)]
             target += list(tokens)
             owner += [answers] * len(tokens)
             answers += 1
-            if number:
-                behind += more_ids.shape[1]
     return Packed(
         beginnings=beginnings,
         rests=rests,
@@ -177,15 +266,8 @@ def token_batches(groups: Sequence[Group], shared: int, batch_tokens: int) -> It
     A group longer than the budget is a batch of its own.
     """
 
-    def shape(index: int) -> tuple[int, int, int]:
-        """The width of its row, how many other answers there are, and the longest of them."""
-        group = groups[index]
-        lengths = [len(answer) - 1 for answer in group.answers]
-        return len(group.prompt) - shared + lengths[0], len(lengths) - 1, max([0, *lengths[1:]])
-
     def tokens(batch: Sequence[int]) -> int:
-        widths, counts, longest = zip(*map(shape, batch), strict=True)
-        return len(batch) * max(widths) + sum(counts) * max(longest)
+        return lay_out([groups[index] for index in batch], shared).tokens
 
     batch: list[int] = []
     for index in sorted(range(len(groups)), key=lambda index: (-tokens([index]), index)):

@@ -6,7 +6,7 @@ import torch
 from pipeline.core.adapters import Attachment
 from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
 from pipeline.core.models import decoder
-from pipeline.core.packing import Group, answer_hidden, packed_batches
+from pipeline.core.packing import Group, answer_hidden, lay_out, packed_batches
 from pipeline.methods import reft, svf
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
@@ -47,6 +47,33 @@ def test_packed_answers_have_the_likelihood_they_have_alone(base, groups, attach
         )
         expected = [alone(base, groups[index].prompt, answer) for index in batch for answer in groups[index].answers]
         assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+RAGGED = [
+    Group([50, 51, 52, place], [list(range(5, 5 + length)) for length in lengths])
+    for place, lengths in enumerate([(40, 3, 9, 12, 2), (7, 8, 9, 10, 30), (1, 1, 35, 2, 3)])
+]
+
+
+@torch.no_grad()
+def test_ragged_answers_share_rows_without_seeing_each_other(base):
+    ((batch, packed),) = packed_batches(RAGGED, Attachment(), batch_tokens=10_000, device=base.device)
+    rows = len(packed.rests.ids) + (0 if packed.others is None else len(packed.others.ids))
+    assert rows < packed.answers
+    hidden = answer_hidden(decoder(base.model), packed, Attachment())
+    logprobs = token_logprobs(hidden, head_weight(base.model), packed.target)[0]
+    values = torch.zeros(packed.answers).index_add_(0, packed.answer, logprobs)
+    expected = [alone(base, RAGGED[index].prompt, answer) for index in batch for answer in RAGGED[index].answers]
+    assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_layout_holds_every_answer_once_within_its_tokens():
+    layout = lay_out(RAGGED, 3)
+    held = [(place, number) for place, numbers in enumerate(layout.first) for number in numbers]
+    held += [(place, number) for place, numbers in layout.others for number in numbers]
+    assert sorted(held) == [(place, number) for place in range(3) for number in range(5)]
+    padded_alone = 3 * (1 + 39) + 12 * 34
+    assert sum(len(answer) - 1 for group in RAGGED for answer in group.answers) < layout.tokens < padded_alone
 
 
 def test_a_beginning_is_computed_once_for_all_prompts_that_have_it(base):
