@@ -142,9 +142,13 @@ def pytest_sessionfinish(session, exitstatus):
         if "curve" in entry:
             columns = list(entry["curve"][0])
             lines += ["", f"`{name}` in steps:", "", f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-            lines += [f"| {' | '.join(f'{row[key]:.3g}' for key in columns)} |" for row in entry["curve"]]
+            lines += [f"| {' | '.join(_cell(row[key]) for key in columns)} |" for row in entry["curve"]]
     with atomic(reports / "bench.md") as path:
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cell(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.3g}"
 
 
 def _processor() -> str:
