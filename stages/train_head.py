@@ -1,11 +1,11 @@
 """Train a classification head, and the edits below it, on labelled prompts: GLUE, say."""
 
-import importlib
 import sys
 
 import torch
 
 from pipeline import metrics
+from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.models import Compute, load_base, prepare_process
@@ -41,7 +41,7 @@ def run(
             "expected a method whose edits are the same for every prompt below a head, got 'csreft'; use reft"
         )
     prepare_process(compute, seed)
-    below = importlib.import_module(f"pipeline.methods.{method}")
+    below = method_module(method, "Settings", "initial")
     chosen = below.Settings.parse(settings.adapter, f"recipes.{recipe}.adapter")
     with step("load the base model"):
         base = load_base(model, compute)

@@ -1,9 +1,8 @@
 """Train one adapter, of any method, on one skill or several together: a point of an experiment on interference."""
 
-import importlib
-
 import torch
 
+from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
@@ -28,7 +27,7 @@ def run(
 ) -> dict[str, float]:
     """``tasks``: names of the skills, in one word list; ``recipe``: which entry of ``recipes``."""
     prepare_process(compute, seed)
-    module = importlib.import_module(f"pipeline.methods.{method}")
+    module = method_module(method, "Settings", "initial")
     chosen = module.Settings.parse(settings.adapter, f"recipes.{recipe}.adapter")
     with step("load the base model"):
         base = load_base(model, compute)
