@@ -5,9 +5,12 @@ the one trained on that skill (alone),
 
     change = accuracy together − accuracy alone
 
-example by example, seeds averaged first, with the intervals of ``pipeline.evaluation``. A change that is worse is
-interference. Of two methods, the one whose change is larger suffers less: the difference of their changes is paired
-over examples, too. The limits are those of ``pipeline.evaluation``: the spread over seeds is not in the intervals.
+example by example. A change that is worse is interference. Of two methods, the one whose change is larger suffers
+less: the difference of their changes is paired over examples, too.
+
+The intervals are those of ``pipeline.evaluation`` for one number an example. Seeds are averaged into it first, where a
+table of accuracies draws them with the examples: the intervals here are over prompts alone, and the spread over seeds
+is not in them.
 """
 
 from collections.abc import Mapping, Sequence

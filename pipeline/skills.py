@@ -4,18 +4,36 @@ A skill is a task; its examples say so in their ``meta``. Where several are trai
 in the order given and drawn from alike, so each skill is seen in proportion to how many examples it has.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from torch import Tensor, nn
 
 from pipeline.core.adapters import Adapter, save_trained
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.models import Base, Compute
+from pipeline.core.progress import step
 from pipeline.core.types import Example
 from pipeline.training import supervised
+
+# An adapter with a router, a model, prompts as token ids and the most tokens at once: gates and probabilities,
+# (prompts, skills) each.
+Gates = Callable[[Any, nn.Module, Sequence[Sequence[int]], int], tuple[Tensor, Tensor]]
+
+
+class Trained(Adapter, supervised.Trainable, Protocol):
+    """An adapter that was trained here."""
+
+
+class Routed(Trained, Protocol):
+    """One with a router."""
+
+    @property
+    def router_parameters(self) -> int: ...
 
 
 class Recipe(Section, at="recipes.{recipe}"):
@@ -46,6 +64,12 @@ def read_skills(train: Iterable[Path], validation: Iterable[Path], validation_ex
     return Skills(tuple(dict.fromkeys(example.meta["task"] for example in examples)), examples, held_out)
 
 
+def read_tasks(examples: Path, tasks: Sequence[str], validation_examples: int) -> Skills:
+    """The same of some tasks, whose splits stand in the folder ``examples``."""
+    train, validation = ([examples / task / f"{split}.jsonl" for task in tasks] for split in ("train", "validation"))
+    return read_skills(train, validation, validation_examples)
+
+
 def fit(
     base: Base,
     adapter: supervised.Trainable,
@@ -70,7 +94,7 @@ def fit(
 
 
 def save(
-    adapter: Adapter,
+    adapter: Trained,
     rows: Sequence[Mapping[str, Any]],
     skills: Skills,
     *,
@@ -81,9 +105,28 @@ def save(
     curve: Path,
     **more: Any,
 ) -> dict[str, Any]:
-    """Write what the training came to; its metrics. more: what the provenance says beside, ``parameters`` among it."""
-    provenance = {"method": method, "tasks": list(skills.names), "seed": seed, "base": model.parent.name, **more}
+    """Write what the training came to; its metrics. more: what the provenance says beside."""
+    provenance = {
+        "method": method,
+        "tasks": list(skills.names),
+        "seed": seed,
+        "base": model.parent.name,
+        "parameters": sum(parameter.numel() for parameter in adapter.parameters()),
+        **more,
+    }
     return save_trained(adapter, rows, path=path, curve=curve, provenance=provenance)
+
+
+def read_gates(
+    base: Base, adapter: Routed, skills: Skills, *, gates_of: Gates, compute: Compute, path: Path
+) -> dict[str, int]:
+    """Write the gates of the held-out prompts; what the provenance of an adapter with a router says beside."""
+    with step("read the gates"):
+        prompts = [base.prompt_ids(example.messages) for example in skills.held_out]
+        gates, probabilities = gates_of(adapter, base.model, prompts, compute.batch_tokens)
+    write_gates(path, skills.held_out, gates.tolist(), probabilities.tolist())
+    parameters = sum(parameter.numel() for parameter in adapter.parameters())
+    return {"parameters_without_router": parameters - adapter.router_parameters}
 
 
 def write_gates(path: Path, asked: Sequence[Example], gates: Sequence[Any], probabilities: Sequence[Any]) -> None:

@@ -7,16 +7,15 @@ A method that is trained on one task is a module of ``pipeline.methods`` with ``
 An entry holds all its settings (what several share, YAML's anchors say once), so that a changed one reruns alone.
 """
 
-import importlib
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Self, TypeVar
 
 from pydantic import Field
 
+from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
-from pipeline.core.errors import UserError
 
 Trained = TypeVar("Trained")
 Rows = list[dict[str, Any]]
@@ -54,21 +53,8 @@ def adapter_settings(method: str, value: Mapping[str, Any], where: str) -> Any:
 
 
 def method_named(name: str) -> ModuleType:
-    """A module of ``pipeline.methods`` that is trained on one task: it has ``learner``. UserError if there is none."""
-    try:
-        module = importlib.import_module(f"pipeline.methods.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"pipeline.methods.{name}":
-            raise
-        raise UserError(
-            f"params.yaml names the method '{name}'; add pipeline/methods/{name}.py or correct the name"
-        ) from None
-    if not hasattr(module, "learner"):
-        raise UserError(
-            f"params.yaml: expected a method that is trained on one task, got '{name}', whose module has no 'learner'; "
-            "name another"
-        )
-    return module
+    """The module of a method that is trained on one task. UserError if there is none."""
+    return method_module(name, "learner", "Settings")
 
 
 def swept(

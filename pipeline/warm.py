@@ -1,9 +1,9 @@
 """Stages that start warm: forked from a process that has the libraries loaded already.
 
 Importing torch and transformers takes seconds, more than many a stage needs for its work, and importing prefect takes
-another. So the first stage starts a server that imports them once and then forks a process for every stage, and one for
-what records it. Only libraries are loaded there: each process imports the project's own code itself, as it stands at
-that moment.
+another. So the first stage starts a server that imports them once (prefect only where stages are recorded) and then
+forks a process for every stage, and one for what records it. Only libraries are loaded there: each process imports
+the project's own code itself, as it stands at that moment.
 
 The process that was asked to run the stage (what DVC started) stays: it hands its standard streams, its environment
 and its signals on, and ends with the stage's exit code. If it is killed, the stage is killed with it. The server ends
@@ -50,14 +50,12 @@ LIBRARIES = (
     "transformers.models.llama.modeling_llama",
     "transformers.loss.loss_utils",
     "transformers.integrations.sdpa_attention",
-    # what records a stage
-    "prefect",
-    "prefect.states",
-    "prefect.client.orchestration",
-    "prefect.client.schemas.actions",
 )
-# What libraries read once, when they are imported.
+# What records a stage, where stages are recorded.
+RECORDING = ("prefect", "prefect.states", "prefect.client.orchestration", "prefect.client.schemas.actions")
+# What is read once: by libraries, when they are imported, and by the server, which asks what to import.
 READ_AT_IMPORT = (
+    "SELFADAPT_PREFECT",
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS", "ONEDNN", "DNNL", "ATEN_", "MALLOC", "LD_", "CUDA"),
     *("PYTHON", "TORCH", "PYTORCH", "TRANSFORMERS_", "HF_", "HUGGING", "XDG_", "HOME", "LANG", "LC_", "TZ"),
 )
@@ -218,7 +216,7 @@ def serve(key: str) -> int:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return 0
-        for name in LIBRARIES:
+        for name in _libraries():
             importlib.import_module(name)
         threads = len(list(Path("/proc/self/task").iterdir()))
         if threads != 1:
@@ -245,6 +243,11 @@ def serve(key: str) -> int:
                         os.close(stream)
             finally:
                 address.unlink(missing_ok=True)
+
+
+def _libraries() -> tuple[str, ...]:
+    """What this server loads: with SELFADAPT_PREFECT=off nothing that records."""
+    return LIBRARIES if os.environ.get("SELFADAPT_PREFECT", "on") == "off" else LIBRARIES + RECORDING
 
 
 def _next(listener: socket.socket) -> tuple[socket.socket, dict[str, Any], list[int]] | None:

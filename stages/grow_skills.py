@@ -1,7 +1,5 @@
 """Add a skill to a trained CS-ReFT: a new subspace and gate are trained, what is old stays as it is."""
 
-from pathlib import Path
-
 import torch
 
 from pipeline.core.adapters import load_adapter
@@ -12,7 +10,7 @@ from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.growth import Grown, enlarged
 from pipeline.methods import csreft
-from pipeline.skills import Recipe, Skills, fit, read_skills, save, write_gates
+from pipeline.skills import Recipe, Skills, fit, read_gates, read_tasks, save
 
 
 def run(
@@ -39,22 +37,14 @@ def run(
             raise UserError(f"expected a CS-ReFT in {start}, got a {before.kind}; name another start")
         draw = torch.Generator().manual_seed(seed)
         config, tensors = enlarged(before.config(), before.state(), task, csreft.OPEN_BIAS, draw)
-        read = read_skills(
-            splits(examples, config["skills"], "train"),
-            splits(examples, config["skills"], "validation"),
-            settings.training.validation_examples,
-        )
+        read = read_tasks(examples, config["skills"], settings.training.validation_examples)
         skills = Skills(tuple(config["skills"]), read.examples, read.held_out)
     with step(f"train the subspace of {task}"):
         trained = csreft.from_state(config, tensors)
         trained.supervise(skills.labels)
         grown = Grown(trained)
         rows = fit(base, grown, skills, training=settings.training, compute=compute, seed=seed, checkpoints=checkpoints)
-    with step("read the gates"):
-        prompts = [base.prompt_ids(example.messages) for example in skills.held_out]
-        opened, probabilities = csreft.gates(trained, base.model, prompts, compute.batch_tokens)
-    write_gates(gates, skills.held_out, opened.tolist(), probabilities.tolist())
-    parameters = sum(parameter.numel() for parameter in trained.parameters())
+    routed = read_gates(base, trained, skills, gates_of=csreft.gates, compute=compute, path=gates)
     return save(
         trained,
         rows,
@@ -64,15 +54,9 @@ def run(
         model=model,
         path=adapter,
         curve=curve,
-        parameters=parameters,
-        parameters_without_router=parameters - trained.router_parameters,
+        **routed,
         start=start.stem,
     )
-
-
-def splits(examples: Path, tasks: list[str], split: str) -> list[Path]:
-    """The files of one split of some tasks."""
-    return [examples / task / f"{split}.jsonl" for task in tasks]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import shutil
 import torch
 
 from pipeline.core.adapters import load_adapter, save_adapter
-from pipeline.core.artifacts import atomic_folder, read_examples
+from pipeline.core.artifacts import atomic_folder
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.models import Compute, load_base, prepare_process
@@ -18,6 +18,7 @@ from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import lora
 from pipeline.methods.base import Unadapted, provenance
+from pipeline.skills import fit, read_skills
 from pipeline.training import supervised
 
 
@@ -47,18 +48,15 @@ def run(
     prepare_process(compute, settings.seed)
     with step("load the base model"):
         base = load_base(model, compute)
-        examples = [example for path in train for example in read_examples(path)]
-        limit = settings.training.validation_examples
-        held_out = [example for path in validation for example in read_examples(path)[:limit]]
+        skills = read_skills(train, validation, settings.training.validation_examples)
     with step("train a LoRA"):
         trained = lora.initial(base.model, settings.adapter, torch.Generator().manual_seed(settings.seed))
-        rows = supervised.train(
+        rows = fit(
             base,
             trained,
-            examples=examples,
-            validation=held_out,
+            skills,
             training=settings.training,
-            batch_tokens=compute.batch_tokens,
+            compute=compute,
             seed=settings.seed,
             checkpoints=checkpoints,
         )

@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core.artifacts import atomic, read_jsonl
+from pipeline.core.artifacts import atomic, read_examples, read_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
-from pipeline.core.types import Completion, Example
+from pipeline.core.types import Completion
 from pipeline.metrics import summary
 
 COLUMNS = {
@@ -32,7 +32,7 @@ SHOWN = 8  # completions shown beside the run
 
 def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, object]:
     """Write one line per example: its score, and the tokens of its completion."""
-    prompts = [Example(**row) for row in read_jsonl(examples)]
+    prompts = read_examples(examples)
     answers = [Completion(**row) for row in read_jsonl(completions)]
     if [prompt.id for prompt in prompts] != [answer.id for answer in answers]:
         raise UserError(

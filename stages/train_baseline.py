@@ -5,14 +5,14 @@ from typing import Any, Self
 import torch
 
 from pipeline.core.adapters import save_trained
-from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
+from pipeline.next_token import fit
 from pipeline.training import supervised
-from pipeline.variants import Sweep, adapter_settings, method_named, swept
+from pipeline.variants import Sweep, adapter_settings, method_named
 
 
 class Settings(Section, at="{method}"):
@@ -46,30 +46,24 @@ def run(
 ) -> dict[str, float]:
     prepare_process(compute, seed)
     make, adapter = method_named(method).learner, adapter_settings(method, settings.adapter, f"{method}.adapter")
-    training = settings.training
     with step("load the base model"):
         base = load_base(model, compute)
-        examples = read_examples(train)
-        held_out = read_examples(validation)[: training.validation_examples]
 
-    def once(learning_rate: float, clip: float, kept: Checkpoints) -> tuple[Any, list[dict[str, Any]]]:
+    def begin() -> Any:
         generator = torch.Generator().manual_seed(seed)
-        learner = make(base.model, adapter, factors=None, generator=generator)
-        rows = supervised.train(
-            base,
-            learner,
-            examples=examples,
-            validation=held_out,
-            training=training.model_copy(update={"learning_rate": learning_rate, "clip": clip}),
-            batch_tokens=compute.batch_tokens,
-            seed=seed,
-            checkpoints=kept,
-        )
-        return learner, rows
+        return make(base.model, adapter, factors=None, generator=generator)
 
     with step(f"train {baseline}"):
-        learner, rows = swept(
-            settings.sweep, training.learning_rate, training.clip, once, checkpoints=checkpoints, best=min
+        learner, rows = fit(
+            base,
+            begin,
+            train=train,
+            validation=validation,
+            training=settings.training,
+            sweep=settings.sweep,
+            compute=compute,
+            seed=seed,
+            checkpoints=checkpoints,
         )
     provenance = {
         "method": method,

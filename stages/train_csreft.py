@@ -7,7 +7,7 @@ from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import csreft
-from pipeline.skills import fit, read_skills, save, write_gates
+from pipeline.skills import fit, read_gates, read_skills, save
 from pipeline.training import supervised
 
 
@@ -37,23 +37,8 @@ def run(
         trained = csreft.initial(base.model, settings, skills.names, torch.Generator().manual_seed(seed))
         trained.supervise(skills.labels)
         rows = fit(base, trained, skills, training=training, compute=compute, seed=seed, checkpoints=checkpoints)
-    with step("read the gates"):
-        prompts = [base.prompt_ids(example.messages) for example in skills.held_out]
-        opened, probabilities = csreft.gates(trained, base.model, prompts, compute.batch_tokens)
-    write_gates(gates, skills.held_out, opened.tolist(), probabilities.tolist())
-    parameters = sum(parameter.numel() for parameter in trained.parameters())
-    return save(
-        trained,
-        rows,
-        skills,
-        method="csreft",
-        seed=seed,
-        model=model,
-        path=adapter,
-        curve=curve,
-        parameters=parameters,
-        parameters_without_router=parameters - trained.router_parameters,
-    )
+    routed = read_gates(base, trained, skills, gates_of=csreft.gates, compute=compute, path=gates)
+    return save(trained, rows, skills, method="csreft", seed=seed, model=model, path=adapter, curve=curve, **routed)
 
 
 if __name__ == "__main__":

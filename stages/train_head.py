@@ -1,11 +1,11 @@
 """Train a classification head, and the edits below it, on labelled prompts: GLUE, say."""
 
-import importlib
 import sys
 
 import torch
 
 from pipeline import metrics
+from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.models import Compute, load_base, prepare_process
@@ -14,7 +14,7 @@ from pipeline.core.stage import In, Out, main
 from pipeline.interventions import width_of
 from pipeline.methods import head
 from pipeline.reading import labelled, predict, reader
-from pipeline.skills import Recipe, Skills, fit, read_skills, save
+from pipeline.skills import Recipe, Skills, fit, read_tasks, save
 
 
 def run(
@@ -41,14 +41,11 @@ def run(
             "expected a method whose edits are the same for every prompt below a head, got 'csreft'; use reft"
         )
     prepare_process(compute, seed)
-    below = importlib.import_module(f"pipeline.methods.{method}")
+    below = method_module(method, "Settings", "initial")
     chosen = below.Settings.parse(settings.adapter, f"recipes.{recipe}.adapter")
     with step("load the base model"):
         base = load_base(model, compute)
-        train, validation = (
-            [examples / task / f"{split}.jsonl" for task in tasks.split()] for split in ("train", "validation")
-        )
-        found = read_skills(train, validation, sys.maxsize)  # a subset's are counted once they are known
+        found = read_tasks(examples, tasks.split(), sys.maxsize)  # a subset's are counted once they are known
         skills = Skills(
             found.names,
             labelled(found.examples, label, subset),
@@ -64,7 +61,6 @@ def run(
         )
     with step("validate"), trained.attached(base.model, None) as attachment:
         given = predict(reading, attachment, skills.held_out, compute.batch_tokens)
-    parameters = sum(parameter.numel() for parameter in trained.parameters())
     found_metrics = save(
         trained,
         rows,
@@ -74,8 +70,7 @@ def run(
         model=model,
         path=adapter,
         curve=curve,
-        parameters=parameters,
-        parameters_without_head=parameters - sum(parameter.numel() for parameter in trained.head.parameters()),
+        parameters_without_head=sum(parameter.numel() for parameter in inner.parameters()),
         subset=subset,
     )
     return {**found_metrics, metric: metrics.of_labels(metric, given, [example.target for example in skills.held_out])}

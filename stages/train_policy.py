@@ -1,7 +1,6 @@
 """Train one variant of any method by policy gradient, as an SVF expert is: the other half of the ablation."""
 
 import importlib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from pipeline.core.generation import Decoding
 from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.core.types import Example
 from pipeline.training import reinforce
 from pipeline.variants import method_named, swept
 
@@ -44,6 +42,7 @@ def run(
 ) -> dict[str, float]:
     seed, training = settings.seed, settings.training
     prepare_process(compute, seed)
+    score = importlib.import_module(f"pipeline.tasks.{task}").score
     method = method_named(settings.method)
     adapter = method.Settings.parse(settings.adapter, "adapter")
     if settings.adapter.get("dropout"):
@@ -51,11 +50,6 @@ def run(
             f"params.yaml: expected the dropout of '{variant}' to be 0, got {settings.adapter['dropout']}: the answers "
             "that a policy gradient learns from are sampled without it; set it to 0"
         )
-    score = importlib.import_module(f"pipeline.tasks.{task}").score
-
-    def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
-        return [1.0 if item.correct else -1.0 for item in score(examples, answers)]
-
     with step("load the base model"):
         base, decomposed = load_base(model, compute), Factors(factors)
         examples, held_out = read_examples(train_split), read_examples(validation_split)
@@ -70,7 +64,7 @@ def run(
             begin,
             train_examples=examples,
             validation_examples=held_out,
-            reward=reward,
+            reward=reinforce.rewarding(score),
             settings=training.model_copy(update={"learning_rate": learning_rate, "clip_norm": clip}),
             compute=compute,
             draw=reinforce.written(

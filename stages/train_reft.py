@@ -35,10 +35,7 @@ def run(
     with step("train the edits"):
         trained = reft.initial(base.model, settings, torch.Generator().manual_seed(seed))
         rows = fit(base, trained, skills, training=training, compute=compute, seed=seed, checkpoints=checkpoints)
-    parameters = sum(parameter.numel() for parameter in trained.parameters())
-    return save(
-        trained, rows, skills, method="reft", seed=seed, model=model, path=adapter, curve=curve, parameters=parameters
-    )
+    return save(trained, rows, skills, method="reft", seed=seed, model=model, path=adapter, curve=curve)
 
 
 if __name__ == "__main__":

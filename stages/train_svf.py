@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-from collections.abc import Sequence
 
 import torch
 
@@ -13,9 +12,8 @@ from pipeline.core.generation import Decoding
 from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
-from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
-from pipeline.training.reinforce import Reinforce, train, written
+from pipeline.training.reinforce import Reinforce, rewarding, train, written
 
 
 def run(
@@ -37,10 +35,6 @@ def run(
     """The metric ``rewarded`` is the share of all sampled answers that were."""
     prepare_process(compute, seed)
     score = importlib.import_module(f"pipeline.tasks.{task}").score
-
-    def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
-        return [1.0 if item.correct else -1.0 for item in score(examples, answers)]
-
     with step("load the base model"):
         base = load_base(model, compute)
     with step("train z by REINFORCE"):
@@ -49,7 +43,7 @@ def run(
             lambda: SvfLearner(Factors(factors), targets, torch.Generator().manual_seed(seed)),
             train_examples=read_examples(train_split),
             validation_examples=read_examples(validation_split),
-            reward=reward,
+            reward=rewarding(score),
             settings=settings,
             compute=compute,
             draw=written(

@@ -9,12 +9,11 @@ Deviations
    validated states is kept. With ``validate_every`` equal to ``steps`` that is the last one, overfitted or not.
 """
 
-import importlib
 from typing import Any
 
 import torch
 
-from pipeline.core.adapters import save_trained
+from pipeline.core.adapters import method_module, save_trained
 from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
@@ -48,7 +47,7 @@ def run(
 ) -> dict[str, Any]:
     """Train the adapter ``name`` of params.yaml."""
     prepare_process(compute, seed)
-    method = importlib.import_module(f"pipeline.methods.{settings.method}")
+    method = method_module(settings.method, "Settings", "initial")
     own = method.Settings.parse(settings.adapter, f"tunings.{name}.adapter")
     with step("load the base model"):
         base = load_base(model, compute)

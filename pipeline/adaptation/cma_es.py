@@ -46,7 +46,7 @@ def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: 
                 if generation == 0:
                     asked[0] = start
                 proposed = torch.from_numpy(np.stack(asked)).float().view(-1, rows, experts)
-                order = record.judged(configuration, generation, proposed)
+                _, order = record.judged(configuration, generation, proposed)
                 strategy.tell(asked, [float(order.index(candidate)) for candidate in range(len(asked))])
                 drawn.advance(1, f"best {record.found.accuracy:.2f}")
     return record.found

@@ -2,6 +2,9 @@
 
 A configuration says what is searched: ``shared`` or ``per-layer`` α, ``normalised`` (Σ_k α_k = 1) or ``free``. All
 candidates that were ever judged count: the best of them is found, whatever the searcher makes of them.
+
+Deviation of ``normalised`` from Transformer² (arXiv 2501.06252): it projects onto Σα = 1 by an equal shift of all
+coefficients, because dividing by the sum has a pole at 0.
 """
 
 from collections.abc import Iterator
@@ -20,15 +23,16 @@ class Record:
     """Judges candidates, generation by generation, and keeps the best one and the trace in ``found``."""
 
     def __init__(self, judge: Judge, *, layers: int, settings: FewShot, checkpoints: Checkpoints) -> None:
+        at = settings.at  # where in params.yaml: of a search with settings of its own, with {name} in it
         unknown = set(settings.configurations) - set(CONFIGURATIONS)
         if unknown or not settings.configurations:
             raise UserError(
-                f"params.yaml: expected configurations of a search out of {', '.join(CONFIGURATIONS)}, got "
+                f"params.yaml: expected {at}.configurations out of {', '.join(CONFIGURATIONS)}, got "
                 f"{', '.join(sorted(unknown)) or 'none'}; correct them"
             )
         if not 1 < settings.elites <= settings.population:
             raise UserError(
-                f"params.yaml: expected elites of a search between 2 and its population ({settings.population}), got "
+                f"params.yaml: expected {at}.elites between 2 and {at}.population ({settings.population}), got "
                 f"{settings.elites}; correct it"
             )
         self._judge, self._layers, self._settings, self._checkpoints = judge, layers, settings, checkpoints
@@ -39,10 +43,11 @@ class Record:
         for number, name in enumerate(self._settings.configurations):
             yield number, name, self._layers if name.startswith("per-layer") else 1
 
-    def judged(self, configuration: str, iteration: int, proposed: Tensor) -> list[int]:
+    def judged(self, configuration: str, iteration: int, proposed: Tensor) -> tuple[Tensor, list[int]]:
         """Have a generation judged, (C, rows, experts), as it was proposed or at the nearest α with Σα = 1.
 
-        Returns the candidates' numbers, best first. A generation judged before this process began is not judged again.
+        Returns the candidates as they were judged, and their numbers, best first. A generation judged before this
+        process began is not judged again.
         """
         candidates = proposed
         if configuration.endswith("normalised"):
@@ -65,8 +70,9 @@ class Record:
                 "configuration": configuration,
                 "iteration": iteration,
                 "best_accuracy": float(accuracy[top]),
+                "elites_accuracy": float(accuracy[order[: self._settings.elites]].mean()),
                 "best_log_likelihood": float(log_likelihood[top]),
                 "prompts": best.prompts,
             }
         )
-        return order
+        return candidates, order

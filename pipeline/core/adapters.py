@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from torch import BoolTensor, LongTensor, Tensor, nn
@@ -113,6 +114,29 @@ class Adapter(Protocol):
         ...
 
 
+def method_module(name: str, *parts: str, where: str = "params.yaml") -> ModuleType:
+    """The module of ``pipeline.methods`` with this name, if it has all of ``parts``; a UserError if not.
+
+    where: what names the method, for the error.
+    """
+    try:
+        found = importlib.import_module(f"pipeline.methods.{name}")
+    except ModuleNotFoundError as error:
+        if not f"pipeline.methods.{name}.".startswith(f"{error.name}."):
+            raise  # the method is there, and what it imports is not
+        known = sorted(path.stem for path in (Path(__file__).parents[1] / "methods").glob("[a-z]*.py"))
+        raise UserError(
+            f"{where}: expected a method out of {', '.join(known)}, got '{name}'; correct the name or add "
+            f"pipeline/methods/{name}.py"
+        ) from None
+    if missing := [part for part in parts if not hasattr(found, part)]:
+        raise UserError(
+            f"{where}: expected a method whose module has {' and '.join(parts)}, got '{name}', whose module has no "
+            f"'{missing[0]}'; name another"
+        )
+    return found
+
+
 def save_adapter(path: Path, adapter: Adapter, provenance: Mapping[str, Any]) -> None:
     """Write an adapter and where it came from (task, seed, base model, steps; nothing that varies by run)."""
     meta = {"kind": adapter.kind, "config": adapter.config(), "provenance": dict(provenance)}
@@ -142,12 +166,5 @@ def load_adapter(path: Path) -> tuple[Adapter, dict[str, Any]]:
     tensors, meta = read_tensors(path)
     if "kind" not in meta:
         raise UserError(f"expected an adapter in {path}, got a safetensors file without one; run the stage again")
-    try:
-        module = importlib.import_module(f"pipeline.methods.{meta['kind']}")
-    except ModuleNotFoundError as error:
-        if error.name != f"pipeline.methods.{meta['kind']}":
-            raise
-        raise UserError(
-            f"{path} was made by the method '{meta['kind']}', for which there is no pipeline/methods/{meta['kind']}.py"
-        ) from None
+    module = method_module(meta["kind"], "from_state", where=str(path))
     return module.from_state(meta["config"], tensors), meta["provenance"]

@@ -11,7 +11,6 @@ saved as one file. Parameters: labels · (hidden + 1) beside the edits'.
    edits are what is compared, and the head is then as small as it can be.
 """
 
-import importlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
@@ -20,7 +19,7 @@ import torch
 from torch import BoolTensor, LongTensor, Tensor, nn
 from torch.nn import functional
 
-from pipeline.core.adapters import Attachment, Factors
+from pipeline.core.adapters import Attachment, Factors, method_module
 
 
 class Inner(Protocol):
@@ -121,7 +120,7 @@ def initial(inner: Inner, width: int, labels: Iterable[str], read: str) -> Heade
 
 
 def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> Headed:
-    below = importlib.import_module(f"pipeline.methods.{config['inner']['kind']}")
+    below = method_module(config["inner"]["kind"], "from_state", where="the adapter below a head")
     inner = below.from_state(config["inner"]["config"], _within(tensors, "inner."))
     return Headed(inner, Head(**_within(tensors, "head.")), config["labels"], config["read"])
 

@@ -63,6 +63,14 @@ def grid(columns: int, rows: int, *, width: float, height: float) -> tuple[Figur
     return figure, np.asarray(figure.subplots(rows, columns, squeeze=False))
 
 
+def panels(count: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` axes in rows of ``columns``, each ``width`` by ``height`` inches."""
+    figure, axes = grid(columns, -(-count // columns), width=width, height=height)
+    for axis in axes.flat[count:]:
+        axis.remove()
+    return figure, list(axes.flat[:count])
+
+
 def accuracies(frame: pd.DataFrame, labels: Mapping[str, str], name: str) -> str:
     """Every row's accuracy with its 95 % interval, one panel a task; the base model's as a dashed line."""
     tasks = list(dict.fromkeys(frame["task"]))
@@ -135,10 +143,8 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], base: Mapping[str, float
 def loss_curves(curves: Mapping[str, pd.DataFrame], name: str) -> str:
     """Next-token prediction: loss of training and validation, one panel a curve; the dot is the checkpoint chosen."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(min(4, len(curves)), -(-len(curves) // 4), width=2.7, height=2.1)
-        for axis in axes.flat[len(curves) :]:
-            axis.remove()
-        for place, (axis, (title, curve)) in enumerate(zip(axes.flat, curves.items(), strict=False)):
+        figure, axes = panels(len(curves), min(4, len(curves)), width=2.7, height=2.1)
+        for place, (axis, (title, curve)) in enumerate(zip(axes, curves.items(), strict=True)):
             axis.plot(curve["step"], curve["train"], color=COLOURS[0], linewidth=1.4, label="training")
             draw_validation(axis, curve, COLOURS[1])
             axis.set_title(title)
@@ -166,8 +172,13 @@ def heat(axis: Axes, values: np.ndarray, texts: Sequence[Sequence[str]], colour:
         field = matplotlib.patches.Rectangle((column, row), 1, 1, facecolor=colour, alpha=0.06 + 0.7 * strength)
         axis.add_patch(field)
         axis.text(column + 0.5, row + 0.5, texts[row][column], ha="center", va="center", fontsize=9.5)
-    axis.set_xlim(0, values.shape[1])
-    axis.set_ylim(values.shape[0], 0)
+    field_axes(axis, *values.shape)
+
+
+def field_axes(axis: Axes, rows: int, columns: int) -> None:
+    """Axes of fields of one by one, the first row at the top."""
+    axis.set_xlim(0, columns)
+    axis.set_ylim(rows, 0)
     axis.tick_params(length=0)
     for spine in axis.spines.values():
         spine.set_visible(False)
@@ -243,13 +254,17 @@ def gates(means: pd.DataFrame, name: str) -> str:
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, 1, width=1.8 + 0.95 * means.shape[1], height=0.9 + 0.5 * len(means))
         axis = axes[0, 0]
-        values = means.to_numpy()
-        heat(axis, values, [[f"{value:.2f}" for value in row] for row in values], COLOURS[2])
-        axis.set_xticks(np.arange(means.shape[1]) + 0.5, [str(column + 1) for column in range(means.shape[1])])
-        axis.set_yticks(np.arange(len(means)) + 0.5, list(means.index))
+        draw_gates(axis, means)
         axis.set_xlabel("subspace")
         axis.set_ylabel("prompts of")
     return svg(figure, name, f"Mean gate of each subspace for the skills {', '.join(means.index)}")
+
+
+def draw_gates(axis: Axes, means: pd.DataFrame) -> None:
+    values = means.to_numpy()
+    heat(axis, values, [[f"{value:.2f}" for value in row] for row in values], COLOURS[2])
+    axis.set_xticks(np.arange(means.shape[1]) + 0.5, [str(column + 1) for column in range(means.shape[1])])
+    axis.set_yticks(np.arange(len(means)) + 0.5, list(means.index))
 
 
 def searches(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
@@ -280,14 +295,20 @@ def searches(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
     return svg(figure, name, f"Best accuracy on the few prompts of {', '.join(tasks)} against prompts run")
 
 
-def share_axes(axis: Axes, title: str) -> None:
-    """Axes of shares against the top part of the rank, with the line on which all components weigh the same."""
-    axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=0.8, alpha=0.6)
-    axis.set_title(title)
-    percent_axis(axis, "y")
-    axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1.02)
+def share_panels(kinds: Sequence[str], what: str) -> tuple[Figure, dict[str, Axes]]:
+    """Axes of the share of ``what`` against the top part of the rank, one panel a kind of matrix."""
+    figure, axes = panels(len(kinds), 4, width=2.4, height=2.2)
+    for place, (axis, kind) in enumerate(zip(axes, kinds, strict=True)):
+        axis.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=0.8, alpha=0.6)  # all components weigh the same
+        axis.set_title(kind)
+        percent_axis(axis, "y")
+        axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_xlim(0, 1)
+        axis.set_ylim(0, 1.02)
+        axis.set_xlabel("top part of the rank")
+        if place % 4 == 0:
+            axis.set_ylabel(f"share of {what}")
+    return figure, dict(zip(kinds, axes, strict=True))
 
 
 def spectra(frame: pd.DataFrame, name: str) -> str:
@@ -295,21 +316,15 @@ def spectra(frame: pd.DataFrame, name: str) -> str:
     sigma = frame[frame["of"] == "sigma"]
     kinds, depth = list(dict.fromkeys(sigma["module"])), max(int(sigma["layer"].max()), 1)
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(4, -(-len(kinds) // 4), width=2.4, height=2.2)
-        for axis in axes.flat[len(kinds) :]:
-            axis.remove()
-        for place, (axis, kind) in enumerate(zip(axes.flat, kinds, strict=False)):
-            share_axes(axis, kind)
+        figure, axes = share_panels(kinds, "Σσ")
+        for kind, axis in axes.items():
             for layer, line in sigma[sigma["module"] == kind].groupby("layer"):
                 late = int(str(layer)) / depth
                 label = {0: "first layer", depth: "last layer"}.get(int(str(layer)))
-                ends = {"color": COLOURS[0] if late < 0.5 else COLOURS[1], "alpha": 0.25 + 0.75 * abs(2 * late - 1)}
-                axis.plot([0, *line["top"]], [0, *line["share"]], linewidth=1, label=label, **ends)
-            if place % 4 == 0:
-                axis.set_ylabel("share of Σσ")
-            if place == 0:
-                axis.legend(fontsize=8, loc="lower right")
-            axis.set_xlabel("top part of the rank")
+                colour, alpha = COLOURS[0] if late < 0.5 else COLOURS[1], 0.25 + 0.75 * abs(2 * late - 1)
+                top, share = [0, *line["top"]], [0, *line["share"]]
+                axis.plot(top, share, color=colour, alpha=alpha, linewidth=1, label=label)
+        axes[kinds[0]].legend(fontsize=8, loc="lower right")
     return svg(figure, name, f"Share of the singular values' sum in the top components of {', '.join(kinds)}")
 
 
@@ -318,19 +333,12 @@ def changes(frame: pd.DataFrame, name: str) -> str:
     kinds, experts = list(dict.fromkeys(frame["module"])), list(dict.fromkeys(frame["of"]))
     means = frame.groupby(["of", "module", "top"], sort=False)["share"].mean().reset_index()
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(4, -(-len(kinds) // 4), width=2.4, height=2.2)
-        for axis in axes.flat[len(kinds) :]:
-            axis.remove()
-        for place, (axis, kind) in enumerate(zip(axes.flat, kinds, strict=False)):
-            share_axes(axis, kind)
+        figure, axes = share_panels(kinds, "Σ|z − 1|")
+        for kind, axis in axes.items():
             for number, one in enumerate(experts):
                 line = means[(means["of"] == one) & (means["module"] == kind)]
                 colour = "#8a8f98" if one == "sigma" else COLOURS[(number - 1) % len(COLOURS)]
                 label = "σ" if one == "sigma" else one.removeprefix("svf-")
                 axis.plot([0, *line["top"]], [0, *line["share"]], color=colour, linewidth=1.4, label=label)
-            if place % 4 == 0:
-                axis.set_ylabel("share of Σ|z − 1|")
-            if place == 0:
-                axis.legend(fontsize=8, loc="lower right")
-            axis.set_xlabel("top part of the rank")
+        axes[kinds[0]].legend(fontsize=8, loc="lower right")
     return svg(figure, name, f"Share of the experts' changes in the top components of {', '.join(kinds)}")

@@ -9,11 +9,12 @@ import pandas as pd
 import yaml
 from pydantic import ConfigDict, Field
 
+from pipeline.core.artifacts import read_examples as read_split
 from pipeline.core.artifacts import read_json, read_jsonl, read_tensors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Completion, Example
-from pipeline.reporting.tables import ROWS
+from pipeline.reporting.tables import ROWS, TITLES
 
 
 class Cell(Section):
@@ -102,8 +103,7 @@ class RunSettings(Section, at=""):
 
     def tables(self) -> list[str]:
         """Names of the tables that the cells fill; the papers' first, in their order."""
-        first = ("table1", "table2", "table4", "table5", "table7", "table8", "table9", "table10", "searchers", "csreft")
-        known = {name: place for place, name in enumerate(first)}
+        known = {name: place for place, name in enumerate(TITLES)}
         names = dict.fromkeys(table for cell in self.cells.values() for table in cell.table)
         return sorted(names, key=lambda name: known.get(name, len(known)))
 
@@ -137,7 +137,7 @@ def scores_of(scores: pd.DataFrame, settings: RunSettings, table: str) -> pd.Dat
 def read_examples(settings: RunSettings, folder: Path) -> dict[str, list[Example]]:
     """The test split of every task that a cell is about."""
     tasks = dict.fromkeys(cell.task for cell in settings.cells.values())
-    return {task: [Example(**row) for row in read_jsonl(folder / task / "test.jsonl")] for task in tasks}
+    return {task: read_split(folder / task / "test.jsonl") for task in tasks}
 
 
 def read_completions(settings: RunSettings, folder: Path) -> dict[str, dict[str, Completion]]:

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from pipeline.reporting.figures import COLOURS, INK, STYLE, grid, heat, percent_axis, svg
+from pipeline.reporting.figures import COLOURS, INK, STYLE, draw_gates, field_axes, grid, panels, percent_axis, svg
 from pipeline.reporting.tables import signed
 
 
@@ -24,13 +24,9 @@ def interference(matrix: pd.DataFrame, name: str) -> str:
             axis.add_patch(matplotlib.patches.Rectangle(place, 1, 1, facecolor=colour, alpha=strength))
             weight = "normal" if line["verdict"] == "undecided" else "bold"
             axis.text(place[0] + 0.5, place[1] + 0.5, signed(line["diff"]), ha="center", va="center", fontweight=weight)
-        axis.set_xlim(0, len(tasks))
-        axis.set_ylim(len(rows), 0)
+        field_axes(axis, len(rows), len(tasks))
         axis.set_xticks(np.arange(len(tasks)) + 0.5, [task.replace("_", " ") for task in tasks])
         axis.set_yticks(np.arange(len(rows)) + 0.5, [row.replace("_", " ") for row in rows])
-        axis.tick_params(length=0)
-        for spine in axis.spines.values():
-            spine.set_visible(False)
         axis.set_title("together less alone, points")
     return svg(figure, name, f"Change of {', '.join(tasks)} by training together, for {', '.join(rows)}")
 
@@ -59,17 +55,11 @@ def against_parameters(
 
 def gate_panels(gates: Mapping[str, pd.DataFrame], name: str) -> str:
     """One panel a router: the mean gate of each subspace (columns) on prompts of each skill (rows)."""
-    columns = min(3, len(gates))
     with matplotlib.rc_context(STYLE):
         deepest = max(len(one) for one in gates.values())
-        figure, axes = grid(columns, -(-len(gates) // columns), width=3.1, height=0.9 + 0.4 * deepest)
-        for axis in axes.flat[len(gates) :]:
-            axis.remove()
-        for axis, (row, means) in zip(axes.flat, gates.items(), strict=False):
-            values = means.to_numpy()
-            heat(axis, values, [[f"{value:.2f}" for value in line] for line in values], COLOURS[2])
-            axis.set_xticks(np.arange(means.shape[1]) + 0.5, [str(column + 1) for column in range(means.shape[1])])
-            axis.set_yticks(np.arange(len(means)) + 0.5, list(means.index))
+        figure, axes = panels(len(gates), min(3, len(gates)), width=3.1, height=0.9 + 0.4 * deepest)
+        for axis, (row, means) in zip(axes, gates.items(), strict=True):
+            draw_gates(axis, means)
             axis.set_title(row.replace("_", " "), fontsize=9)
     return svg(figure, name, f"Mean gate of each subspace by skill, for {', '.join(gates)}")
 

@@ -35,19 +35,19 @@ ROWS = {
     "loreft": "One shared LoReFT",
     "csreft": "CS-ReFT",
 }
-TITLES = {
+TITLES = {  # in the order of the report
     "table1": "Table 1. Experts on the tasks they were trained on",
     "table2": "Table 2. Unseen tasks, adapted to at test time",
     "table4": "Table 4. Method, objective and modules",
-    "table7": "Table 7. More efficient tuning, on trained and unseen tasks",
-    "csreft": "CS-ReFT. Every skill in one model",
     "table5": "Table 5. Experts moved to another model, unseen tasks",
     "table5_resampled": "Table 5, resampled. Experts moved to a model of another shape, unseen tasks",
+    "table7": "Table 7. More efficient tuning, on trained and unseen tasks",
     "table8": "Table 8. More and fewer prompts to adapt on",
     "table9": "Table 9. Experts moved to another model, their own tasks",
     "table9_resampled": "Table 9, resampled. Experts moved to a model of another shape, their own tasks",
     "table10": "Table 10. Light adaptation",
     "searchers": "Searchers. What finds the better mixture",
+    "csreft": "CS-ReFT. Every skill in one model",
 }
 DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classification expert"}
 # Where a paper's table stands in data/published, and what it calls our rows and domains.

@@ -6,7 +6,6 @@ resolves the graph once under the folder's own settings and reads artifacts when
 
 import difflib
 import hashlib
-import importlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.core.adapters import Adapter, Factors, load_adapter
+from pipeline.core.adapters import Adapter, Factors, load_adapter, method_module
 from pipeline.core.artifacts import digest, read_json, read_tensors
 from pipeline.core.config import Section, lookup, read_params
 from pipeline.core.errors import UserError
@@ -215,8 +214,8 @@ def read_exported(folder: Path, model: Path) -> Adapter:
     path = folder / WEIGHTS
     tensors, _ = read_tensors(path)
     try:
-        adapter = importlib.import_module(f"pipeline.methods.{config['kind']}").from_state(config["config"], tensors)
-    except (ModuleNotFoundError, KeyError, TypeError, ValueError) as error:
+        adapter = method_module(config["kind"], "from_state", where=str(path)).from_state(config["config"], tensors)
+    except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"expected an expert of kind '{config['kind']}' in {path}, got other tensors ({error!r}); export it again"
         ) from None

@@ -36,7 +36,7 @@ from pipeline.core.logprobs import head_weight, policy_objective
 from pipeline.core.models import Base, Compute, decoder
 from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.core.progress import bar
-from pipeline.core.types import Example
+from pipeline.core.types import Example, Scorer
 
 # An attachment, prompts, a generator (None: the most likely answer): to answers per prompt, samples of the policy or,
 # with their probabilities, all it can give.
@@ -138,6 +138,15 @@ class Run:
     best_validation: float = -math.inf
     best_step: int = 0
     since_best: int = 0
+
+
+def rewarding(score: Scorer) -> Reward:
+    """The reward of Eq. 1: 1 for an answer that ``score`` calls correct, −1 for any other."""
+
+    def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+        return [1.0 if item.correct else -1.0 for item in score(examples, answers)]
+
+    return reward
 
 
 def written(base: Base, *, compute: Compute, max_new_tokens: int, samples: int, temperature: float) -> Draw:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ import torch
 import yaml
 
 from pipeline.core.artifacts import digest, read_jsonl, read_tensors
+from pipeline.core.config import lookup
 from pipeline.core.splits import normalised
 from pipeline.core.types import Example
 from tests.clone import ENV, clone, dvc
@@ -31,6 +34,29 @@ def project(root, tmp_path_factory):
 
 def changed_stages(folder: Path) -> set[str]:
     return set(json.loads(dvc(folder, "status", "--json")))
+
+
+@contextmanager
+def edited(path: Path, edit: Callable[[str], str]) -> Iterator[None]:
+    """A file of the project with another text inside the block, and with its own again afterwards."""
+    before = path.read_text()
+    try:
+        path.write_text(edit(before))
+        yield
+    finally:
+        path.write_text(before)
+
+
+def doubled(place: str) -> Callable[[str], str]:
+    """An edit of params.yaml: twice the number at a dotted place."""
+
+    def edit(text: str) -> str:
+        params = yaml.safe_load(text)
+        section, _, name = place.rpartition(".")
+        lookup(params, section)[name] *= 2
+        return yaml.safe_dump(params)
+
+    return edit
 
 
 def test_the_report_says_what_the_run_found(project):
@@ -78,52 +104,24 @@ def test_splits_are_disjoint_across_all_tasks(project):
 
 
 def test_changing_a_scorer_touches_no_other_task_and_generates_nothing(project):
-    scorer = project / "pipeline" / "scoring" / "choices" / "__init__.py"
-    before = scorer.read_text()
-    try:
-        scorer.write_text(before + "\n# a change\n")
+    with edited(project / "pipeline/scoring/choices/__init__.py", lambda text: text + "\n# a change\n"):
         changed = changed_stages(project)
-    finally:
-        scorer.write_text(before)
     assert "train_svf@oldest-0" in changed
     assert not [name for name in changed if name.startswith("generate@")]
     assert not [name for name in changed if "sums" in name or "functions" in name or "groceries" in name]
 
 
-def test_changing_one_number_of_the_classifier_reruns_the_classifier_alone(project):
-    path = project / "params.yaml"
-    before = path.read_text()
-    try:
-        params = yaml.safe_load(before)
-        params["classifier"]["learning_rate"] *= 2
-        path.write_text(yaml.safe_dump(params))
-        assert changed_stages(project) == {"fit_classifier", "report"}  # the report prints the settings
-    finally:
-        path.write_text(before)
-
-
-def test_a_changed_search_reruns_itself_and_what_it_feeds(project):
-    path = project / "params.yaml"
-    before = path.read_text()
-    try:
-        params = yaml.safe_load(before)
-        params["searches"]["cma_es-groceries"]["settings"]["generations"] += 1
-        path.write_text(yaml.safe_dump(params))
-        assert changed_stages(project) == {"search@cma_es-groceries", "report"}
-    finally:
-        path.write_text(before)
-
-
-def test_changing_one_number_of_a_variant_reruns_that_variant_alone(project):
-    path = project / "params.yaml"
-    before = path.read_text()
-    try:
-        params = yaml.safe_load(before)
-        params["ablations"]["policy_gradient"]["ia3-greedy-sums-0"]["training"]["learning_rate"] *= 2
-        path.write_text(yaml.safe_dump(params))
-        assert changed_stages(project) == {"train_policy@ia3-greedy-sums-0", "report"}
-    finally:
-        path.write_text(before)
+@pytest.mark.parametrize(
+    ("place", "stage"),
+    [
+        ("classifier.learning_rate", "fit_classifier"),
+        ("searches.cma_es-groceries.settings.generations", "search@cma_es-groceries"),
+        ("ablations.policy_gradient.ia3-greedy-sums-0.training.learning_rate", "train_policy@ia3-greedy-sums-0"),
+    ],
+)
+def test_changing_one_number_reruns_what_reads_it_alone(project, place, stage):
+    with edited(project / "params.yaml", doubled(place)):
+        assert changed_stages(project) == {stage, "report"}  # the report prints the settings
 
 
 def test_an_expert_moved_to_a_model_of_equal_shape_is_the_same_to_the_bit(project):

@@ -55,8 +55,8 @@ def reachable(stage: Stage) -> set[Path]:
                 named = [dep for dep in stage.deps if dep.startswith(f"{folder}/")]
                 if folder in stage.deps:  # whatever is there
                     named += [str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("[a-z]*.py")]
-                # The core imports a method by its name when it loads an adapter, and no other time.
-                loads = any("load_adapter" in imports(user).names for user in found)
+                # The core imports a method by its name when it is asked to, or loads an adapter, and no other time.
+                loads = any({"load_adapter", "method_module"} & imports(user).names for user in found)
                 if prefix != "stages" and (file.parent != ROOT / "pipeline/core" or loads):
                     assert named, f"{stage.name}: {name_of(file)} imports from {prefix}, but no dep names a file there"
                 for dep in named:

@@ -25,6 +25,7 @@ ALLOWED = {
     "pipeline.training": ["pipeline.core"],
     "pipeline.reading": ["pipeline.core"],
     "pipeline.skills": ["pipeline.core", "pipeline.training"],
+    "pipeline.next_token": ["pipeline.core", "pipeline.training", "pipeline.variants"],
     "pipeline.adaptation": ["pipeline.core", "pipeline.adaptation.record"],
     "pipeline.searching": ["pipeline.core", "pipeline.adaptation.judging", "pipeline.methods.svf"],
     "pipeline.transfer": ["pipeline.core"],

@@ -244,7 +244,7 @@ FILES = {
         tensors(SUMS, nan, lambda meta: meta.pop("kind")), ASK_SUMS, "got a safetensors file without one"
     ),
     "an expert of an unknown kind": Case(
-        tensors(SUMS, nan, lambda meta: meta.update(kind="spell")), ASK_SUMS, "made by the method 'spell'"
+        tensors(SUMS, nan, lambda meta: meta.update(kind="spell")), ASK_SUMS, "out of base, csreft"
     ),
     "LoRA with NaN": Case(tensors(LORA, nan), [*ASK, "-s", "lora:sums"], "NaN or infinity"),
     "LoRA without half of it": Case(

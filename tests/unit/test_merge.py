@@ -24,8 +24,9 @@ TRAINING |= {"clip": 1.0, "validate_every": 3, "validation_examples": 2, "checkp
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random base model and the examples of one task."""
     root = tmp_path_factory.mktemp("project")
+    meta = {"task": "sums"}
     rows = [
-        {"id": f"{a}", "messages": [{"role": "user", "content": f"{a} + 1 ="}], "target": f"{a + 1}", "meta": {}}
+        {"id": f"{a}", "messages": [{"role": "user", "content": f"{a} + 1 ="}], "target": f"{a + 1}", "meta": meta}
         for a in range(8)
     ]
     write_jsonl(root / "few.jsonl", rows)

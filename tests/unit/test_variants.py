@@ -1,13 +1,18 @@
 """A sweep keeps the best pair; a variant's settings are checked by its method."""
 
+import inspect
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
+from pipeline.core.models import Compute
 from pipeline.variants import Sweep, Variant, method_named, swept
-from stages import train_baseline, train_next_token, train_policy
+from stages import train_baseline, train_head, train_next_token, train_policy, train_skills, tune
 
 SWEEP = Sweep(learning_rates=(0.1, 0.2), clips=(1.0, 2.0))
 VALUES = {(0.1, 1.0): 0.4, (0.1, 2.0): 0.7, (0.2, 1.0): 0.7, (0.2, 2.0): 0.1}
@@ -46,10 +51,32 @@ def test_a_variants_adapter_is_checked_by_its_method() -> None:
     assert Variant.parse({**entry, "adapter": adapter}, "x").method == "dora"
     with pytest.raises(UserError, match="'x.adapter.rnak' is not a known setting; did you mean 'rank'"):
         Variant.parse({**entry, "adapter": {**adapter, "rnak": 4}}, "x")
-    with pytest.raises(UserError, match="add pipeline/methods/drao.py or correct the name"):
+    with pytest.raises(UserError, match="correct the name or add pipeline/methods/drao.py"):
         Variant.parse({**entry, "method": "drao", "adapter": adapter}, "x")
     with pytest.raises(UserError, match="got 'base', whose module has no 'learner'"):
         method_named("base")
+
+
+@pytest.mark.parametrize("name", ["drao", "dora.Settings", "dora.py", ""])
+def test_a_name_that_is_no_methods_is_answered_by_those_that_are(name: str) -> None:
+    expected = f"params.yaml: expected a method out of base, csreft, dora, .*, got '{name}'; correct the name or add"
+    with pytest.raises(UserError, match=expected):
+        method_module(name)
+
+
+def test_what_a_method_cannot_import_is_not_taken_for_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "pipeline.methods.dora")
+    monkeypatch.setitem(sys.modules, "pipeline.tuners", None)  # as if it were not there
+    with pytest.raises(ModuleNotFoundError, match="pipeline.tuners"):
+        method_module("dora")
+
+
+@pytest.mark.parametrize("stage", [tune, train_skills, train_head])
+def test_a_stage_says_so_when_it_is_asked_for_an_unknown_method(stage: ModuleType) -> None:
+    compute = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=1, cache_tokens=1)
+    given = {"compute": compute, "seed": 0, "method": "drao", "settings": SimpleNamespace(method="drao")}
+    with pytest.raises(UserError, match="got 'drao'; correct the name"):
+        stage.run(**{name: given.get(name) for name in inspect.signature(stage.run).parameters})
 
 
 def test_a_baselines_section_is_its_methods() -> None:

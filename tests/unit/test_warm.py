@@ -22,7 +22,8 @@ from pipeline import warm
 def main(argv):
     word = {word!r}
     if argv[0] == "say":
-        print(word, os.environ.get("MARK"), sys.stdin.read(), "torch" in sys.modules)
+        loaded = [name for name in ("torch", "prefect") if name in sys.modules]
+        print(word, os.environ.get("MARK"), sys.stdin.read(), *loaded)
         print("aside", file=sys.stderr)
         return 0
     if argv[0] == "fail":
@@ -56,7 +57,7 @@ def stage(folder: Path, *argv: str, **changes: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "pipeline.flow", *argv],
         cwd=folder,
-        env=os.environ | {"SELFADAPT_WARM": "on"} | changes,
+        env=os.environ | {"SELFADAPT_WARM": "on", "SELFADAPT_PREFECT": "off"} | changes,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -81,7 +82,7 @@ def gone(pid: int) -> bool:
 
 def test_streams_environment_and_exit_code_are_the_stages_own(folder):
     out, err = (process := stage(folder, "say", MARK="here")).communicate("typed")
-    assert (process.returncode, out, err) == (0, "hello here typed True\n", "aside\n")
+    assert (process.returncode, out, err) == (0, "hello here typed torch\n", "aside\n")
     assert stage(folder, "3").wait() == 3
     _, err = (process := stage(folder, "fail")).communicate()
     assert process.returncode == 1 and err.endswith("RuntimeError: broken\n")
@@ -124,6 +125,15 @@ def test_what_libraries_read_from_the_environment_gets_a_server_of_its_own(folde
     assert warm._key() != key
 
 
+def test_what_records_a_stage_is_loaded_in_a_server_of_its_own(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SELFADAPT_PREFECT", "off")
+    key, loaded = warm._key(), warm._libraries()
+    monkeypatch.setenv("SELFADAPT_PREFECT", "on")
+    assert warm._key() != key
+    assert set(warm._libraries()) - set(loaded) == set(warm.RECORDING)
+
+
 def test_where_no_server_comes_up_the_stage_is_run_without_one(folder):
     assert stage(folder, "0", SELFADAPT_WARM="off").wait() == 77
     (folder / "torch.py").write_text("raise ImportError('broken')")  # what a server would load
@@ -134,7 +144,7 @@ def test_where_no_server_comes_up_the_stage_is_run_without_one(folder):
 
 
 def test_a_server_that_nobody_asks_ends(folder):
-    code = "import sys; from pipeline import warm; warm.IDLE_SECONDS = 0.1; warm.LIBRARIES = (); "
+    code = "import sys; from pipeline import warm; warm.IDLE_SECONDS = 0.1; warm.LIBRARIES = warm.RECORDING = (); "
     process = subprocess.run([sys.executable, "-c", f"{code} sys.exit(warm.serve('alone'))"], cwd=folder, timeout=20)
     assert process.returncode == 0
     assert not (folder / warm.FOLDER / "alone").exists()
