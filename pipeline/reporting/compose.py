@@ -11,6 +11,7 @@ from pipeline.reporting import (
     claims,
     figures,
     further,
+    hyperparameters,
     learning,
     published,
     published_of_variants,
@@ -66,10 +67,10 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     drawn = drawings(run, statistics)
     listings = {
         "Parameters": tables.parameter_table(run.provenance, run.base, run.published),
-        "Settings": tables.settings_table(
-            run.settings.methods, ablations.variant_settings(run.settings), run.published
-        ),
+        "Settings": hyperparameters.settings_table(run.settings.methods, ablations.variant_settings(run.settings)),
     }
+    if used := hyperparameters.hyperparameter_table(run.settings.methods, run.published):
+        listings = {name_of(used): used} | listings
     if searches := variants.search_table(run, comparisons):
         listings["Searches"] = searches
     if statistics.win_rates:
@@ -79,14 +80,17 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
-    said = tuple(claim for one in comparisons for claim in one.claims) + dispatch + unrewarded
+    said = [Said(name_of(one), f"site/{one.key}.html", one.claims) for one in comparisons]
+    said += [Said("Table 6", "site/table6.html", (used.note,))] if used else []
+    said += [Said("First pass", "site/dispatch.html", dispatch), Said("Learning", "site/curves.html", unrewarded)]
+    said = [one for one in said if one.claims]
     shown = [
         Page(
             "index.html",
             "Overview",
             f"What adapting {run.base['base']} brings",
             "overview.html",
-            {"facts": facts(run), "claims": said, "comparisons": comparisons},
+            {"facts": facts(run), "said": said, "comparisons": comparisons},
         )
     ]
     shown += [
@@ -125,7 +129,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         | {f"{one.key}.{suffix}": write(one) for one in listings.values() for suffix, write in LISTED},
         figures={f"{one.name}.svg": one.svg for one in drawn.values()},
         pages=pages,
-        claims=said,
+        claims=tuple(claim for one in said for claim in one.claims),
     )
 
 
@@ -143,12 +147,21 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a run says of a table's claims. path: of the page that shows it; empty where it is the page itself."""
+
+    name: str
+    path: str
+    claims: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Shown:
     """What the report shows of a published run. figures: under names of their own."""
 
     name: str
     facts: Mapping[str, str]
-    claims: tuple[str, ...]
+    said: Sequence[Said]
     comparisons: Sequence[Comparison]
     learning: tables.Listing
     figures: Sequence[Figure]
@@ -157,17 +170,19 @@ class Shown:
 def published_section(one: Published, statistics: Statistics) -> Shown:
     comparisons = [comparison(key, one.run, statistics) for key in statistics.comparisons]
     drawn = drawings(one.run, statistics).values()
+    tabled = [Said(name_of(part), "", part.claims) for part in comparisons]
+    unrewarded = learning.learning_claims(one.run.curves)
     return Shown(
         name=one.name,
         facts=one.facts,
-        claims=tuple(claim for part in comparisons for claim in part.claims) + learning.learning_claims(one.run.curves),
+        said=[said for said in (*tabled, Said("Learning", "", unrewarded)) if said.claims],
         comparisons=[replace(part, frame=part.frame.assign(cells="")) for part in comparisons],  # no answers to lead to
         learning=learning.learning_table(one.run.curves),
         figures=[replace(figure, name=f"published-{one.name}-{figure.name}") for figure in drawn],
     )
 
 
-def name_of(one: Comparison) -> str:
+def name_of(one: Comparison | tables.Listing) -> str:
     """A table's name in the menu: its title up to the first full stop."""
     return one.title.partition(". ")[0]
 
@@ -193,8 +208,10 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
             + claims.claims_of(key, frame, rival, domains)
             + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains)
         )
+    said += ablations.lengths(settings, key) if key in ("table4", "table7") else ()
     cells = {cell.row: cell for cell in reversed(settings.cells.values()) if key in cell.table}
-    sources = {row: run.provenance.get(cell.adapter, {}) for row, cell in cells.items()}
+    known = {**run.provenance, "base/base": run.base}
+    sources = {row: known.get(settings.trained_for(cell), {}) for row, cell in cells.items()}
     trained = {
         row: tables.Trained(
             one["parameters"],
@@ -211,7 +228,7 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         frame=frame,
         domains=domains,
         baselines=statistics.baselines,
-        trained=trained,
+        trained=trained if set(trained) - {"base"} else {},
         published=published,
         benchmarks=benchmarks,
         claims=said,
@@ -246,7 +263,8 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     for key, frame in statistics.comparisons.items():
         caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
         name = f"{key}-accuracy"
-        add(name, figures.accuracies(frame, tables.ROWS, name), caption)
+        labels = {row: one.label for row, one in ablations.rows_of(run.settings).items()} if key == "table4" else {}
+        add(name, figures.accuracies(frame, {**tables.ROWS, **labels}, name), caption)
     base = base_accuracies(run, statistics)
     varied = {name for entries in run.settings.ablations.values() for name in entries}
     curves = {name: curve for name, curve in run.curves.items() if name not in varied}
