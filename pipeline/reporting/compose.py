@@ -117,7 +117,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         shown.append(Page("site/published.html", "Published runs", "Published runs", "published.html", content))
     cost, passes, _ = varying
     content = {"cost": cost, "passes": passes, "stages": stages}
-    shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
+    shown.append(Page("runs/index.html", "Table 3, runs and cost", "Runs and what they cost", "runs.html", content))
 
     about = f"{run.base['base']}, profile {run.settings.profile}"
     pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
@@ -192,11 +192,9 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
     rival = statistics.rivals.get(key, frame)
     domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
     papers: Mapping[str, Mapping[str, Any]] = {}
-    labels: Mapping[str, str] = {}
     if key == "table4":
         published, benchmarks = ablations.published_of(settings, run.published, list(domains))
         papers = ablations.published_rows(settings, run.published)
-        labels = {row: one.label for row, one in ablations.rows_of(settings).items()}
         said = ablations.claims(settings, frame, rival, list(domains))
     else:
         if key in published_of_variants.SECTIONS:
@@ -232,8 +230,15 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         published=published,
         benchmarks=benchmarks,
         claims=said,
-        labels=labels,
+        labels=labels_of(key, run),
     )
+
+
+def labels_of(key: str, run: Run) -> dict[str, str]:
+    """What a table's rows are called where their names alone do not say it."""
+    if key == "table4":
+        return {row: one.label for row, one in ablations.rows_of(run.settings).items()}
+    return variants.base_label(key, run)
 
 
 def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> dict[str, Any]:
@@ -263,8 +268,7 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     for key, frame in statistics.comparisons.items():
         caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
         name = f"{key}-accuracy"
-        labels = {row: one.label for row, one in ablations.rows_of(run.settings).items()} if key == "table4" else {}
-        add(name, figures.accuracies(frame, {**tables.ROWS, **labels}, name), caption)
+        add(name, figures.accuracies(frame, {**tables.ROWS, **labels_of(key, run)}, name), caption)
     base = base_accuracies(run, statistics)
     varied = {name for entries in run.settings.ablations.values() for name in entries}
     curves = {name: curve for name, curve in run.curves.items() if name not in varied}
@@ -320,9 +324,10 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         )
         add("searches", figures.searches(run.mixtures, "searches"), caption)
     for number, (name, frame) in enumerate(run.spectra.items()):
+        of = run.base["base"] if name == "base" else variants.origin(name, run)
         caption = (
             f"Figure {10 + number}. The share of Σσ that the top singular components hold, by kind of matrix and "
-            f"layer, of {name}. On the dashed line all components weigh the same."
+            f"layer, of {of}. On the dashed line all components weigh the same."
         )
         add(f"figure{10 + number}", figures.spectra(frame, f"figure{10 + number}"), caption)
     if run.spectra:

@@ -143,7 +143,7 @@ class Comparison:
     def without_model(self) -> list[str]:
         """A sentence on what needs no model, where a task has such a thing."""
         said = []
-        for name, words in (("majority", "the commonest answer, always given"), ("random", "a choice at random")):
+        for name, words in (("majority", "always giving the commonest answer"), ("random", "a choice at random")):
             known = [(task, self.baselines.get(task, {}).get(name)) for task in self.tasks]
             shares = [f"{percent(value)} % of {task}" for task, value in known if value is not None]
             said += [f"{words}, is right for {' and '.join(shares)}"] if shares else []

@@ -97,7 +97,7 @@ def test_the_pages_are_well_formed_and_say_what_the_run_was_about(made: tuple[Pa
     for path, words in (
         ("index.html", ("Toy-135M", "The paper's claim that an SVF expert", "without router 55\u202f344, 0.0411 %")),
         ("site/table1.html", ("paper: GSM8K, Llama-3-8B-Instruct", "79.15 %", "unparsed", "2 seeds")),
-        ("site/table2.html", ("the commonest answer", "few-shot CEM")),
+        ("site/table2.html", ("giving the commonest answer", "few-shot CEM")),
         ("site/dispatch.html", ("names the right domain",)),
         ("site/settings.html", ("svf.learning_rate", "compute.threads")),
         ("runs/index.html", ("generate@prompt-groceries", "What the first pass costs")),
