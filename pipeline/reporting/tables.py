@@ -86,6 +86,8 @@ class Trained:
     @property
     def texts(self) -> list[str]:
         """The count and its share of the base model's; both again without the router; the paper's count."""
+        if self.parameters == 0:
+            return [cell_text(0)]
         share = f"{100 * self.parameters / self.base:.3g} % of the base"
         paper = [] if self.paper is None else [f"paper: {self.paper} million"]
         if self.bare is None:
@@ -146,7 +148,7 @@ class Comparison:
         for name, words in (("majority", "always giving the commonest answer"), ("random", "a choice at random")):
             known = [(task, self.baselines.get(task, {}).get(name)) for task in self.tasks]
             shares = [f"{percent(value)} % of {task}" for task, value in known if value is not None]
-            said += [f"{words}, is right for {' and '.join(shares)}"] if shares else []
+            said += [f"{words} is right for {' and '.join(shares)}"] if shares else []
         return [f"What needs no model: {'; '.join(said)}."] if said else []
 
     def paper(self, row: str, task: str) -> float | None:
