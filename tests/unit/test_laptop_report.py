@@ -182,3 +182,26 @@ def test_every_method_has_its_point_on_the_trained_tasks(made: Path) -> None:
             row for table in ("table1", "table7", "csreft") for row, one in metrics[table].items() if task in one
         }
         assert {"base", "lora", "dora", "ia3", "svf", "loreft", "csreft"} <= measured
+
+
+def test_table_6_has_our_settings_beside_the_papers(made: Path) -> None:
+    table = pd.read_csv(made / "tables/table6.csv").set_index("setting")
+    settings = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    rollouts = settings["reinforce"]["prompts"] * settings["reinforce"]["samples"]
+    assert table.loc["svf.global_batch"].tolist() == [str(rollouts), "256"]
+    assert table.loc["svf.z_init_mean"].tolist() == ["1.0", "0.1"]
+    assert table.loc["lora.modules"].tolist() == ["query and value projections"] * 2
+    note = (made / "tables/table6.md").read_text()
+    said = re.search(r"Of the (\d+) settings that the paper names, (\d+) are the same", note)
+    same = (table["this run"] == table["paper"]).sum()
+    assert (
+        said
+        and (int(said[1]), int(said[2])) == (len(table), same)
+        and "svf.global_batch" in note.partition("others:")[2]
+    )
+
+
+def test_what_was_trained_for_longer_is_said(made: Path) -> None:
+    steps = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))["dora"]["training"]
+    text = (made / "tables/table7.md").read_text()
+    assert f"DoRA: {steps['steps']} steps of {steps['batch']} examples" in text
