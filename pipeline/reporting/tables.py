@@ -39,7 +39,7 @@ TITLES = {
     "table1": "Table 1. Experts on the tasks they were trained on",
     "table2": "Table 2. Unseen tasks, adapted to at test time",
     "table4": "Table 4. Method, objective and modules",
-    "table7": "Table 7. More efficient tuning, on trained and unseen tasks",
+    "table7": "Table 7. More efficient tuning",
     "csreft": "CS-ReFT. Every skill in one model",
     "table5": "Table 5. Experts moved to another model, unseen tasks",
     "table5_resampled": "Table 5, resampled. Experts moved to a model of another shape, unseen tasks",
