@@ -16,8 +16,13 @@ from pipeline.methods.svf import SvfLearner, Targets
 from pipeline.training.reinforce import Reinforce, rewarding, train, written
 
 
+class Training(Reinforce, at="{recipe}"):
+    """How: ``reinforce``, or a section like it; experts of other base models may have one of their own."""
+
+
 def run(
     *,
+    recipe: str,
     task: str,
     seed: int,
     model: In,
@@ -26,7 +31,7 @@ def run(
     validation_split: In,
     compute: Compute,
     targets: Targets,
-    settings: Reinforce,
+    settings: Training,
     decoding: Decoding,
     expert: Out,
     curve: Out,

@@ -54,7 +54,10 @@ def make_run(
     more_cells: Mapping[str, Mapping[str, Any]] | None = None,
     more_params: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write files of a run that never was under ``root``; returns the arguments of the stage report."""
+    """Write files of a run that never was under ``root``; returns the arguments of the stage report.
+
+    more_params: in place of those made up here, the cells too; ``recipient_cells`` are scored as cells are.
+    """
     draw = random.Random(0)
     cells = {**cells_of(seeds), **(more_cells or {})}
     params = {"profile": "laptop", "seed": 0, "trained": TRAINED, "unseen": UNSEEN, "cells": cells}
@@ -64,6 +67,7 @@ def make_run(
         name: {"learning_rate": 2e-3, "kl": {"coefficient": 0.1}, "modules": ["up", "down"]} for name in SECTIONS
     }
     params |= more_params or {}
+    cells = {**params["cells"], **params.get("recipient_cells", {})}
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     artifacts = root / "artifacts"
     for task in (*TRAINED.values(), *UNSEEN.values()):

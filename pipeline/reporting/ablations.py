@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reporting.claims import settled, spelled, verdicts
+from pipeline.reporting.hyperparameters import flattened
 from pipeline.reporting.run import RunSettings
-from pipeline.reporting.tables import BENCHMARKS, PUBLISHED_MODEL, ROWS, flattened
+from pipeline.reporting.tables import BENCHMARKS, PUBLISHED_MODEL, ROWS, row_name
 
 OBJECTIVES = {"policy_gradient": "policy gradient", "next_token": "next token"}
 METHODS = {"svf": "SVF"}  # the other methods are called as their rows are
@@ -28,12 +29,25 @@ TOLD_APART = {
 
 @dataclass(frozen=True)
 class Training:
-    """How an adapter was trained. differs: the settings told apart that are not the main sections' own, by place."""
+    """How an adapter was trained.
+
+    differs: the settings told apart that are not the main sections' own, by place. settings: the training's.
+    """
 
     method: str
     objective: str
     modules: tuple[str, ...]
     differs: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    @property
+    def length(self) -> str | None:
+        """How much of it there was; None where the settings do not say."""
+        if self.objective == "next_token" and {"steps", "batch"} <= set(self.settings):
+            return f"{self.settings['steps']} steps of {self.settings['batch']} examples"
+        if self.objective == "policy_gradient" and {"steps", "prompts", "samples"} <= set(self.settings):
+            return f"{self.settings['steps']} steps of {self.settings['prompts'] * self.settings['samples']} answers"
+        return None
 
     @property
     def where(self) -> str:
@@ -69,16 +83,20 @@ def differing(settings: RunSettings, objective: str, entry: Mapping[str, Any]) -
 def trainings(settings: RunSettings) -> dict[str, Training]:
     """How each adapter of one task was trained, by its path under ``artifacts``."""
     svf = tuple(settings.svf.get("modules", ()))
-    found = {f"experts/svf-{name}": Training("svf", "policy_gradient", svf, {}) for name in settings.experts}
+    found = {
+        f"experts/svf-{name}": Training("svf", "policy_gradient", svf, {}, settings.reinforce)
+        for name in settings.experts
+    }
     for name, entry in settings.baselines.items():
-        modules = settings.section(entry["method"]).get("adapter", {}).get("modules", ())
-        found[f"experts/{name}"] = Training(entry["method"], "next_token", tuple(modules), {})
+        own = settings.section(entry["method"])
+        modules = tuple(own.get("adapter", {}).get("modules", ()))
+        found[f"experts/{name}"] = Training(entry["method"], "next_token", modules, {}, own.get("training", {}))
     for objective, entries in settings.ablations.items():
         for name, entry in entries.items():
             differs = differing(settings, objective, entry)
             told = {place: differs[place] for place in TOLD_APART if place in differs}
             modules = tuple(entry["adapter"]["modules"])
-            found[f"experts/{name}"] = Training(entry["method"], objective, modules, told)
+            found[f"experts/{name}"] = Training(entry["method"], objective, modules, told, entry["training"])
     return found
 
 
@@ -92,11 +110,20 @@ def variant_settings(settings: RunSettings) -> list[tuple[str, str]]:
     return rows
 
 
-def rows_of(settings: RunSettings) -> dict[str, Training]:
-    """Row of Table 4 to how what stands in it was trained; the base model's is not."""
+def rows_of(settings: RunSettings, key: str = "table4") -> dict[str, Training]:
+    """Row of a table to how what stands in it was trained; the base model's is not."""
     known = trainings(settings)
-    cells = [cell for cell in settings.cells.values() if "table4" in cell.table]
+    cells = [cell for cell in settings.cells.values() if key in cell.table]
     return {cell.row: known[cell.adapter] for cell in cells if cell.adapter in known}
+
+
+def lengths(settings: RunSettings, key: str) -> tuple[str, ...]:
+    """A sentence on how long a table's rows were trained: a row that had less of it is not the worse method for it."""
+    rows = {row: one for row, one in rows_of(settings, key).items() if one.length}
+    if len({one.length for one in rows.values()}) < 2:
+        return ()
+    names = {row: one.label if key == "table4" else row_name(row) for row, one in rows.items()}
+    return (f"How long each was trained: {'; '.join(f'{names[row]}: {one.length}' for row, one in rows.items())}.",)
 
 
 def published_rows(settings: RunSettings, published: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -24,7 +24,10 @@ class Claim:
 
 
 MOVED = (
-    Claim("experts moved from another model improve on the model they are moved to", (("ordered", "base"),)),
+    Claim(
+        "experts moved from another model improve on the model they are moved to (there on two of three tasks)",
+        (("ordered", "base"),),
+    ),
     Claim("moved experts do better in the order of the components than shuffled", (("ordered", "shuffled"),)),
 )
 CLAIMS: Mapping[str, tuple[Claim, ...]] = {
@@ -39,7 +42,14 @@ CLAIMS: Mapping[str, tuple[Claim, ...]] = {
         ),
         Claim("three prompts are enough to improve on the base model", (("few_shot_3", "base"),)),
     ),
-    "table9": MOVED,
+    "table9": (
+        Claim(
+            "Moved experts against the model they are moved to, in the paper ahead on one of their own tasks",
+            (("ordered", "base"),),
+            open=True,
+        ),
+        MOVED[1],
+    ),
     "table10": (
         Claim("a light search, on few prompts, improves on the base model", (("few_shot_light", "base"),)),
         Claim("A light search against the full one", (("few_shot_light", "few_shot"),), open=True),

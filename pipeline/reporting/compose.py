@@ -11,6 +11,7 @@ from pipeline.reporting import (
     claims,
     figures,
     further,
+    hyperparameters,
     learning,
     published,
     published_of_variants,
@@ -66,10 +67,10 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     drawn = drawings(run, statistics)
     listings = {
         "Parameters": tables.parameter_table(run.provenance, run.base, run.published),
-        "Settings": tables.settings_table(
-            run.settings.methods, ablations.variant_settings(run.settings), run.published
-        ),
+        "Settings": hyperparameters.settings_table(run.settings.methods, ablations.variant_settings(run.settings)),
     }
+    if used := hyperparameters.hyperparameter_table(run.settings.methods, run.published):
+        listings = {name_of(used): used} | listings
     if searches := variants.search_table(run, comparisons):
         listings["Searches"] = searches
     if statistics.win_rates:
@@ -79,14 +80,17 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
-    said = tuple(claim for one in comparisons for claim in one.claims) + dispatch + unrewarded
+    said = [Said(name_of(one), f"site/{one.key}.html", one.claims) for one in comparisons]
+    said += [Said("Table 6", "site/table6.html", (used.note,))] if used else []
+    said += [Said("First pass", "site/dispatch.html", dispatch), Said("Learning", "site/curves.html", unrewarded)]
+    said = [one for one in said if one.claims]
     shown = [
         Page(
             "index.html",
             "Overview",
             f"What adapting {run.base['base']} brings",
             "overview.html",
-            {"facts": facts(run), "claims": said, "comparisons": comparisons},
+            {"facts": facts(run), "said": said, "comparisons": comparisons},
         )
     ]
     shown += [
@@ -113,7 +117,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         shown.append(Page("site/published.html", "Published runs", "Published runs", "published.html", content))
     cost, passes, _ = varying
     content = {"cost": cost, "passes": passes, "stages": stages}
-    shown.append(Page("runs/index.html", "Runs and cost", "Runs and what they cost", "runs.html", content))
+    shown.append(Page("runs/index.html", "Table 3, runs and cost", "Runs and what they cost", "runs.html", content))
 
     about = f"{run.base['base']}, profile {run.settings.profile}"
     pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
@@ -125,7 +129,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         | {f"{one.key}.{suffix}": write(one) for one in listings.values() for suffix, write in LISTED},
         figures={f"{one.name}.svg": one.svg for one in drawn.values()},
         pages=pages,
-        claims=said,
+        claims=tuple(claim for one in said for claim in one.claims),
     )
 
 
@@ -143,12 +147,21 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a run says of a table's claims. path: of the page that shows it; empty where it is the page itself."""
+
+    name: str
+    path: str
+    claims: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Shown:
     """What the report shows of a published run. figures: under names of their own."""
 
     name: str
     facts: Mapping[str, str]
-    claims: tuple[str, ...]
+    said: Sequence[Said]
     comparisons: Sequence[Comparison]
     learning: tables.Listing
     figures: Sequence[Figure]
@@ -157,17 +170,19 @@ class Shown:
 def published_section(one: Published, statistics: Statistics) -> Shown:
     comparisons = [comparison(key, one.run, statistics) for key in statistics.comparisons]
     drawn = drawings(one.run, statistics).values()
+    tabled = [Said(name_of(part), "", part.claims) for part in comparisons]
+    unrewarded = learning.learning_claims(one.run.curves)
     return Shown(
         name=one.name,
         facts=one.facts,
-        claims=tuple(claim for part in comparisons for claim in part.claims) + learning.learning_claims(one.run.curves),
+        said=[said for said in (*tabled, Said("Learning", "", unrewarded)) if said.claims],
         comparisons=[replace(part, frame=part.frame.assign(cells="")) for part in comparisons],  # no answers to lead to
         learning=learning.learning_table(one.run.curves),
         figures=[replace(figure, name=f"published-{one.name}-{figure.name}") for figure in drawn],
     )
 
 
-def name_of(one: Comparison) -> str:
+def name_of(one: Comparison | tables.Listing) -> str:
     """A table's name in the menu: its title up to the first full stop."""
     return one.title.partition(". ")[0]
 
@@ -177,11 +192,9 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
     rival = statistics.rivals.get(key, frame)
     domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
     papers: Mapping[str, Mapping[str, Any]] = {}
-    labels: Mapping[str, str] = {}
     if key == "table4":
         published, benchmarks = ablations.published_of(settings, run.published, list(domains))
         papers = ablations.published_rows(settings, run.published)
-        labels = {row: one.label for row, one in ablations.rows_of(settings).items()}
         said = ablations.claims(settings, frame, rival, list(domains))
     else:
         if key in published_of_variants.SECTIONS:
@@ -193,8 +206,10 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
             + claims.claims_of(key, frame, rival, domains)
             + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains)
         )
+    said += ablations.lengths(settings, key) if key in ("table4", "table7") else ()
     cells = {cell.row: cell for cell in reversed(settings.cells.values()) if key in cell.table}
-    sources = {row: run.provenance.get(cell.adapter, {}) for row, cell in cells.items()}
+    known = {**run.provenance, "base/base": run.base}
+    sources = {row: known.get(settings.trained_for(cell), {}) for row, cell in cells.items()}
     trained = {
         row: tables.Trained(
             one["parameters"],
@@ -211,12 +226,19 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
         frame=frame,
         domains=domains,
         baselines=statistics.baselines,
-        trained=trained,
+        trained=trained if set(trained) - {"base"} else {},
         published=published,
         benchmarks=benchmarks,
         claims=said,
-        labels=labels,
+        labels=labels_of(key, run),
     )
+
+
+def labels_of(key: str, run: Run) -> dict[str, str]:
+    """What a table's rows are called where their names alone do not say it."""
+    if key == "table4":
+        return {row: one.label for row, one in ablations.rows_of(run.settings).items()}
+    return variants.base_label(key, run)
 
 
 def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> dict[str, Any]:
@@ -246,7 +268,7 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
     for key, frame in statistics.comparisons.items():
         caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
         name = f"{key}-accuracy"
-        add(name, figures.accuracies(frame, tables.ROWS, name), caption)
+        add(name, figures.accuracies(frame, {**tables.ROWS, **labels_of(key, run)}, name), caption)
     base = base_accuracies(run, statistics)
     varied = {name for entries in run.settings.ablations.values() for name in entries}
     curves = {name: curve for name, curve in run.curves.items() if name not in varied}
@@ -302,9 +324,10 @@ def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
         )
         add("searches", figures.searches(run.mixtures, "searches"), caption)
     for number, (name, frame) in enumerate(run.spectra.items()):
+        of = run.base["base"] if name == "base" else variants.origin(name, run)
         caption = (
             f"Figure {10 + number}. The share of Σσ that the top singular components hold, by kind of matrix and "
-            f"layer, of {name}. On the dashed line all components weigh the same."
+            f"layer, of {of}. On the dashed line all components weigh the same."
         )
         add(f"figure{10 + number}", figures.spectra(frame, f"figure{10 + number}"), caption)
     if run.spectra:

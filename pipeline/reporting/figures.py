@@ -112,8 +112,9 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], base: Mapping[str, float
     base: curve to the base model's accuracy on the test split, drawn dashed. The dot is the checkpoint chosen; runs
     with another coefficient λ of the divergence from the base model, not chosen, are pale.
     """
+    width = max(3.0, 0.75 + 0.1 * max(len(title) + 11 for title in curves))  # inches: titles stand above one panel each
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(curves), 2, width=3.0, height=2.0)
+        figure, axes = grid(len(curves), 2, width=width, height=2.0)
         for place, (title, curve) in enumerate(curves.items()):
             above, below = axes[:, place]
             kept = curve[curve["kl_coefficient"] == curve.loc[curve["chosen"].astype(bool), "kl_coefficient"].iloc[0]]

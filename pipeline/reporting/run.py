@@ -101,6 +101,12 @@ class RunSettings(Section, at=""):
         shown = [*known[:3], *(name for name in baselines if name not in known), *known[3:], "compute", "tasks"]
         return {name: self.section(name) for name in shown}
 
+    def trained_for(self, cell: Cell) -> str:
+        """Path of what was trained for a cell: of a cell that a dispatcher mixed for, the dispatcher's own adapter."""
+        folder, _, rest = cell.adapter.partition("/")
+        dispatcher = self.section("dispatchers").get(rest.partition("/")[0], {}) if folder == "dispatched" else {}
+        return dispatcher.get("adapter", cell.adapter)
+
     def tables(self) -> list[str]:
         """Names of the tables that the cells fill; the papers' first, in their order."""
         known = {name: place for place, name in enumerate(TITLES)}

@@ -62,6 +62,7 @@ def passes_table(run: Run) -> Listing:
     """Table 3: seconds a prompt of the first pass (naming the domain) and of the second (answering), by unseen task."""
     papers = run.published.get("transformer2", {}).get("table3_two_pass_seconds", {}).get(PUBLISHED_MODEL, {})
     rows: list[tuple[str | int | float | None, ...]] = []
+    compared: list[str] = []
     for name, cell in run.settings.cells.items():
         if cell.row not in DISPATCHERS:
             continue
@@ -70,14 +71,18 @@ def passes_table(run: Run) -> Listing:
         second = seconds_each(run.records.get(f"generate@{name}"), len(run.examples[cell.task]))
         share = None if first is None or second is None else round(100 * first / second, 1)
         paper = papers.get(PUBLISHED_UNSEEN.get(run.settings.domains.get(cell.task, ""), ""), {}).get("ratio_percent")
-        paper = paper if cell.row == "prompt" else None  # the paper timed the prompt alone
-        rows.append((cell.task, DISPATCHERS[cell.row], len(run.examples[cell.task]), first, second, share, paper))
+        timed = paper if cell.row == "prompt" else "not timed"
+        if cell.row == "prompt" and share is not None and paper is not None:
+            compared.append(f"{share:g} % on {cell.task} ({paper:g} % on the paper's benchmark of the domain)")
+        rows.append((cell.task, DISPATCHERS[cell.row], len(run.examples[cell.task]), first, second, share, timed))
     columns = ("task", "first pass by", "prompts", "first, s a prompt", "second, s a prompt", "first, % of second")
     note = (
         "Seconds of naming and of answering, loading left out. The first pass is timed over the prompts of all tasks "
         "together, the second on the task's own. The paper's shares are of another model, and of a first pass that "
         "generates text."
     )
+    if compared:
+        note = f"Of the second pass, the first by a prompt costs here {', '.join(compared)}. {note}"
     return Listing("table3", "Table 3. What the first pass costs", (*columns, "paper, %"), tuple(rows), note)
 
 

@@ -6,7 +6,7 @@ become percent only where a person reads them.
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ TITLES = {  # in the order of the report
     "table4": "Table 4. Method, objective and modules",
     "table5": "Table 5. Experts moved to another model, unseen tasks",
     "table5_resampled": "Table 5, resampled. Experts moved to a model of another shape, unseen tasks",
-    "table7": "Table 7. More efficient tuning, on trained and unseen tasks",
+    "table7": "Table 7. More efficient tuning",
     "table8": "Table 8. More and fewer prompts to adapt on",
     "table9": "Table 9. Experts moved to another model, their own tasks",
     "table9_resampled": "Table 9, resampled. Experts moved to a model of another shape, their own tasks",
@@ -86,6 +86,8 @@ class Trained:
     @property
     def texts(self) -> list[str]:
         """The count and its share of the base model's; both again without the router; the paper's count."""
+        if self.parameters == 0:
+            return [cell_text(0)]
         share = f"{100 * self.parameters / self.base:.3g} % of the base"
         paper = [] if self.paper is None else [f"paper: {self.paper} million"]
         if self.bare is None:
@@ -139,8 +141,22 @@ class Comparison:
         found = self.frame[(self.frame["row"] == row) & (self.frame["task"] == task)]
         return None if found.empty else {str(key): value for key, value in found.iloc[0].dropna().items()}
 
-    def has_baseline(self, name: str) -> bool:
-        return any(name in self.baselines.get(task, {}) for task in self.tasks)
+    @property
+    def without_model(self) -> list[str]:
+        """A sentence on what needs no model, where a task has such a thing."""
+        said = []
+        for name, words in (("majority", "always giving the commonest answer"), ("random", "a choice at random")):
+            known = [(task, self.baselines.get(task, {}).get(name)) for task in self.tasks]
+            shares = [f"{percent(value)} % of {task}" for task, value in known if value is not None]
+            said += [f"{words} is right for {' and '.join(shares)}"] if shares else []
+        return [f"What needs no model: {'; '.join(said)}."] if said else []
+
+    def paper(self, row: str, task: str) -> float | None:
+        """The paper's accuracy beside a cell; beside the mean over tasks, the mean of the paper's where it has all."""
+        if task in self.domains:
+            return self.published.get((row, task))
+        known = [self.published[row, one] for one in self.domains if (row, one) in self.published]
+        return sum(known) / len(known) if known and len(known) == len(self.domains) else None
 
     @property
     def together(self) -> list[str]:
@@ -242,27 +258,6 @@ def parameter_table(
     return Listing("parameters", "What was trained", columns, tuple(rows), note)
 
 
-def settings_table(
-    methods: Mapping[str, Mapping[str, Any]], variants: Sequence[tuple[str, str]], published: Mapping[str, Any]
-) -> Listing:
-    """Table 6: the settings of this run, and the paper's. variants: settings of the ablation's, by name."""
-    rows = [(*setting, "this run") for name, section in methods.items() for setting in flattened(section, name)]
-    rows += [(*setting, "this run") for setting in variants]
-    papers = published.get("transformer2", {}).get("table6_hyperparameters", {})
-    rows += [(*setting, "paper") for name, section in papers.items() for setting in flattened(section, name)]
-    note = "Of a variant, what differs from 'svf' and 'reinforce', or from the baselines' own." if variants else ""
-    return Listing("settings", "Table 6. Settings", ("setting", "value", "of"), tuple(rows), note)
-
-
-def flattened(section: Mapping[str, Any], name: str) -> Iterable[tuple[str, str]]:
-    for key, value in section.items():
-        if isinstance(value, Mapping):
-            yield from flattened(value, f"{name}.{key}")
-        else:
-            text = ", ".join(str(one) for one in value) if isinstance(value, list) else str(value)
-            yield f"{name}.{key}", text
-
-
 # ---- as files -------------------------------------------------------------------------------------------------------
 
 
@@ -320,22 +315,27 @@ def comparison_markdown(comparison: Comparison) -> str:
         texts = [entry_text(entry) if entry else "–" for entry in entries]
         count = ["; ".join(comparison.trained[row].texts)] if row in comparison.trained else filler
         lines.append(markdown_row([comparison.label(row), *texts, *count]))
-    for name, label in (("majority", "Commonest answer"), ("random", "Random choice")):
-        known = [comparison.baselines.get(task, {}).get(name) for task in comparison.tasks]
-        if any(value is not None for value in known):
-            lines.append(markdown_row([label, *("–" if value is None else percent(value) for value in known), *filler]))
-    for row in comparison.rows:
-        known = [comparison.published.get((row, task)) for task in comparison.tasks]
-        if any(value is not None for value in known):
-            texts = [
-                "–" if value is None else f"{percent(value, 2)} ({comparison.benchmarks[task]})"
-                for task, value in zip(comparison.tasks, known, strict=True)
-            ]
-            lines.append(
-                markdown_row([f"*paper, {comparison.published_model}: {comparison.label(row)}*", *texts, *filler])
-            )
-    lines += ["", READING, *comparison.together, *comparison.alternatives]
+    lines += published_markdown(comparison)
+    lines += ["", READING, *comparison.without_model, *comparison.together, *comparison.alternatives]
     return "\n".join(lines) + "\n"
+
+
+def published_markdown(comparison: Comparison) -> list[str]:
+    """The paper's numbers, a table of their own: under the benchmarks they are of. Nothing where there are none."""
+    tasks = [
+        task for task in comparison.tasks if any(comparison.paper(row, task) is not None for row in comparison.rows)
+    ]
+    found = [row for row in comparison.rows if any(comparison.paper(row, task) is not None for task in tasks)]
+    if not found:
+        return []
+    heads = [comparison.benchmarks.get(task, "mean over them") for task in tasks]
+    lines = ["", markdown_row([f"*paper, {comparison.published_model}*", *heads])]
+    lines.append(markdown_row(["---"] * (len(tasks) + 1)))
+    for row in found:
+        known = [comparison.paper(row, task) for task in tasks]
+        texts = ["not in the paper" if value is None else percent(value, 2) for value in known]
+        lines.append(markdown_row([comparison.label(row), *texts]))
+    return lines
 
 
 READING = (

@@ -16,6 +16,13 @@ def moved_to(key: str, run: Run) -> tuple[str, ...]:
     )
 
 
+def base_label(key: str, run: Run) -> dict[str, str]:
+    """What the row ``base`` of a table is called that is about another base model."""
+    cells = [cell for cell in run.settings.cells.values() if key in cell.table and cell.row == "base"]
+    names = list(dict.fromkeys(cell.base for cell in cells if cell.base != "base"))
+    return {"base": f"{row_name('base')} '{names[0]}'"} if names else {}
+
+
 def origin(name: str, run: Run) -> str:
     """Where a base model comes from, in words."""
     if merged := run.settings.merged.get(name):

@@ -131,8 +131,9 @@ def test_rows_of_table_4_say_how_they_were_trained_and_what_the_paper_has(table4
     text = (root / "reports/tables/table4.md").read_text()
     assert all(f"| {label} |" in text for label in labels.values())
     assert "163\u202f840; 0.122 % of the base; paper: 0.39 million" in text  # svf-mlp
-    assert "| *paper, Llama-3-8B-Instruct: SVF, next token, attention (q, v)* | 60.50 (GSM8K)" in text
-    assert "paper, Llama-3-8B-Instruct: SVF, policy gradient, MLP + attention (q, k, v, o), temperature" not in text
+    papers = text.partition("| *paper, Llama-3-8B-Instruct* | GSM8K |")[2]
+    assert "| SVF, next token, attention (q, v) | 60.50 |" in papers
+    assert "| SVF, policy gradient, MLP + attention (q, k, v, o), temperature" not in papers
     assert set(metrics["table4"]) == {"base", *labels}
     assert all(metrics["table4"][row]["sums"]["n"] == 8 for row in labels)
 

@@ -35,14 +35,25 @@ def test_a_table_without_the_rows_of_a_claim_makes_none(key: str) -> None:
 @pytest.mark.parametrize(
     ("word", "said"), [("better", "holds"), ("worse", "does not hold"), ("undecided", "is not settled")]
 )
-@pytest.mark.parametrize("key", ["table5", "table9", "table9_resampled"])
+@pytest.mark.parametrize("key", ["table5", "table5_resampled"])
 def test_moved_experts_are_judged_by_the_interval_alone(key: str, word: str, said: str) -> None:
     sentence, order = claims.variant_claims(
         key, frame_of("ordered", {"queue": word}), {"shuffled": frame_of("ordered", {"queue": word})}, DOMAINS
     )
-    assert f"are moved to {said} in this run. SVF experts of the first model against Base model: {word}" in sentence
+    assert (
+        f"two of three tasks) {said} in this run. SVF experts of the first model against Base model: {word}" in sentence
+    )
     assert f"than shuffled {said} in this run" in order
     assert ("at n = 200" in sentence) == (word == "undecided")
+
+
+@pytest.mark.parametrize("key", ["table9", "table9_resampled"])
+def test_on_their_own_tasks_moved_experts_are_compared_and_nothing_is_claimed(key: str) -> None:
+    sentence, order = claims.variant_claims(
+        key, frame_of("ordered", {"queue": "worse"}), {"shuffled": frame_of("ordered", {"queue": "better"})}, DOMAINS
+    )
+    assert "claim" not in sentence and sentence.endswith("against Base model: worse on queue.")
+    assert "than shuffled holds in this run" in order
 
 
 def test_a_claim_over_several_pairs_holds_if_all_of_them_do() -> None:
