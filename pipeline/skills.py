@@ -4,12 +4,12 @@ A skill is a task; its examples say so in their ``meta``. Where several are trai
 in the order given and drawn from alike, so each skill is seen in proportion to how many examples it has.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.core.adapters import Adapter, save_trained
+from pipeline.core.adapters import Adapter, Attachment, save_trained
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
@@ -55,8 +55,9 @@ def fit(
     compute: Compute,
     seed: int,
     checkpoints: Checkpoints,
+    validate: Callable[[Attachment], float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train ``adapter`` in place on all skills together; the curve."""
+    """Train ``adapter`` in place on all skills together; the curve. validate: as ``supervised.train`` takes it."""
     return supervised.train(
         base,
         adapter,
@@ -66,6 +67,7 @@ def fit(
         batch_tokens=compute.batch_tokens,
         seed=seed,
         checkpoints=checkpoints,
+        validate=validate,
     )
 
 
