@@ -103,7 +103,7 @@ class RunSettings(Section, at=""):
     def tables(self) -> list[str]:
         """Names of the tables that the cells fill; the papers' first, in their order."""
         first = ("table1", "table2", "table4", "table5", "table7", "table8", "table9", "table10", "searchers", "csreft")
-        known = {name: place for place, name in enumerate(first)}
+        known = {name: place for place, name in enumerate((*first, "commonsense8", "arithmetic4"))}
         names = dict.fromkeys(table for cell in self.cells.values() for table in cell.table)
         return sorted(names, key=lambda name: known.get(name, len(known)))
 
