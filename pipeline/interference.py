@@ -22,10 +22,15 @@ COLUMNS = ("row", "task", "together", "alone", "diff", "diff_low", "diff_high", 
 
 def accuracies(scores: pd.DataFrame, row: str) -> dict[str, pd.Series]:
     """Task to accuracy per example, the mean over seeds, of one row of the scores."""
+    groups = _of_row(scores, row).groupby("task", sort=False)
+    return {str(task): per_example(group).mean(axis=1) for task, group in groups}
+
+
+def _of_row(scores: pd.DataFrame, row: str) -> pd.DataFrame:
     part = scores[scores["row"] == row]
     if part.empty:
         raise UserError(f"params.yaml: expected cells of the row '{row}', got none; add them or correct skill_reports")
-    return {str(task): per_example(group).mean(axis=1) for task, group in part.groupby("task", sort=False)}
+    return part
 
 
 def changes(scores: pd.DataFrame, row: str, alone: str) -> dict[str, pd.Series]:
@@ -78,6 +83,23 @@ def contrast(
     one, other = (changes(scores, row, references[row]) for row in pair)
     tasks = sorted(set(one) & set(other))
     found = estimate([_less(one[task], other[task], task).to_numpy() for task in tasks], resampling)
+    return {
+        "diff": found.mean,
+        "diff_low": found.low,
+        "diff_high": found.high,
+        "verdict": verdict(found),
+        "n": found.n,
+    }
+
+
+def advantage(scores: pd.DataFrame, pair: Sequence[str], resampling: Resampling) -> dict[str, object]:
+    """The first row's accuracy less the second's, mean over the tasks of both: diff, diff_low, diff_high, verdict, n.
+
+    Whatever both are compared with cancels, and seeds are drawn, too (``pipeline.evaluation``).
+    """
+    cells = [{str(task): per_example(part) for task, part in _of_row(scores, row).groupby("task")} for row in pair]
+    tasks = sorted(set(cells[0]) & set(cells[1]))
+    found = estimate([paired(cells[0][task], cells[1][task], f"'{task}'") for task in tasks], resampling)
     return {
         "diff": found.mean,
         "diff_low": found.low,

@@ -119,4 +119,4 @@ def alpaca_eval_table(
         "Answers that a judge prefers to text_davinci_003's, with the 95 % bootstrap interval. The papers' numbers are "
         "of another model and another judge; a judge that agrees with GPT-4 about half the time says nothing."
     )
-    return Listing("alpaca_eval", "AlpacaEval. Following instructions", columns, tuple(rows), note)
+    return Listing("alpaca_eval_judged", "AlpacaEval. Following instructions", columns, tuple(rows), note)

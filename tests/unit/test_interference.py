@@ -6,7 +6,7 @@ import pytest
 from pipeline.core.artifacts import write_jsonl, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.evaluation import Resampling
-from pipeline.interference import contrast, matrix
+from pipeline.interference import advantage, contrast, matrix
 from pipeline.reporting import skills, tables
 from stages.compare_skills import run
 
@@ -61,6 +61,20 @@ def test_of_two_methods_the_one_that_changes_for_the_better_suffers_less():
     assert turned["verdict"] == "worse" and turned["diff_low"] == pytest.approx(-float(found["diff_high"]))
     same = contrast(scores(), REFERENCES, ("loreft", "loreft"), DRAWN)
     assert "is not shown to suffer less" in skills.claim(same, ("loreft", "loreft"))
+
+
+def test_the_advantage_of_a_row_needs_no_reference_and_draws_seeds_too():
+    found = advantage(scores(), ("csreft", "loreft"), DRAWN)
+    assert found["diff"] == pytest.approx((0.20 + 0.10) / 2) and found["n"] == 200
+    assert found["diff_low"] < found["diff"] < found["diff_high"]
+    assert "csreft is more accurate than loreft: +15.0 points" in skills.advantage_claim(
+        {**found, "verdict": "better"}, ("csreft", "loreft")
+    )
+    fixed = scores().query("seed == 0")
+    single = advantage(fixed, ("csreft", "loreft"), DRAWN)
+    assert single["diff"] == pytest.approx((0.30 + 0.05) / 2)
+    one = advantage(scores(), ("csreft", "csreft"), DRAWN)
+    assert one["diff"] == pytest.approx(0) and one["verdict"] == "undecided"
 
 
 def test_the_table_has_a_line_a_method_and_a_column_a_skill():
