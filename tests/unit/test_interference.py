@@ -7,7 +7,7 @@ from pipeline.core.artifacts import write_jsonl, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.evaluation import Resampling
 from pipeline.interference import advantage, contrast, matrix
-from pipeline.reporting import skills, tables
+from pipeline.reporting import skill_figures, skills, tables
 from stages.compare_skills import run
 
 DRAWN = Resampling(resamples=500, seed=0)
@@ -61,6 +61,14 @@ def test_of_two_methods_the_one_that_changes_for_the_better_suffers_less():
     assert turned["verdict"] == "worse" and turned["diff_low"] == pytest.approx(-float(found["diff_high"]))
     same = contrast(scores(), REFERENCES, ("loreft", "loreft"), DRAWN)
     assert "is not shown to suffer less" in skills.claim(same, ("loreft", "loreft"))
+
+
+def test_methods_of_the_same_size_are_drawn_side_by_side():
+    found = skill_figures.apart({"a": 1000, "b": 5000, "c": 1000, "d": 1010})
+    assert list(found) == ["a", "b", "c", "d"] and found["b"] == pytest.approx(5000)
+    near = sorted(found[row] for row in "acd")
+    assert [near[1] / near[0], near[2] / near[1]] == pytest.approx([1.05, 1.05])
+    assert near[1] == pytest.approx(1003, rel=0.01)
 
 
 def test_the_advantage_of_a_row_needs_no_reference_and_draws_seeds_too():
