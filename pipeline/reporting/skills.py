@@ -109,7 +109,8 @@ def matrix_table(matrix: pd.DataFrame, parameters: Mapping[str, int]) -> Listing
     seeds, n = matrix["seeds"].max(), matrix.loc[matrix["task"] == tasks[0], "n"].max()
     note = (
         "Accuracy of an adapter trained on all skills less that of one trained on this skill alone, in points with its "
-        f"95 % interval, paired over the {n} test prompts of a skill, {seeds} seeds averaged."
+        f"95 % interval, paired over the {n} test prompts of a skill"
+        + (f" and over {seeds} seeds." if seeds > 1 else ".")
     )
     columns = ("trained together", "parameters", *(task.replace("_", " ") for task in tasks))
     return Listing("interference", "Interference: what training skills together costs each", columns, tuple(rows), note)
