@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from pipeline.core.adapters import Adapter, save_trained
+from pipeline.core.adapters import Adapter, Attachment, save_trained
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
@@ -79,8 +79,9 @@ def fit(
     compute: Compute,
     seed: int,
     checkpoints: Checkpoints,
+    validate: Callable[[Attachment], float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train ``adapter`` in place on all skills together; the curve."""
+    """Train ``adapter`` in place on all skills together; the curve. validate: as ``supervised.train`` takes it."""
     return supervised.train(
         base,
         adapter,
@@ -90,6 +91,7 @@ def fit(
         batch_tokens=compute.batch_tokens,
         seed=seed,
         checkpoints=checkpoints,
+        validate=validate,
     )
 
 

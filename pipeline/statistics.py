@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.evaluation import Resampling, compare, further, trivial_baselines, win_rates
+import pandas as pd
+
+from pipeline.core.types import Example
+from pipeline.evaluation import ALSO, Resampling, compare, further, trivial_baselines, win_rates
+from pipeline.metrics import label_numbers
+from pipeline.reporting import heads, reft
 from pipeline.reporting.claims import RIVALS
 from pipeline.reporting.claims_of_variants import rivals_for
 from pipeline.reporting.compose import Statistics
@@ -12,13 +17,46 @@ from pipeline.reporting.published import Published
 from pipeline.reporting.run import Run, scores_of
 
 
-def statistics(run: Run, judged: Sequence[Mapping[str, Any]]) -> Statistics:
-    """Of the run whose report this is. judged: what judges said of it, see ``reporting.further``."""
+def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
+    """Of the run whose report this is.
+
+    judged: what judges said of it, see ``reporting.further``; labelled: what heads did, see ``reporting.heads``.
+    """
     baselines = {task: trivial_baselines(one) for task, one in run.examples.items()}
     found = _statistics(run, run.settings.tables(), baselines)
     settings = run.settings.report
     resampling = Resampling(resamples=settings.resamples, seed=settings.seed)
-    return replace(found, win_rates=win_rates(judged, resampling))
+    return replace(
+        found,
+        win_rates=win_rates(judged, resampling),
+        heads=labelled,
+        head_metrics=head_metrics(labelled, resampling) if labelled else pd.DataFrame(),
+        subsets={key: subset_baselines(run, key) for key in found.comparisons if key in reft.SUBSETS},
+    )
+
+
+def subset_baselines(run: Run, key: str) -> dict[str, Mapping[str, float]]:
+    """What needs no model, of each subset of the tasks whose cells are in a table."""
+    found: dict[str, list[Example]] = {}
+    for task in dict.fromkeys(cell.task for cell in run.settings.cells.values() if key in cell.table):
+        for example in run.examples[task]:
+            found.setdefault(example.id.partition("-")[0], []).append(example)
+    return {name: trivial_baselines(examples) for name, examples in found.items()}
+
+
+def head_metrics(labelled: Sequence[Mapping[str, Any]], resampling: Resampling) -> pd.DataFrame:
+    """Each method's heads on each task, in the task's metric, as ``evaluation.further`` returns it."""
+    frames = []
+    for one in labelled:
+        answers = pd.DataFrame(one["answers"])
+        given, expected = label_numbers(list(answers["given"]), list(answers["label"]))
+        frame = pd.DataFrame({"id": answers["id"], "correct": given == expected, "given": given, "expected": expected})
+        if one["metric"] == "accuracy":
+            frame[f"{ALSO}accuracy"] = frame["correct"].astype(float)
+        else:
+            frame["metrics"] = one["metric"]
+        frames.append(frame.assign(row=one["method"], task=one["subset"], seed=one["seed"], cell=one["cell"]))
+    return further(pd.concat(frames, ignore_index=True), resampling, heads.REFERENCE)
 
 
 def published_statistics(one: Published) -> Statistics:
@@ -30,6 +68,7 @@ def _statistics(run: Run, tables: list[str], baselines: Mapping[str, Mapping[str
     settings = run.settings.report
     resampling = Resampling(resamples=settings.resamples, seed=settings.seed)
     parts = {key: scores_of(run.scores, run.settings, key) for key in tables}
+    parts |= {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
     return Statistics(
         comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
         rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},

@@ -13,6 +13,7 @@ from pipeline.reading import labelled, predict, reader
 
 def run(
     *,
+    method: str,
     tasks: str,
     subset: str,
     label: str,
@@ -24,7 +25,7 @@ def run(
     labels: Out,
     measured: Out,
 ) -> dict[str, float]:
-    """``subset``: of the tasks' examples, or ``all``; ``label``: its place in their meta."""
+    """``subset``: of the tasks' examples, or ``all``; ``label``: its place in their meta; ``method``: below it."""
     prepare_process(compute)
     with step("load the base model and the head"):
         base = load_base(model, compute)
@@ -39,6 +40,9 @@ def run(
     expected = [example.target for example in asked]
     value = metrics.of_labels(metric, given, expected)
     found = {
+        "method": method,
+        "subset": subset,
+        "seed": provenance["seed"],
         "metric": metric,
         "value": value,
         "accuracy": metrics.of_labels("accuracy", given, expected),

@@ -30,22 +30,26 @@ def run(
         return list(interference.accuracies(found.scores, row))
 
     with step("compare"):
-        matrix = interference.matrix(found.scores, plan.references, resampling)
-        contrast = interference.contrast(found.scores, plan.references, plan.claim, resampling)
-        claims = [skills.claim(contrast, plan.claim), *skills.matrix_claims(matrix)]
-        listings = [skills.matrix_table(matrix, found.parameters)]
-        everywhere = tasks_of(next(iter(plan.references)))
+        claims = [skills.advantage_claim(interference.advantage(found.scores, plan.claim, resampling), plan.claim)]
+        listings, figures, numbers = [], {}, {}
+        if plan.references:
+            matrix = interference.matrix(found.scores, plan.references, resampling)
+            contrast = interference.contrast(found.scores, plan.references, plan.claim, resampling)
+            claims = [skills.claim(contrast, plan.claim), *claims, *skills.matrix_claims(matrix)]
+            listings.append(skills.matrix_table(matrix, found.parameters))
+            figures["interference"] = skill_figures.interference(matrix, "interference")
+            numbers["matrix.csv"] = matrix.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+        everywhere = tasks_of(plan.claim[0])
         whole = [row for row in dict.fromkeys(found.scores["row"]) if set(everywhere) <= set(tasks_of(row))]
         points = {row: (found.parameters[row], over(row, everywhere)) for row in whole if row in found.parameters}
         base = over("base", everywhere) if "base" in whole else None
-        figures = {
-            "interference": skill_figures.interference(matrix, "interference"),
-            "parameters": skill_figures.against_parameters(points, base, "parameters"),
-        }
+        figures["parameters"] = skill_figures.against_parameters(points, base, "parameters")
         if found.gates:
             figures["skill-gates"] = skill_figures.gate_panels(found.gates, "skill-gates")
         if plan.router:
-            listings.append(skills.router_table(found, {row: over(row, tasks_of(row)) for row in plan.router}))
+            first, *others = plan.router
+            against = {row: interference.advantage(found.scores, (row, first), resampling) for row in others}
+            listings.append(skills.router_table(found, {row: over(row, tasks_of(row)) for row in plan.router}, against))
         if plan.growth:
             shared = [task for task in tasks_of(plan.growth[0]) if all(task in tasks_of(row) for row in plan.growth)]
             always = {row: over(row, shared) for row in plan.growth}
@@ -65,8 +69,8 @@ def run(
         for one in listings:
             (folder / f"{one.key}.md").write_text(tables.listing_markdown(one), encoding="utf-8")
             (folder / f"{one.key}.csv").write_text(tables.listing_csv(one), encoding="utf-8")
-        numbers = matrix.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        (folder / "matrix.csv").write_text(numbers, encoding="utf-8")
+        for name, text in numbers.items():
+            (folder / name).write_text(text, encoding="utf-8")
         for name, drawn in figures.items():
             (folder / f"{name}.svg").write_text(drawn, encoding="utf-8")
         said = "\n".join(f"- {claim}" for claim in claims)

@@ -11,9 +11,15 @@ from pipeline.core.artifacts import atomic_folder, read_json, read_jsonl, write_
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
-from pipeline.core.splits import divide, fill
+from pipeline.core.splits import divide, fill, of_each_subset
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import SPLITS, Example
+
+
+class Each(Section):
+    """As many examples of each subset of a benchmark that is the union of several."""
+
+    each: int
 
 
 class TaskData(Section, at="tasks.{task}.data"):
@@ -23,7 +29,7 @@ class TaskData(Section, at="tasks.{task}.data"):
     seed: int
     train: int | Literal["all"]
     validation: int | Literal["all"]
-    test: int | Literal["all"]
+    test: int | Literal["all"] | Each
     few_shot: int | Literal["all"]
     options: dict[str, Any]
 
@@ -37,11 +43,14 @@ def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, An
             raise
         raise UserError(f"params.yaml names the task '{task}'; add pipeline/tasks/{task}.py or remove it") from None
     options = module.Options.parse(data.options, f"tasks.{task}.data.options")
-    sizes = {split: getattr(data, split) for split in SPLITS}
+    each = data.test.each if isinstance(data.test, Each) else None
+    sizes: dict[str, Any] = {split: "all" if split == "test" and each else getattr(data, split) for split in SPLITS}
     dropped: Mapping[str, int] = {}
     if hasattr(module, "TABLES"):
         with step("read the tables and divide them"):
             splits, dropped = divide(native(module, task, options, raw), sizes, data.seed, others(task, raw))
+            if each:
+                splits["test"] = of_each_subset(splits["test"], each, data.seed)
     elif "all" in sizes.values():
         raise UserError(
             f"params.yaml: expected sizes of the generated task '{task}' to be numbers, got 'all'; correct it"

@@ -8,6 +8,7 @@ from pipeline.core.stage import STATE, In, Out, main
 from pipeline.reporting import run as left
 from pipeline.reporting.compose import compose
 from pipeline.reporting.further import read_judged, with_weighed
+from pipeline.reporting.heads import read_heads
 from pipeline.reporting.published import read_published_runs
 from pipeline.statistics import published_statistics, statistics
 
@@ -55,7 +56,7 @@ def run(
         )
         others = read_published_runs(published_runs, papers)
     with step("resample"):
-        measured = statistics(found, read_judged(scores / "judged"))
+        measured = statistics(found, read_judged(scores / "judged"), read_heads(scores / "heads"))
         measured_before = [(one, published_statistics(one)) for one in others]
     with step("draw and write"):
         report = compose(found, measured, measured_before)

@@ -86,6 +86,21 @@ def divide(
     return {split: [example for _, example in sorted(pairs, key=_place)] for split, pairs in cut.items()}, dropped
 
 
+def of_each_subset(examples: Sequence[Example], each: int, seed: int) -> list[Example]:
+    """``each`` examples of every subset that their meta names, drawn at random; they keep their order."""
+    draw = random.Random(f"each {seed}")
+    subsets: dict[str, list[tuple[int, Example]]] = {}
+    for pair in _shuffled(examples, draw):
+        subsets.setdefault(str(pair[1].meta.get("subset")), []).append(pair)
+    scarce = min(subsets, key=lambda name: len(subsets[name]))
+    if each > len(subsets[scarce]):
+        raise UserError(
+            f"expected {each} test examples of every subset, '{scarce}' has {len(subsets[scarce])} to give; ask for "
+            "fewer in params.yaml, or for 'all'"
+        )
+    return [example for _, example in sorted((pair for pool in subsets.values() for pair in pool[:each]), key=_place)]
+
+
 def _place(pair: tuple[int, Example]) -> int:
     return pair[0]
 

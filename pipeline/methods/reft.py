@@ -100,6 +100,10 @@ class Reft(nn.Module):
     def load_state(self, tensors: dict[str, Tensor]) -> None:
         copy_state(dict(self.named_parameters()), tensors)
 
+    def adapter(self, name: str) -> "Reft":
+        """What is saved: this."""
+        return self
+
     def retract(self) -> None:
         """After an optimizer step: back to R Rᵀ = I, where the formula asks for it."""
         if self._config["formula"] == "loreft":
@@ -148,6 +152,11 @@ def initial(model: PreTrainedModel, settings: Settings, generator: torch.Generat
         **({"layer_names": settings.layer_names} if settings.layer_names else {}),
     }
     return Reft(config, rotation, weight, torch.zeros(shape[:-1]))
+
+
+def learner(model: PreTrainedModel, settings: Settings, *, factors: Factors | None, generator: torch.Generator) -> Reft:
+    """What a trainer on one task needs: the edits themselves, which read no factors."""
+    return initial(model, settings, generator)
 
 
 def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> Reft:

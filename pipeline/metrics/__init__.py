@@ -68,9 +68,14 @@ def of_labels(name: str, given: Sequence[str | None], expected: Sequence[str]) -
     known = ("accuracy", "f1", "matthews")
     if name not in known:
         raise UserError(f"expected a metric of labels, {', '.join(known)}, got '{name}'; correct params.yaml")
+    return PAIRED[name](*label_numbers(given, expected))
+
+
+def label_numbers(given: Sequence[str | None], expected: Sequence[str]) -> tuple[Numbers, Numbers]:
+    """Labels as numbers: 0 for ``no``, 1 for ``yes``, what else there is by the alphabet; −1 for None."""
     labels = ["no", "yes", *sorted({*given, *expected} - {"no", "yes", None}, key=str)]
     numbers = {label: float(number) for number, label in enumerate(labels)} | {None: -1.0}
-    return PAIRED[name](np.array([numbers[one] for one in given]), np.array([numbers[one] for one in expected]))
+    return np.array([numbers[one] for one in given]), np.array([numbers[one] for one in expected])
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from pipeline.reporting.tables import row_name, signed
 
 # Which other row than the base model's a table's claim is about: table -> row.
 RIVALS = {"table1": "lora", "table4": "svf", "table7": "svf", "csreft": "loreft"}
+RIVALS |= {"commonsense8": "lora", "arithmetic4": "lora"}
 STRATEGIES = ("prompt", "classifier", "few_shot")
 
 

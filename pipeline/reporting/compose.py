@@ -12,12 +12,15 @@ from pipeline.reporting import (
     figures,
     further,
     hyperparameters,
+    heads,
     learning,
     published,
     published_of_variants,
+    reft,
     runs,
     site,
     tables,
+    trained,
     variants,
 )
 from pipeline.reporting.published import Published
@@ -33,7 +36,9 @@ class Statistics:
     comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
     about; versus: table to each row that claims given as data compare with, and the table against it.
     dispatch: the dispatchers against the prompt. baselines: task to what needs no model. further: metrics beside
-    accuracy, against the base model; win_rates: judges' of cells. Both may be empty.
+    accuracy, against the base model; win_rates: judges' of cells; heads: what classification heads were, and
+    head_metrics, how well they label. All may be empty. subsets: table to the baselines of its columns, where those
+    are the subsets of one task.
     """
 
     comparisons: Mapping[str, pd.DataFrame]
@@ -43,6 +48,9 @@ class Statistics:
     baselines: Mapping[str, Mapping[str, float]]
     further: pd.DataFrame = field(default_factory=pd.DataFrame)
     win_rates: Sequence[Mapping[str, Any]] = ()
+    heads: Sequence[Mapping[str, Any]] = ()
+    head_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    subsets: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         listings = {"Win rates": further.win_rate_table(statistics.win_rates)} | listings
     if len(statistics.further):
         listings = {"Further metrics": further.metrics_table(statistics.further)} | listings
+    listings = reft_listings(run, statistics) | listings
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
@@ -191,10 +200,16 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
     settings, frame = run.settings, statistics.comparisons[key]
     rival = statistics.rivals.get(key, frame)
     domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    papers: Mapping[str, Mapping[str, Any]] = {}
-    if key == "table4":
+    papers: Mapping[str, str] = {}
+    if key in reft.SUBSETS:
+        domains = {name: reft.DOMAINS[key] for name in frame["task"] if name != reft.MEAN}
+        published, benchmarks, papers = reft.published_of(key, run.published)
+        said = reft.claims(key, frame, rival, domains)
+        frame = frame.assign(cells="")  # the completions are of the whole task
+    elif key == "table4":
         published, benchmarks = ablations.published_of(settings, run.published, list(domains))
-        papers = ablations.published_rows(settings, run.published)
+        rows = ablations.published_rows(settings, run.published)
+        papers = {row: f"{line['params_m']} million" for row, line in rows.items() if "params_m" in line}
         said = ablations.claims(settings, frame, rival, list(domains))
     else:
         if key in published_of_variants.SECTIONS:
@@ -207,26 +222,13 @@ def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
             + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains)
         )
     said += ablations.lengths(settings, key) if key in ("table4", "table7") else ()
-    cells = {cell.row: cell for cell in reversed(settings.cells.values()) if key in cell.table}
-    known = {**run.provenance, "base/base": run.base}
-    sources = {row: known.get(settings.trained_for(cell), {}) for row, cell in cells.items()}
-    trained = {
-        row: tables.Trained(
-            one["parameters"],
-            one.get("parameters_without_router"),
-            run.base["base_parameters"],
-            papers.get(row, {}).get("params_m"),
-        )
-        for row, one in sources.items()
-        if "parameters" in one
-    }
     return Comparison(
         key=key,
         title=tables.TITLES.get(key, key.replace("_", " ")),
         frame=frame,
         domains=domains,
-        baselines=statistics.baselines,
-        trained=trained if set(trained) - {"base"} else {},
+        baselines=statistics.subsets.get(key, statistics.baselines),
+        trained=trained.trained_of(key, run, papers),
         published=published,
         benchmarks=benchmarks,
         claims=said,
@@ -241,6 +243,18 @@ def labels_of(key: str, run: Run) -> dict[str, str]:
     return variants.base_label(key, run)
 
 
+def reft_listings(run: Run, statistics: Statistics) -> dict[str, tables.Listing]:
+    """The ReFT paper's tables that are no comparison of accuracies, by name; those that the run has anything of."""
+    found: dict[str, tables.Listing] = {}
+    if statistics.heads:
+        share = run.base["base_parameters"]
+        found["GLUE"] = heads.head_table(statistics.head_metrics, statistics.heads, share, run.published)
+    counted = trained.trained_of(reft.ALPACA_EVAL, run, {})
+    if judged := reft.alpaca_eval_table(statistics.win_rates, run.settings.cells, counted, run.published):
+        found["AlpacaEval"] = judged
+    return found
+
+
 def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> dict[str, Any]:
     """Numbers of the run alone: nothing that differs between two equal runs."""
     found: dict[str, Any] = {one.key: tables.comparison_metrics(one) for one in comparisons}
@@ -249,6 +263,8 @@ def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> 
         found["dispatch"] = tables.dispatch_metrics(statistics.dispatch)
     if len(statistics.further):
         found["further"] = further.further_metrics(statistics.further)
+    if len(statistics.head_metrics):
+        found["heads"] = further.further_metrics(statistics.head_metrics)
     if statistics.win_rates:
         found["win_rates"] = further.win_rate_metrics(statistics.win_rates)
     keys = ("parameters", "parameters_without_router")

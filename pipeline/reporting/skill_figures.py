@@ -31,22 +31,41 @@ def interference(matrix: pd.DataFrame, name: str) -> str:
     return svg(figure, name, f"Change of {', '.join(tasks)} by training together, for {', '.join(rows)}")
 
 
+def apart(counts: Mapping[str, int], step: float = 1.05) -> dict[str, float]:
+    """Where numbers are drawn on a logarithmic axis: those closer than ``step`` to each other, that far apart."""
+    groups: list[list[str]] = []
+    for row in sorted(counts, key=counts.__getitem__):
+        if groups and counts[row] < step * counts[groups[-1][-1]]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    found: dict[str, float] = {}
+    for group in groups:
+        middle = float(np.exp(np.mean([np.log(counts[row]) for row in group])))
+        found |= {row: middle * step ** (place - (len(group) - 1) / 2) for place, row in enumerate(group)}
+    return {row: found[row] for row in counts}
+
+
 def against_parameters(
     points: Mapping[str, tuple[int, Sequence[float]]], base: Sequence[float] | None, name: str
 ) -> str:
-    """Mean accuracy with its interval against the number of trained parameters; dashed: the base model."""
+    """Mean accuracy with its interval against the number of trained parameters; dashed: the base model.
+
+    Methods of about the same size stand side by side, so that none hides another.
+    """
+    places = apart({row: parameters for row, (parameters, _) in points.items()})
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(1, 1, width=5.6, height=3.4)
         axis = axes[0, 0]
-        for place, (row, (parameters, (mean, low, high))) in enumerate(points.items()):
+        for place, (row, (_, (mean, low, high))) in enumerate(points.items()):
             colour = COLOURS[place % len(COLOURS)]
-            axis.plot([parameters, parameters], [low, high], color=colour, linewidth=2)
+            axis.plot([places[row]] * 2, [low, high], color=colour, linewidth=2)
             marker = "osD^v"[place // len(COLOURS) % 5]
-            axis.plot([parameters], [mean], marker, color=colour, markersize=7, label=row.replace("_", " "))
+            axis.plot([places[row]], [mean], marker, color=colour, markersize=7, label=row.replace("_", " "))
         if base is not None:
             axis.axhline(base[0], color=INK, linestyle="--", linewidth=0.9, alpha=0.7, label="base model")
         axis.set_xscale("log")
-        axis.set_xlabel("trained parameters")
+        axis.set_xlabel("trained parameters; of about the same number, side by side")
         axis.set_ylabel("mean accuracy over skills")
         percent_axis(axis, "y")
         axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -18,9 +18,10 @@ from pipeline.reporting.tables import Listing, cell_text, percent, signed
 class Plan(Section, at="skill_reports.{report}"):
     """Which cells are what. table: whose cells are meant, by the tables they name.
 
-    references: row to the row of the same method trained on each skill alone. claim: the row that should suffer less,
-    and the one it is compared with. router: rows of the ablation of the router. growth: rows with ever more skills.
-    added: row with a skill added later to the row before.
+    references: row to the row of the same method trained on each skill alone; with none, there is no matrix. claim: the
+    row that should suffer less, and the one it is compared with. router: the rows of an ablation of CS-ReFT, the first
+    of them what the others change one thing of. growth: rows with ever more skills. added: row with a skill added
+    later to the row before.
     """
 
     table: str
@@ -108,21 +109,39 @@ def matrix_table(matrix: pd.DataFrame, parameters: Mapping[str, int]) -> Listing
     seeds, n = matrix["seeds"].max(), matrix.loc[matrix["task"] == tasks[0], "n"].max()
     note = (
         "Accuracy of an adapter trained on all skills less that of one trained on this skill alone, in points with its "
-        f"95 % interval, paired over the {n} test prompts of a skill, {seeds} seeds averaged."
+        f"95 % interval, paired over the {n} test prompts of a skill"
+        + (f" and over {seeds} seeds." if seeds > 1 else ".")
     )
     columns = ("trained together", "parameters", *(task.replace("_", " ") for task in tasks))
     return Listing("interference", "Interference: what training skills together costs each", columns, tuple(rows), note)
 
 
-def router_table(found: Found, estimates: Mapping[str, Sequence[float]]) -> Listing:
-    """Each router: what it reads, its gate and penalty; the mean accuracy; how its gates are used, skill by skill."""
+def router_table(
+    found: Found, estimates: Mapping[str, Sequence[float]], against: Mapping[str, Mapping[str, Any]]
+) -> Listing:
+    """Each variant of CS-ReFT: its mean accuracy, what that is against the first, how its gates are used.
+
+    against: row to ``pipeline.interference.advantage`` over the first.
+    """
     rows = []
     for row, numbers in estimates.items():
         gates = found.gates[row]
         used = "; ".join(f"{skill}: {' '.join(f'{one:.2f}' for one in gates.loc[skill])}" for skill in gates.index)
-        rows.append((row.replace("_", " "), interval(*numbers), used))
-    note = "Mean gate of each subspace on held-out prompts of each skill: 0 is closed, 1 is open."
-    return Listing("router", "The router", ("router", "mean over skills", "gates, by skill"), tuple(rows), note)
+        rows.append((row.replace("_", " "), found.parameters[row], interval(*numbers), over(against.get(row)), used))
+    first = next(iter(estimates)).replace("_", " ")
+    note = (
+        f"Each differs from {first} in what it is called by. Mean gate of each subspace on held-out prompts of each "
+        "skill: 0 is closed, 1 is open."
+    )
+    columns = ("CS-ReFT", "parameters", "mean over skills", f"against {first}", "gates, by skill")
+    return Listing("router", "The router, and what else CS-ReFT is made of", columns, tuple(rows), note)
+
+
+def over(found: Mapping[str, Any] | None) -> str | None:
+    """A difference in points with its interval and what that says."""
+    if found is None:
+        return None
+    return f"{signed(found['diff'])} [{signed(found['diff_low'])}, {signed(found['diff_high'])}] {found['verdict']}"
 
 
 def growth_table(
@@ -171,6 +190,17 @@ def claim(contrast: Mapping[str, Any], pair: Sequence[str]) -> str:
     return (
         f"{one} {words[str(contrast['verdict'])]} interference than {other}: its change by training together is "
         f"{signed(contrast['diff'])} points beside the other's ({between}, n = {cell_text(contrast['n'])})."
+    )
+
+
+def advantage_claim(found: Mapping[str, Any], pair: Sequence[str]) -> str:
+    """Which of two methods trained on all skills is the more accurate, by the interval alone."""
+    one, other = (name.replace("_", " ") for name in pair)
+    words = {"better": "is more accurate than", "worse": "is less accurate than", "undecided": "is not told apart from"}
+    between = f"95 % interval {signed(found['diff_low'])} to {signed(found['diff_high'])}"
+    return (
+        f"Trained on all skills, {one} {words[str(found['verdict'])]} {other}: {signed(found['diff'])} points on the "
+        f"mean over skills ({between}, n = {cell_text(found['n'])})."
     )
 
 

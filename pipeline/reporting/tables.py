@@ -32,6 +32,8 @@ ROWS = {
     "ordered": "SVF experts of the first model",
     "shuffled": "the same, shuffled",
     "cross": "SVF experts of both, few-shot CEM",
+    "reft": "LoReFT",
+    "direft": "DiReFT",
     "loreft": "One shared LoReFT",
     "csreft": "CS-ReFT",
 }
@@ -48,12 +50,17 @@ TITLES = {  # in the order of the report
     "table10": "Table 10. Light adaptation",
     "searchers": "Searchers. What finds the better mixture",
     "csreft": "CS-ReFT. Every skill in one model",
+    "commonsense8": "Commonsense. ReFT's eight tasks, trained on together",
+    "arithmetic4": "Arithmetic. ReFT's four tasks, trained on together",
 }
 DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classification expert"}
 # Where a paper's table stands in data/published, and what it calls our rows and domains.
 PUBLISHED_MODEL = "llama3-8b-instruct"
 PUBLISHED_MODEL_NAME = "Llama-3-8B-Instruct"
-MOVED_TO = {"table5": "Mistral-7B-Instruct-v0.3", "table9": "Mistral-7B-Instruct-v0.3"}  # the model those tables are of
+MOVED_TO = {  # the model that these tables are of, where it is another
+    **dict.fromkeys(("table5", "table9"), "Mistral-7B-Instruct-v0.3"),
+    **dict.fromkeys(("commonsense8", "arithmetic4"), "LLaMA-7B"),
+}
 PUBLISHED = {"table1": "table1_finetuning", "table2": "table2_unseen", "table7": "table7_more_peft"}
 PUBLISHED_TRAINED = {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}
 PUBLISHED_UNSEEN = {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}
@@ -75,13 +82,13 @@ SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one diff
 class Trained:
     """How many parameters a method trains. bare: without its router, where it has one. base: the base model's.
 
-    paper: what the paper's row of the same kind trains, in millions.
+    paper: what the paper's row of the same kind trains, as it says it.
     """
 
     parameters: int
     bare: int | None
     base: int
-    paper: float | None = None
+    paper: str | None = None
 
     @property
     def texts(self) -> list[str]:
@@ -89,7 +96,7 @@ class Trained:
         if self.parameters == 0:
             return [cell_text(0)]
         share = f"{100 * self.parameters / self.base:.3g} % of the base"
-        paper = [] if self.paper is None else [f"paper: {self.paper} million"]
+        paper = [] if self.paper is None else [f"paper: {self.paper}"]
         if self.bare is None:
             return [cell_text(self.parameters), share, *paper]
         bare = f"without router {cell_text(self.bare)}, {100 * self.bare / self.base:.3g} %"

@@ -5,8 +5,9 @@ nats; a batch's loss is the mean over its examples, plus what the adapter itself
 is run on answer positions only, so no (batch, seq, vocabulary) tensor exists.
 
 AdamW with a linear warmup and a linear or cosine decay; gradients are clipped by their norm; the state of lowest
-validation loss is kept. A run is a function of its arguments: what is drawn at step t depends on the seed and t
-alone, so a run that is killed and started again ends with the same bytes.
+validation loss is kept, or, where the caller measures something (``validate``), the one that does best by that. A run
+is a function of its arguments: what is drawn at step t depends on the seed and t alone, so a run that is killed and
+started again ends with the same bytes.
 
 **Deviations**
 1. Examples weigh the same, not tokens: skills whose answers are long would otherwise outweigh those whose answers
@@ -14,7 +15,7 @@ alone, so a run that is killed and started again ends with the same bytes.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol
 
@@ -140,10 +141,12 @@ def train(
     batch_tokens: int,
     seed: int,
     checkpoints: Checkpoints,
+    validate: Callable[[Attachment], float] | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``adapter`` in place, leave it at its best validated state, and return the curve, a row per step.
 
-    Rows are passed to the adapter as indices into ``examples``.
+    Rows are passed to the adapter as indices into ``examples``. validate: what the best state has most of, the loss
+    deciding between equals; in the curve as ``measured``. None: the loss alone decides.
     """
     if not examples or not validation:
         raise UserError(
@@ -158,8 +161,8 @@ def train(
         curve, best = _resume(adapter, optimizer, checkpoints)
         if not curve:
             loss = validation_loss(base, attachment, held_out, batch_tokens)
-            curve, best = [_row(0, None, loss)], _copy(adapter)
-        lowest = min(row["validation"] for row in curve if row["validation"] is not None)
+            curve, best = [_row(0, None, loss, validate and validate(attachment))], _copy(adapter)
+        chosen_row = max((row for row in curve if row["validation"] is not None), key=_merit)
         with bar("train", training.steps) as drawn:
             drawn.advance(curve[-1]["step"])
             for step in range(curve[-1]["step"], training.steps):
@@ -180,7 +183,7 @@ def train(
                 optimizer.zero_grad()
                 adapter.retract()
                 done = step + 1
-                validated = None
+                row = _row(done, loss, None)
                 if done % training.validate_every == 0 or done == training.steps:
                     validated = validation_loss(base, attachment, held_out, batch_tokens)
                     if not math.isfinite(validated):
@@ -188,14 +191,14 @@ def train(
                             f"expected a finite validation loss after step {done}, got {validated}; lower the learning "
                             "rate in params.yaml"
                         )
-                    if validated < lowest:
-                        lowest, best = validated, _copy(adapter)
-                curve.append(_row(done, loss, validated))
+                    row = _row(done, loss, validated, validate and validate(attachment))
+                    if _merit(row) > _merit(chosen_row):
+                        chosen_row, best = row, _copy(adapter)
+                curve.append(row)
                 if done % training.checkpoint_every == 0 and done < training.steps:
                     _save(adapter, optimizer, curve, best, checkpoints)
-                drawn.advance(note=f"loss {loss:.3f}, validation {lowest:.3f}")
+                drawn.advance(note=f"loss {loss:.3f}, validation {chosen_row['validation']:.3f}")
         adapter.load_state(best)
-    chosen_row = next(row for row in curve if row["validation"] == lowest)
     return [{**row, "chosen": row is chosen_row} for row in curve]
 
 
@@ -235,8 +238,14 @@ def _copy(adapter: Trainable) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in adapter.state().items()}
 
 
-def _row(step: int, train_loss: float | None, validated: float | None) -> dict[str, Any]:
-    return {"step": step, "objective": "next_token", "train": train_loss, "validation": validated}
+def _row(step: int, train_loss: float | None, validated: float | None, measured: float | None = None) -> dict[str, Any]:
+    row = {"step": step, "objective": "next_token", "train": train_loss, "validation": validated}
+    return row if measured is None else {**row, "measured": measured}
+
+
+def _merit(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What a validated state is chosen by, the more the better: what was measured, if anything was; then the loss."""
+    return row.get("measured", 0.0), -row["validation"]
 
 
 def _save(

@@ -35,7 +35,7 @@ ALLOWED = {
     "pipeline.interference": ["pipeline.core", "pipeline.evaluation"],
     "pipeline.reporting": ["pipeline.core", "pipeline.reporting"],
     "pipeline.changes": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
-    "pipeline.statistics": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting"],
+    "pipeline.statistics": ["pipeline.core", "pipeline.evaluation", "pipeline.metrics", "pipeline.reporting"],
     "pipeline.publishing": ["pipeline.core", "pipeline.evaluation", "pipeline.reporting", "pipeline.statistics"],
     "pipeline.server": [],
     "pipeline.warm": [],

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.core.artifacts import read_jsonl
 from pipeline.core.errors import UserError
-from pipeline.core.splits import divide, normalised
+from pipeline.core.splits import divide, normalised, of_each_subset
 from pipeline.core.types import Example, Origin, Table
 from pipeline.tables import MIRROR, mirror, read_table
 from pipeline.tasks import mbpp_pro
@@ -164,6 +164,21 @@ def test_a_benchmark_is_divided_without_overlap() -> None:
     assert len(texts) == len(set(texts)) == 15
     assert splits == divide(split, sizes, 0, {other})[0]  # type: ignore[arg-type]
     assert splits != divide(split, sizes, 1, {other})[0]  # type: ignore[arg-type]
+
+
+def test_as_many_test_examples_of_every_subset_can_be_asked_for() -> None:
+    sizes = {"a": 5, "b": 9, "c": 3}
+    pool = [
+        Example(f"{name}-{number}", ({"role": "user", "content": f"{name} {number}"},), "", {"subset": name})
+        for name, size in sizes.items()
+        for number in range(size)
+    ]
+    drawn = of_each_subset(pool, 3, seed=1)
+    assert [one.meta["subset"] for one in drawn] == list("aaabbbccc")
+    assert [one.id for one in drawn] == [one.id for one in pool if one in drawn], "they keep their order"
+    assert drawn == of_each_subset(pool, 3, seed=1) != of_each_subset(pool, 3, seed=2)
+    with pytest.raises(UserError, match="expected 4 test examples of every subset, 'c' has 3 to give"):
+        of_each_subset(pool, 4, seed=1)
 
 
 def test_a_size_the_benchmark_has_not_got_is_one_sentence() -> None:

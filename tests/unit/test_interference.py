@@ -6,8 +6,8 @@ import pytest
 from pipeline.core.artifacts import write_jsonl, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.evaluation import Resampling
-from pipeline.interference import contrast, matrix
-from pipeline.reporting import skills, tables
+from pipeline.interference import advantage, contrast, matrix
+from pipeline.reporting import skill_figures, skills, tables
 from stages.compare_skills import run
 
 DRAWN = Resampling(resamples=500, seed=0)
@@ -53,14 +53,45 @@ def test_the_change_is_together_less_alone_seeds_averaged():
     assert set(found["seeds"]) == {2} and found.loc[("loreft", "sums"), "n"] == 100
 
 
+def test_seeds_that_differ_widen_the_interval():
+    found = matrix(scores(), REFERENCES, DRAWN).set_index(["row", "task"])
+    apart, alike = (found.loc[("loreft", task)] for task in ("sums", "oldest"))  # of 40 and 60, and of 50 twice
+    assert apart["diff_high"] - apart["diff_low"] > 1.5 * (alike["diff_high"] - alike["diff_low"])
+    fixed = matrix(scores().query("seed == 0"), REFERENCES, DRAWN)
+    assert (fixed["seeds"] == 1).all() and fixed["diff"].iloc[0] == pytest.approx(-0.4)
+
+
 def test_of_two_methods_the_one_that_changes_for_the_better_suffers_less():
     found = contrast(scores(), REFERENCES, ("csreft", "loreft"), DRAWN)
     assert found["diff"] == pytest.approx(0.20) and found["verdict"] == "better" and found["n"] == 200
     assert "csreft suffers less interference than loreft" in skills.claim(found, ("csreft", "loreft"))
     turned = contrast(scores(), REFERENCES, ("loreft", "csreft"), DRAWN)
-    assert turned["verdict"] == "worse" and turned["diff_low"] == pytest.approx(-float(found["diff_high"]))
+    assert turned["diff"] == pytest.approx(-float(found["diff"])) and turned["verdict"] == "worse"
+    assert turned["diff_low"] == pytest.approx(-float(found["diff_high"]), abs=0.02)  # seeds are drawn in another order
     same = contrast(scores(), REFERENCES, ("loreft", "loreft"), DRAWN)
     assert "is not shown to suffer less" in skills.claim(same, ("loreft", "loreft"))
+
+
+def test_methods_of_the_same_size_are_drawn_side_by_side():
+    found = skill_figures.apart({"a": 1000, "b": 5000, "c": 1000, "d": 1010})
+    assert list(found) == ["a", "b", "c", "d"] and found["b"] == pytest.approx(5000)
+    near = sorted(found[row] for row in "acd")
+    assert [near[1] / near[0], near[2] / near[1]] == pytest.approx([1.05, 1.05])
+    assert near[1] == pytest.approx(1003, rel=0.01)
+
+
+def test_the_advantage_of_a_row_needs_no_reference_and_draws_seeds_too():
+    found = advantage(scores(), ("csreft", "loreft"), DRAWN)
+    assert found["diff"] == pytest.approx((0.20 + 0.10) / 2) and found["n"] == 200
+    assert found["diff_low"] < found["diff"] < found["diff_high"]
+    assert "csreft is more accurate than loreft: +15.0 points" in skills.advantage_claim(
+        {**found, "verdict": "better"}, ("csreft", "loreft")
+    )
+    fixed = scores().query("seed == 0")
+    single = advantage(fixed, ("csreft", "loreft"), DRAWN)
+    assert single["diff"] == pytest.approx((0.30 + 0.05) / 2)
+    one = advantage(scores(), ("csreft", "csreft"), DRAWN)
+    assert one["diff"] == pytest.approx(0) and one["verdict"] == "undecided"
 
 
 def test_the_table_has_a_line_a_method_and_a_column_a_skill():

@@ -54,6 +54,12 @@ def test_metrics_hold_nothing_that_varies_by_run(made: tuple[Path, dict[str, Any
     assert not re.search(r"\d\.\d{7}", text)
 
 
+def test_a_run_without_their_cells_has_none_of_the_reft_papers_tables(made: tuple[Path, dict[str, Any]]) -> None:
+    names = {path.stem for path in (made[0] / "reports/tables").iterdir()}
+    assert not {"commonsense8", "arithmetic4", "glue", "alpaca_eval_judged"} & names
+    assert "heads" not in json.loads((made[0] / "reports/metrics.json").read_text())
+
+
 def pages_of(root: Path) -> dict[str, str]:
     """The pages by their paths in the report's folder."""
     folder = root / "reports"

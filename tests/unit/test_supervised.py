@@ -95,7 +95,7 @@ def adapters(base):
     }
 
 
-def train(base, adapter, folder, **changes):
+def train(base, adapter, folder, validate=None, **changes):
     return supervised.train(
         base,
         adapter,
@@ -105,6 +105,7 @@ def train(base, adapter, folder, **changes):
         batch_tokens=64,
         seed=0,
         checkpoints=Checkpoints(folder),
+        validate=validate,
     )
 
 
@@ -162,6 +163,23 @@ def test_training_lowers_the_loss_and_keeps_the_best_state(base, tmp_path, kind)
         groups = supervised.encode(base, EXAMPLES[:4])
         assert supervised.validation_loss(base, attachment, groups, 64) == chosen["validation"]
     assert same_tensors(dict(base.model.state_dict()), weights)
+
+
+@pytest.mark.parametrize(("measured", "chosen"), [([0.5, 0.9, 0.2, 0.9], (2, 6)), ([0.5, 0.1, 0.2, 0.4], (0,))])
+def test_the_state_that_measures_best_is_kept_and_the_loss_decides_between_equals(base, tmp_path, measured, chosen):
+    adapter, states, numbers = adapters(base)["reft"], [], iter(measured)
+
+    def validate(attachment):
+        states.append({name: tensor.clone() for name, tensor in adapter.state().items()})
+        return next(numbers)
+
+    curve = train(base, adapter, tmp_path, validate=validate)
+    validated = [row for row in curve if row["validation"] is not None]
+    assert [row["measured"] for row in validated] == measured and len(states) == len(measured)
+    (kept,) = [row for row in curve if row["chosen"]]
+    equals = [row for row in validated if row["step"] in chosen]
+    assert kept["validation"] == min(row["validation"] for row in equals)
+    assert same_tensors(adapter.state(), states[validated.index(kept)])
 
 
 @pytest.mark.parametrize("kind", ["reft", "csreft", "lora"])

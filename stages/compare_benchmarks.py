@@ -1,0 +1,72 @@
+"""The report of benchmarks alone, for a profile without the rest of the graph: the ReFT paper's tables."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.core.artifacts import atomic_folder
+from pipeline.core.errors import UserError
+from pipeline.core.progress import show_markdown, step
+from pipeline.core.stage import In, Out, main
+from pipeline.reporting import compose, figures, reft, tables
+from pipeline.reporting import run as left
+from pipeline.reporting.further import read_judged
+from pipeline.reporting.heads import read_heads
+from pipeline.statistics import statistics
+
+
+def run(
+    *,
+    report: str,
+    plan: reft.Plan,
+    settings: left.RunSettings,
+    examples: In,
+    scores: In,
+    adapters: In,
+    base: In,
+    published: In,
+    written: Out,
+) -> dict[str, object]:
+    """Write the plan's tables, and those of heads and judges where there are some, with figures and claims."""
+    chosen = {name: cell for name, cell in settings.cells.items() if set(plan.tables) & set(cell.table)}
+    own = settings.model_copy(update={"cells": chosen})
+    with step("read the cells"):
+        found = left.Run(
+            settings=own,
+            scores=left.read_scores(own, scores) if chosen else pd.DataFrame(columns=["row", "task"]),
+            examples=left.read_examples(own, examples),
+            completions={},
+            curves={},
+            provenance=left.read_provenance([adapters]),
+            base=left.read_provenance([base.parent])[f"{base.parent.name}/{base.stem}"],
+            decisions=left.read_dispatch(own, Path("none")),
+            mixtures={},
+            spectra={},
+            gates=None,
+            published=left.read_published(published),
+            records={},
+            needs={},
+        )
+    with step("compare"):
+        measured = statistics(found, read_judged(scores / "judged"), read_heads(scores / "heads"))
+        comparisons = [compose.comparison(key, found, measured) for key in plan.tables if key in own.tables()]
+        listings = compose.reft_listings(found, measured).values()
+        if not comparisons and not listings:
+            raise UserError(
+                f"params.yaml: expected cells of the tables {', '.join(plan.tables) or 'none'}, heads or judged cells "
+                f"for '{report}', got none; add some"
+            )
+    files = {f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in compose.COMPARED}
+    files |= {f"{one.key}.{suffix}": write(one) for one in listings for suffix, write in compose.LISTED}
+    files |= {f"{one.key}.svg": figures.accuracies(one.frame, tables.ROWS, one.key) for one in comparisons}
+    claims = [claim for one in comparisons for claim in one.claims]
+    said = "\n".join(f"- {claim}" for claim in claims)
+    with step("write"), atomic_folder(written) as folder:
+        for name, text in {**files, "claims.md": f"# What may be said of {report}\n\n{said}\n"}.items():
+            (folder / name).write_text(text, encoding="utf-8")
+    show_markdown("claims", said)
+    return {"claims": claims}
+
+
+if __name__ == "__main__":
+    main()
