@@ -25,7 +25,8 @@ from pipeline.core.artifacts import write_text
 from pipeline.core.errors import UserError
 from pipeline.evaluation import MEAN_OVER_TASKS, Estimate, Resampling, estimate, verdict
 from pipeline.reporting import site
-from pipeline.reporting.tables import TITLES, flattened
+from pipeline.reporting.hyperparameters import flattened
+from pipeline.reporting.tables import TITLES
 
 REPORTS = Path("reports")
 NOW = "the files as they are"
