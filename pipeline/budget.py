@@ -122,8 +122,9 @@ def one_task(model: Any, method: str, adapter: Mapping[str, Any]) -> int:
 
 
 def variants(params: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """What else than SVF experts and LoRA a profile trains on one task: what it is called, its method and settings."""
-    methods = dict.fromkeys(entry["method"] for entry in params["baselines"].values() if entry["method"] != "lora")
+    """What else than SVF experts, LoRA and LoReFT a profile trains on one task: its name, its method and settings."""
+    known = ("lora", "reft")  # which are counted by their sections
+    methods = dict.fromkeys(entry["method"] for entry in params["baselines"].values() if entry["method"] not in known)
     found = {method: (method, params[method]["adapter"]) for method in methods}
     for entries in params.get("ablations", {}).values():
         found |= {name: (entry["method"], entry["adapter"]) for name, entry in entries.items()}
@@ -235,7 +236,7 @@ def generated_tokens(params: Mapping[str, Any]) -> dict[str, int | None]:
 
     rewarded = params.get("ablations", {}).get("policy_gradient", {}).values()
     candidates = len(search["configurations"]) * search["generations"] * search["population"]
-    sizes = {task: entry["data"]["test"] for task, entry in tasks.items()}
+    sizes = {task: tested(entry["data"]) for task, entry in tasks.items()}
     cells = [cell["task"] for cell in params["cells"].values()]
     return {
         "train_svf": sum(rollouts(params["reinforce"]) * longest(one["task"]) for one in params["experts"].values()),
@@ -245,6 +246,12 @@ def generated_tokens(params: Mapping[str, Any]) -> dict[str, int | None]:
         if any(sizes[task] == "all" for task in cells)
         else sum(sizes[task] * longest(task) for task in cells),
     }
+
+
+def tested(data: Mapping[str, Any]) -> Any:
+    """How many test examples a task has, or ``all``, as its settings say."""
+    size = data["test"]
+    return size["each"] * len(data["options"]["subsets"]) if isinstance(size, Mapping) else size
 
 
 def sources(params: Mapping[str, Any]) -> list[str]:

@@ -125,6 +125,20 @@ def test_csreft_counts_with_and_without_its_router() -> None:
     assert f"CS-ReFT with its router, {both / whole:.4%} {both}" in lines
 
 
+@pytest.mark.parametrize(
+    ("profile", "task", "subsets"), [("commonsense", "commonsense", 8), ("arithmetic", "arithmetic", 4)]
+)
+def test_the_profiles_of_the_reft_papers_benchmarks_are_counted(profile: str, task: str, subsets: int) -> None:
+    params = settings(profile)
+    lines = {line.what: line.ours for line in budget.counts(params, params["bases"]["downloaded"]["base"])}
+    edits = 30 * (2 * 8 * 576 + 8)
+    pairs = 30 * 32 * (576 + 576 + 2 * (576 + 192) + 2 * (576 + 1536))  # q; k, v; up, down
+    assert lines[f"LoReFT, {edits / lines['base model']:.4%} of the base"] == edits
+    assert lines["LoRA on q_proj, k_proj, v_proj, up_proj, down_proj"] == pairs
+    longest = params["tasks"][task]["decoding"]["max_new_tokens"]
+    assert budget.generated_tokens(params)["generate"] == 3 * 200 * subsets * longest  # base, LoRA and LoReFT
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_counts_of_reft_and_csreft_are_those_of_what_they_train(tied: bool) -> None:
     model = tiny_model()
