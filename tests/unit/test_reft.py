@@ -201,3 +201,10 @@ def test_loreft_is_orthonormal_after_a_thousand_steps(model):
             adapter.retract()
     products = (adapter.rotation @ adapter.rotation.mT).detach()
     torch.testing.assert_close(products, torch.eye(RANK).expand_as(products), atol=1e-5, rtol=0)
+
+
+def test_a_trainer_on_one_task_gets_the_edits_themselves(model):
+    trained = reft.learner(model, settings(), factors=None, generator=torch.Generator().manual_seed(1))
+    same = reft.initial(model, settings(), torch.Generator().manual_seed(1))
+    assert same_tensors(trained.state(), same.state()) and trained.config() == same.config()
+    assert trained.adapter("reft-sums-0") is trained
