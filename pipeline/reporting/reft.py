@@ -64,7 +64,7 @@ def published_of(
         each = dict(zip(SUBSETS[key], line.get("tasks", ()), strict=False)) | {MEAN: line["mean"]}
         accuracies |= {(row, column): percent / 100 for column, percent in each.items()}
     shares = {row: f"{line['params']} %" for row, line in rows.items() if "params" in line}
-    return accuracies, {**dict.fromkeys(SUBSETS[key], "the same"), MEAN: "mean"}, shares
+    return accuracies, {**{name: name for name in SUBSETS[key]}, MEAN: "mean"}, shares
 
 
 def claims(

@@ -159,8 +159,9 @@ class Comparison:
         return [f"What needs no model: {'; '.join(said)}."] if said else []
 
     def paper(self, row: str, task: str) -> float | None:
-        """The paper's accuracy beside a cell; beside the mean over tasks, the mean of the paper's where it has all."""
-        if task in self.domains:
+        """The paper's accuracy beside a cell; beside the mean over tasks, the mean of the paper's where it has all, if
+        the paper gives none."""
+        if task in self.domains or (row, task) in self.published:
             return self.published.get((row, task))
         known = [self.published[row, one] for one in self.domains if (row, one) in self.published]
         return sum(known) / len(known) if known and len(known) == len(self.domains) else None
