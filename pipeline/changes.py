@@ -26,7 +26,7 @@ from pipeline.core.errors import UserError
 from pipeline.evaluation import MEAN_OVER_TASKS, Estimate, Resampling, estimate, verdict
 from pipeline.reporting import site
 from pipeline.reporting.hyperparameters import flattened
-from pipeline.reporting.tables import TITLES
+from pipeline.reporting.names import TITLES
 
 REPORTS = Path("reports")
 NOW = "the files as they are"

@@ -12,7 +12,7 @@ from pipeline.metrics import label_numbers
 from pipeline.reporting import heads, reft
 from pipeline.reporting.claims import RIVALS
 from pipeline.reporting.claims_of_variants import rivals_for
-from pipeline.reporting.compose import Statistics
+from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
 from pipeline.reporting.run import Run, scores_of
 

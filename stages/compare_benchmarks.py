@@ -8,8 +8,9 @@ from pipeline.core.artifacts import atomic_folder
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
-from pipeline.reporting import compose, figures, reft, tables
+from pipeline.reporting import compose, figures, names, reft
 from pipeline.reporting import run as left
+from pipeline.reporting.comparisons import comparison
 from pipeline.reporting.further import read_judged
 from pipeline.reporting.heads import read_heads
 from pipeline.statistics import statistics
@@ -49,7 +50,7 @@ def run(
         )
     with step("compare"):
         measured = statistics(found, read_judged(scores / "judged"), read_heads(scores / "heads"))
-        comparisons = [compose.comparison(key, found, measured) for key in plan.tables if key in own.tables()]
+        comparisons = [comparison(key, found, measured) for key in plan.tables if key in own.tables()]
         listings = compose.reft_listings(found, measured).values()
         if not comparisons and not listings:
             raise UserError(
@@ -58,7 +59,7 @@ def run(
             )
     files = {f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in compose.COMPARED}
     files |= {f"{one.key}.{suffix}": write(one) for one in listings for suffix, write in compose.LISTED}
-    files |= {f"{one.key}.svg": figures.accuracies(one.frame, tables.ROWS, one.key) for one in comparisons}
+    files |= {f"{one.key}.svg": figures.accuracies(one.frame, names.ROWS, one.key) for one in comparisons}
     claims = [claim for one in comparisons for claim in one.claims]
     said = "\n".join(f"- {claim}" for claim in claims)
     with step("write"), atomic_folder(written) as folder:

@@ -11,8 +11,8 @@ import pandas as pd
 
 from pipeline.reporting.claims import settled, spelled, verdicts
 from pipeline.reporting.hyperparameters import flattened
+from pipeline.reporting.names import BENCHMARKS, PUBLISHED_MODEL, ROWS, row_name
 from pipeline.reporting.run import RunSettings
-from pipeline.reporting.tables import BENCHMARKS, PUBLISHED_MODEL, ROWS, row_name
 
 OBJECTIVES = {"policy_gradient": "policy gradient", "next_token": "next token"}
 METHODS = {"svf": "SVF"}  # the other methods are called as their rows are

@@ -1,21 +1,17 @@
 """From a run and its statistics to the report's files, as texts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
-
-import pandas as pd
 
 from pipeline.reporting import (
     ablations,
     claims,
-    figures,
     further,
     heads,
     hyperparameters,
     learning,
     published,
-    published_of_variants,
     reft,
     runs,
     site,
@@ -23,34 +19,13 @@ from pipeline.reporting import (
     trained,
     variants,
 )
+from pipeline.reporting.comparisons import comparison, name_of
+from pipeline.reporting.drawings import drawings
+from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
 from pipeline.reporting.run import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import Comparison
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What ``pipeline.evaluation`` says of a run.
-
-    comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
-    about; versus: table to each row that claims given as data compare with, and the table against it.
-    dispatch: the dispatchers against the prompt. baselines: task to what needs no model. further: metrics beside
-    accuracy, against the base model; win_rates: judges' of cells; heads: what classification heads were, and
-    head_metrics, how well they label. All may be empty. subsets: table to the baselines of its columns, where those
-    are the subsets of one task.
-    """
-
-    comparisons: Mapping[str, pd.DataFrame]
-    rivals: Mapping[str, pd.DataFrame]
-    versus: Mapping[str, Mapping[str, pd.DataFrame]]
-    dispatch: pd.DataFrame
-    baselines: Mapping[str, Mapping[str, float]]
-    further: pd.DataFrame = field(default_factory=pd.DataFrame)
-    win_rates: Sequence[Mapping[str, Any]] = ()
-    heads: Sequence[Mapping[str, Any]] = ()
-    head_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
-    subsets: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,58 +166,6 @@ def published_section(one: Published, statistics: Statistics) -> Shown:
     )
 
 
-def name_of(one: Comparison | tables.Listing) -> str:
-    """A table's name in the menu: its title up to the first full stop."""
-    return one.title.partition(". ")[0]
-
-
-def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
-    settings, frame = run.settings, statistics.comparisons[key]
-    rival = statistics.rivals.get(key, frame)
-    domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    papers: Mapping[str, str] = {}
-    if key in reft.SUBSETS:
-        domains = {name: reft.DOMAINS[key] for name in frame["task"] if name != reft.MEAN}
-        published, benchmarks, papers = reft.published_of(key, run.published)
-        said = reft.claims(key, frame, rival, domains)
-        frame = frame.assign(cells="")  # the completions are of the whole task
-    elif key == "table4":
-        published, benchmarks = ablations.published_of(settings, run.published, list(domains))
-        rows = ablations.published_rows(settings, run.published)
-        papers = {row: f"{line['params_m']} million" for row, line in rows.items() if "params_m" in line}
-        said = ablations.claims(settings, frame, rival, list(domains))
-    else:
-        if key in published_of_variants.SECTIONS:
-            published, benchmarks = published_of_variants.published_of(key, domains, run.published)
-        else:
-            published, benchmarks = tables.published_of(key, domains, settings.unseen.values(), run.published)
-        said = (
-            variants.moved_to(key, run)
-            + claims.claims_of(key, frame, rival, domains)
-            + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains)
-        )
-    said += ablations.lengths(settings, key) if key in ("table4", "table7") else ()
-    return Comparison(
-        key=key,
-        title=tables.TITLES.get(key, key.replace("_", " ")),
-        frame=frame,
-        domains=domains,
-        baselines=statistics.subsets.get(key, statistics.baselines),
-        trained=trained.trained_of(key, run, papers),
-        published=published,
-        benchmarks=benchmarks,
-        claims=said,
-        labels=labels_of(key, run),
-    )
-
-
-def labels_of(key: str, run: Run) -> dict[str, str]:
-    """What a table's rows are called where their names alone do not say it."""
-    if key == "table4":
-        return {row: one.label for row, one in ablations.rows_of(run.settings).items()}
-    return variants.base_label(key, run)
-
-
 def reft_listings(run: Run, statistics: Statistics) -> dict[str, tables.Listing]:
     """The ReFT paper's tables that are no comparison of accuracies, by name; those that the run has anything of."""
     found: dict[str, tables.Listing] = {}
@@ -272,97 +195,6 @@ def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> 
         name: {key: one[key] for key in keys if one.get(key) is not None} for name, one in run.provenance.items()
     }
     return found
-
-
-def drawings(run: Run, statistics: Statistics) -> dict[str, Figure]:
-    """The figures by name."""
-    drawn: dict[str, Figure] = {}
-
-    def add(name: str, svg: str, caption: str) -> None:
-        drawn[name] = Figure(name, svg, caption)
-
-    for key, frame in statistics.comparisons.items():
-        caption = "Accuracy on the test split with its 95 % interval; dashed: the base model."
-        name = f"{key}-accuracy"
-        add(name, figures.accuracies(frame, {**tables.ROWS, **labels_of(key, run)}, name), caption)
-    base = base_accuracies(run, statistics)
-    varied = {name for entries in run.settings.ablations.values() for name in entries}
-    curves = {name: curve for name, curve in run.curves.items() if name not in varied}
-    rewarded = learning.rewarded(curves)
-    classifier = {name: curve for name, curve in rewarded.items() if name == "classifier"}
-    experts = {name.removeprefix("svf-"): curve for name, curve in rewarded.items() if name.startswith("svf-")}
-    every = learning.rewarded(run.curves)
-    others = {name: curve for name, curve in every.items() if name != "classifier" and not name.startswith("svf-")}
-    tasks = {name: run.provenance.get(f"experts/svf-{name}", {}).get("task") for name in experts}
-    place = {task: number for number, task in enumerate(run.settings.domains)}
-    experts = dict(sorted(experts.items(), key=lambda one: place.get(tasks[one[0]] or "", len(place))))
-    lines = {name: base[task] for name, task in tasks.items() if task in base}
-    if experts:
-        caption = (
-            "Figure 4. SVF experts learning by REINFORCE: above, the mean reward of the answers sampled in training; "
-            "below, accuracy on validation prompts. Dashed: the base model on the test split. Dot: the checkpoint "
-            "chosen, by validation. Pale: other coefficients λ of the divergence from the base model."
-        )
-        add("figure4", figures.learning_curves(experts, lines, "figure4"), caption)
-    if classifier:
-        caption = "The classification expert, trained the same way to name a prompt's domain."
-        add("figure4-classifier", figures.learning_curves(classifier, {}, "figure4-classifier"), caption)
-    if others:
-        caption = (
-            "Figure 9. Other methods trained by REINFORCE, as the experts are: above, the mean reward of the sampled "
-            "answers; below, accuracy on validation prompts. Dashed: the base model on the test split. In the paper, "
-            "LoRA trained so collapses."
-        )
-        on = {name: run.provenance.get(f"experts/{name}", {}).get("task") for name in others}
-        lines = {name: base[task] for name, task in on.items() if task in base}
-        add("figure9", figures.learning_curves(others, lines, "figure9"), caption)
-    supervised = {name: curve for name, curve in curves.items() if name not in rewarded}
-    if supervised:
-        caption = "Methods trained by next-token prediction. Dot: the checkpoint chosen, by validation."
-        add("losses", figures.loss_curves(supervised, "losses"), caption)
-    if len(run.decisions):
-        caption = (
-            "Figure 6. Test prompts by their true domain (rows) and the domain named (columns); 'others' leaves the "
-            "base model as it is."
-        )
-        labels = tables.DISPATCHERS
-        svg = figures.confusions(run.decisions, list(run.settings.trained), labels, "figure6")
-        add("figure6", svg, caption)
-    mixtures = {name: one for name, one in run.mixtures.items() if name not in run.settings.searches}
-    if mixtures:
-        mixtures = dict(sorted(mixtures.items(), key=lambda one: place.get(one[1]["task"], len(place))))
-        caption = "Figure 7. What the search found on a few held-out prompts of each unseen task."
-        add("figure7", figures.alphas(mixtures, "figure7"), caption)
-    if run.settings.searches and run.mixtures:
-        caption = (
-            "Searches for α: the best accuracy so far on the few prompts, against the prompts run for it. A searcher "
-            "is better where its line is higher, further to the left."
-        )
-        add("searches", figures.searches(run.mixtures, "searches"), caption)
-    for number, (name, frame) in enumerate(run.spectra.items()):
-        of = run.base["base"] if name == "base" else variants.origin(name, run)
-        caption = (
-            f"Figure {10 + number}. The share of Σσ that the top singular components hold, by kind of matrix and "
-            f"layer, of {of}. On the dashed line all components weigh the same."
-        )
-        add(f"figure{10 + number}", figures.spectra(frame, f"figure{10 + number}"), caption)
-    if run.spectra:
-        caption = (
-            "What share of an expert's change, Σ |z − 1|, lies in the top components, the mean over layers; grey: of "
-            "Σσ. On the dashed line all components were changed alike."
-        )
-        add("changes", figures.changes(next(iter(run.spectra.values())), "changes"), caption)
-    if run.gates is not None:
-        caption = "CS-ReFT: the router's mean gate on validation prompts; 0 is closed, 1 is open."
-        add("gates", figures.gates(run.gates, "gates"), caption)
-    return drawn
-
-
-def base_accuracies(run: Run, statistics: Statistics) -> dict[str, float]:
-    """The base model's accuracy on every task it was measured on; in some tables, ``base`` is another one."""
-    others = {table for cell in run.settings.cells.values() if cell.base != "base" for table in cell.table}
-    frames = [frame[frame["row"] == "base"] for key, frame in statistics.comparisons.items() if key not in others]
-    return {task: mean for frame in frames for task, mean in zip(frame["task"], frame["mean"], strict=True)}
 
 
 def facts(run: Run) -> dict[str, Any]:

@@ -8,7 +8,9 @@ import pandas as pd
 
 from pipeline.core.artifacts import read_json, read_jsonl
 from pipeline.core.errors import UserError
-from pipeline.reporting.tables import DIFFERENCES, Listing, rounded, row_name
+from pipeline.reporting.measured import DIFFERENCES
+from pipeline.reporting.names import row_name
+from pipeline.reporting.tables import Listing, rounded
 
 NUMBERS = ("mean", "low", "high", "n", "seeds", *DIFFERENCES)
 

@@ -10,8 +10,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.core.artifacts import read_json, read_jsonl
+from pipeline.reporting.measured import DIFFERENCES
+from pipeline.reporting.names import row_name
 from pipeline.reporting.reft import PAPERS_ROWS
-from pipeline.reporting.tables import DIFFERENCES, Listing, row_name
+from pipeline.reporting.tables import Listing
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb")  # the order of the paper's numbers by task
 PUBLISHED_MODEL, PUBLISHED_MODEL_NAME = "roberta-base", "RoBERTa-base"

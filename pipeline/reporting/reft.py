@@ -13,8 +13,9 @@ import pandas as pd
 
 from pipeline.core.config import Section
 from pipeline.reporting.claims import overall, settled, spelled
+from pipeline.reporting.names import row_name
 from pipeline.reporting.run import Cell
-from pipeline.reporting.tables import Listing, Trained, row_name
+from pipeline.reporting.tables import Listing, Trained
 
 SUBSETS = {
     "commonsense8": ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
@@ -22,7 +23,7 @@ SUBSETS = {
 }
 MEAN = "mean_over_tasks"  # the column that ``pipeline.evaluation`` adds
 DOMAINS = {"commonsense8": "reasoning", "arithmetic4": "math"}
-PUBLISHED_MODEL = "llama-7b"  # of the paper's four; LLaMA-7B in ``tables.MOVED_TO``
+PUBLISHED_MODEL = "llama-7b"  # of the paper's four; LLaMA-7B in ``names.MOVED_TO``
 PAPERS_ROWS = {"lora": "lora", "dora": "dora", "reft": "loreft", "direft": "direft"}
 # Who is ahead in the paper, on the mean over tasks.
 AHEAD = {"commonsense8": "ahead of", "arithmetic4": "behind"}

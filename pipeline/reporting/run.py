@@ -14,7 +14,7 @@ from pipeline.core.artifacts import read_json, read_jsonl, read_tensors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Completion, Example
-from pipeline.reporting.tables import ROWS, TITLES
+from pipeline.reporting.names import ROWS, TITLES
 
 
 class Cell(Section):

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.reporting.names import DISPATCHERS, PUBLISHED_MODEL, PUBLISHED_UNSEEN
 from pipeline.reporting.run import Run
-from pipeline.reporting.tables import DISPATCHERS, PUBLISHED_MODEL, PUBLISHED_UNSEEN, Listing
+from pipeline.reporting.tables import Listing
 
 # Steps that are paid once, however many prompts follow; the others of a stage are its work.
 ONCE = ("load ", "write ")

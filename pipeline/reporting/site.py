@@ -14,7 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.reporting import tables
+from pipeline.reporting import names, tables
 
 FOLDER = Path(__file__).parent
 STATIC = ("style.css", "site.js", "completions.js")
@@ -93,7 +93,7 @@ def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
     environment.filters |= {
         "percent": tables.percent,
         "signed": tables.signed,
-        "row_name": tables.row_name,
+        "row_name": names.row_name,
         "cell_text": tables.cell_text,
         "words": lambda name: name.replace("_", " "),
     }
@@ -110,7 +110,7 @@ def answers_script(asked: Asked) -> str:
     """A task's prompts and answers as a script, a line each, so that two commits' files differ where they do."""
     cells = ",\n".join(
         f"{dump(one.cell)}: "
-        + dump({"row": one.row, "by": tables.row_name(one.row), "seed": one.seed})[:-1]
+        + dump({"row": one.row, "by": names.row_name(one.row), "seed": one.seed})[:-1]
         + ', "answers": [\n'
         + ",\n".join(dump([text, read, int(right)]) for text, read, right in one.answers)
         + "\n]}"

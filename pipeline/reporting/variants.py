@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from pipeline.reporting.names import row_name
 from pipeline.reporting.run import Run
-from pipeline.reporting.tables import Comparison, Listing, percent, row_name, signed
+from pipeline.reporting.tables import Comparison, Listing, percent, signed
 
 
 def moved_to(key: str, run: Run) -> tuple[str, ...]:
