@@ -287,7 +287,8 @@ def published_markdown(comparison: Comparison) -> list[str]:
     for row in found:
         known = [comparison.paper(row, task) for task in tasks]
         texts = ["not in the paper" if value is None else percent(value, 2) for value in known]
-        lines.append(markdown_row([comparison.label(row), *texts]))
+        # its base model is its own, whatever the run's is called
+        lines.append(markdown_row([row_name(row) if row == "base" else comparison.label(row), *texts]))
     return lines
 
 
