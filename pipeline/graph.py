@@ -24,7 +24,7 @@ class Stage:
     """One stage, e.g. ``train_svf@sums-0``.
 
     command: the words of its command line. deps, outs: paths. params: the places in params.yaml it depends on, the
-    empty one where it depends on the whole file.
+    empty one where it depends on the whole file (which dvc.yaml says among its deps).
     """
 
     name: str
@@ -75,13 +75,15 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
                 for stage in repo.index.stages:
                     files = [dep for dep in stage.deps if not isinstance(dep, ParamsDependency)]
                     settings = [dep for dep in stage.deps if isinstance(dep, ParamsDependency)]
+                    paths = {dep.def_path for dep in files}
                     stages.append(
                         Stage(
                             name=stage.name,
                             command=tuple(shlex.split(stage.cmd)),
-                            deps=frozenset(dep.def_path for dep in files),
+                            deps=frozenset(paths - {"params.yaml"}),
                             outs=frozenset(out.def_path for out in stage.outs),
-                            params=frozenset(place for dep in settings for place in dep.params or [""]),
+                            params=frozenset(place for dep in settings for place in dep.params)
+                            | ({""} if "params.yaml" in paths else frozenset()),
                         )
                     )
                 repo.index.graph.nodes()  # raises for cycles and for outputs that overlap

@@ -1,4 +1,4 @@
-"""Decompose the targeted matrices of the base model: W = U diag(σ) Vᵀ, in float32."""
+"""Decompose the targeted matrices of the base model: W = U diag(σ) Vᵀ, factors in float32."""
 
 from torch import Tensor
 

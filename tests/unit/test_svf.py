@@ -1,5 +1,7 @@
 """SVF: z scales singular values, in whatever way it is computed."""
 
+import math
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,6 +39,43 @@ def random_z(factors, seed: int, spread: float = 0.3):
 def learner(factors, parametrisation: str = "direct") -> svf.SvfLearner:
     targets = svf.Targets(modules=MODULES, parametrisation=parametrisation, init_mean=0.1, init_std=0.01)
     return svf.SvfLearner(factors, targets, torch.Generator().manual_seed(0))
+
+
+def conditioned(rows: int, columns: int, smallest: float):
+    """A matrix with singular values from 1 to ``smallest``."""
+    generator = torch.Generator().manual_seed(rows)
+    left = torch.linalg.qr(torch.randn(rows, rows, generator=generator, dtype=torch.float64)).Q
+    right = torch.linalg.qr(torch.randn(columns, columns, generator=generator, dtype=torch.float64)).Q
+    rank = min(rows, columns)
+    sigma = torch.logspace(0, math.log10(smallest), rank, dtype=torch.float64)
+    return ((left[:, :rank] * sigma) @ right[:rank]).float()
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (96, 40), (40, 96)], ids=str)
+@pytest.mark.parametrize("smallest", [0.1, 2e-4, 1e-6])  # by the squares, by them barely, and not by them
+def test_factors_are_right_to_the_rounding_of_float32(shape, smallest):
+    weight = conditioned(*shape, smallest)
+    u, sigma, vt = svf.decompose(weight)
+    rank = min(shape)
+    assert (u.shape, sigma.shape, vt.shape) == ((shape[0], rank), (rank,), (rank, shape[1]))
+    assert all(factor.dtype == torch.float32 and factor.is_contiguous() for factor in (u, sigma, vt))
+    one = torch.eye(rank, dtype=torch.float64)
+    torch.testing.assert_close(u.double().T @ u.double(), one, atol=2e-7, rtol=0)
+    torch.testing.assert_close(vt.double() @ vt.double().T, one, atol=2e-7, rtol=0)
+    torch.testing.assert_close((u.double() * sigma.double()) @ vt.double(), weight.double(), atol=1e-7, rtol=0)
+    torch.testing.assert_close(sigma, torch.linalg.svdvals(weight.double()).float(), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (12, 5), (5, 12)], ids=str)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_a_matrix_without_full_rank_has_factors_too(shape, rank):
+    weight = torch.randn(shape[0], rank) @ torch.randn(rank, shape[1])
+    u, sigma, vt = svf.decompose(weight)
+    one = torch.eye(min(shape))
+    torch.testing.assert_close(u.T @ u, one, atol=1e-6, rtol=0)
+    torch.testing.assert_close(vt @ vt.T, one, atol=1e-6, rtol=0)
+    torch.testing.assert_close((u * sigma) @ vt, weight, atol=1e-6, rtol=1e-6)
+    assert (sigma[rank:] < 1e-6).all()
 
 
 @pytest.mark.parametrize(("layers", "chosen"), [(None, {0, 1}), ((0,), {0}), (0.5, {1}), (1.0, {0, 1})])
