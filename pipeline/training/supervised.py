@@ -240,12 +240,16 @@ def _copy(adapter: Trainable) -> dict[str, Tensor]:
 
 def _row(step: int, train_loss: float | None, validated: float | None, measured: float | None = None) -> dict[str, Any]:
     row = {"step": step, "objective": "next_token", "train": train_loss, "validation": validated}
-    return row if measured is None else {**row, "measured": measured}
+    if measured is None:
+        return row
+    # A metric may have no value: a correlation, where all answers are the same.
+    return {**row, "measured": None if math.isnan(measured) else measured}
 
 
 def _merit(row: Mapping[str, Any]) -> tuple[float, float]:
     """What a validated state is chosen by, the more the better: what was measured, if anything was; then the loss."""
-    return row.get("measured", 0.0), -row["validation"]
+    measured = row.get("measured", 0.0)
+    return -math.inf if measured is None else measured, -row["validation"]
 
 
 def _save(

@@ -1,5 +1,6 @@
 """Next-token prediction: its loss, its schedule, and going on after a kill."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -165,7 +166,10 @@ def test_training_lowers_the_loss_and_keeps_the_best_state(base, tmp_path, kind)
     assert same_tensors(dict(base.model.state_dict()), weights)
 
 
-@pytest.mark.parametrize(("measured", "chosen"), [([0.5, 0.9, 0.2, 0.9], (2, 6)), ([0.5, 0.1, 0.2, 0.4], (0,))])
+@pytest.mark.parametrize(
+    ("measured", "chosen"),
+    [([0.5, 0.9, 0.2, 0.9], (2, 6)), ([0.5, 0.1, 0.2, 0.4], (0,)), ([math.nan, math.nan, -0.1, math.nan], (4,))],
+)
 def test_the_state_that_measures_best_is_kept_and_the_loss_decides_between_equals(base, tmp_path, measured, chosen):
     adapter, states, numbers = adapters(base)["reft"], [], iter(measured)
 
@@ -175,7 +179,8 @@ def test_the_state_that_measures_best_is_kept_and_the_loss_decides_between_equal
 
     curve = train(base, adapter, tmp_path, validate=validate)
     validated = [row for row in curve if row["validation"] is not None]
-    assert [row["measured"] for row in validated] == measured and len(states) == len(measured)
+    assert [row["measured"] for row in validated] == [None if math.isnan(one) else one for one in measured]
+    assert len(states) == len(measured)
     (kept,) = [row for row in curve if row["chosen"]]
     equals = [row for row in validated if row["step"] in chosen]
     assert kept["validation"] == min(row["validation"] for row in equals)
