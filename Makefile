@@ -38,5 +38,6 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 		|| { echo "error: '$(PYTHON)' cannot make virtual environments; install its venv package, e.g. 'apt-get install python3-venv'" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	@# what is imported gets compiled then; all of it, now, takes a minute longer
+	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $@
