@@ -60,7 +60,7 @@ def run(
     from rich.console import Console
 
     from pipeline import lockfile, server
-    from pipeline.flow import Outcome, run_graph
+    from pipeline.flow.graph import Outcome, run_graph
 
     console = Console(stderr=True, highlight=False)
     if not server.wanted():

@@ -1,7 +1,5 @@
 """The report of benchmarks alone, for a profile without the rest of the graph: the ReFT paper's tables."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from pipeline.core.artifacts import atomic_folder
@@ -36,17 +34,9 @@ def run(
             settings=own,
             scores=left.read_scores(own, scores) if chosen else pd.DataFrame(columns=["row", "task"]),
             examples=left.read_examples(own, examples),
-            completions={},
-            curves={},
             provenance=left.read_provenance([adapters]),
             base=left.read_provenance([base.parent])[f"{base.parent.name}/{base.stem}"],
-            decisions=left.read_dispatch(own, Path("none")),
-            mixtures={},
-            spectra={},
-            gates=None,
             published=left.read_published(published),
-            records={},
-            needs={},
         )
     with step("compare"):
         measured = statistics(found, read_judged(scores / "judged"), read_heads(scores / "heads"))

@@ -22,7 +22,7 @@ import pandas as pd
 from pipeline.core.artifacts import read_json
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
-from pipeline.reporting.run import Run, RunSettings, read_curves, read_dispatch
+from pipeline.reporting.run import Run, RunSettings, read_curves
 from pipeline.reporting.tables import Listing
 
 FORMAT = 1
@@ -93,17 +93,10 @@ def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
         settings=settings,
         scores=read_scores(settings, folder / "scores.csv"),
         examples=dict.fromkeys(about["data"], ()),
-        completions={},
-        curves=read_curves(folder / "curves"),
         provenance=about["adapters"],
         base=about["base"],
-        decisions=read_dispatch(settings, folder / "dispatched"),
-        mixtures={},
-        spectra={},
-        gates=None,
         published=papers,
-        records={},
-        needs={},
+        curves=read_curves(folder / "curves"),
     )
     return Published(folder.name, about, run)
 

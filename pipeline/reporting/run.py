@@ -1,7 +1,7 @@
 """What a run left behind, read into frames: settings, scores, decisions, curves, traces, gates, costs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,8 @@ from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Completion, Example
 from pipeline.reporting.names import ROWS, TITLES
+
+DECISION = ["row", "task", "id", "domain", "predicted", "correct"]
 
 
 class Cell(Section):
@@ -195,7 +197,7 @@ def read_dispatch(settings: RunSettings, folder: Path) -> pd.DataFrame:
                     "correct": decision["predicted"] == decision["domain"],
                 }
             )
-    frame = pd.DataFrame(lines, columns=["row", "task", "id", "domain", "predicted", "correct"])
+    frame = pd.DataFrame(lines, columns=DECISION)
     return frame.assign(seed=settings.seed, cell=frame["row"], parsed=True, finished=True, tokens=0)
 
 
@@ -273,19 +275,22 @@ def read_needs(lock: Path, records: Mapping[str, Any]) -> dict[str, list[str]]:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything a run left that the report shows; the functions of this module say what each is."""
+    """Everything a run left that the report shows; the functions of this module say what each is.
+
+    What a report has no use for, or a published run has not kept, is left empty.
+    """
 
     settings: RunSettings
     scores: pd.DataFrame
     examples: Mapping[str, Sequence[Example]]
-    completions: Mapping[str, Mapping[str, Completion]]
-    curves: Mapping[str, pd.DataFrame]
     provenance: Mapping[str, Mapping[str, Any]]
     base: Mapping[str, Any]
-    decisions: pd.DataFrame
-    mixtures: Mapping[str, Mapping[str, Any]]
-    spectra: Mapping[str, pd.DataFrame]
-    gates: pd.DataFrame | None
     published: Mapping[str, Any]
-    records: Mapping[str, Mapping[str, Any]]
-    needs: Mapping[str, Sequence[str]]
+    completions: Mapping[str, Mapping[str, Completion]] = field(default_factory=dict)
+    curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    decisions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=DECISION))
+    mixtures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    spectra: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    gates: pd.DataFrame | None = None
+    records: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    needs: Mapping[str, Sequence[str]] = field(default_factory=dict)

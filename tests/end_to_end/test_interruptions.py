@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from pipeline.core.artifacts import digest
-from pipeline.flow import read_graph
+from pipeline.flow.graph import read_graph
 from tests.clone import ENV, clone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
