@@ -106,7 +106,8 @@ def predict(reading: Reader, attachment: Attachment, examples: Sequence[Example]
     found = [""] * len(groups)
     with torch.no_grad():
         for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=reading.device):
-            logits = reading.model.get_output_embeddings()(answer_hidden(decoder(reading.model), packed, attachment))
+            hidden = answer_hidden(decoder(reading.model), packed, attachment)[packed.state]
+            logits = reading.model.get_output_embeddings()(hidden)
             for index, best in zip(batch, logits.argmax(dim=-1).tolist(), strict=True):
                 found[index] = reading.labels[best]
     return found

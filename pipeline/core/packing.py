@@ -7,14 +7,18 @@ values of the one before, through which the gradient flows:
 2. the rest of each prompt with answers behind it, a row a group;
 3. the other answers, in rows behind their prompts.
 
-Answers see their prompt and themselves, never another answer, so that every log-probability equals that of the answer
-alone, whichever row it stands in. Samples end raggedly; several share a row where that costs less than padding each to
-the longest (``lay_out``). The last token of an answer is predicted, never read. With four samples of 20 tokens behind
-60 tokens of prompt, 40 of them common to a whole batch, this is 96 tokens of work a prompt instead of 320.
+Answers of one row that begin alike are a tree: what they have in common is computed once, and each branch sees the way
+to its root, the prompt and itself, never another branch. So every log-probability equals that of the answer alone,
+whichever row it stands in. Samples of a policy have much in common, the more the longer it has been trained (measured
+on six samples a prompt, before and after: sums 65 and 79 % of the tokens that answers read, functions 33 and 66 %,
+oldest 17 and 35 %). They end raggedly; several share a row where that costs less than padding each to the longest
+(``lay_out``). The last token of an answer is predicted, never read.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import BoolTensor, LongTensor, Tensor
@@ -31,6 +35,23 @@ class Group:
     prompt: Sequence[int]
     answers: Sequence[Sequence[int]]
     row: int = 0
+
+    @cached_property
+    def common(self) -> list[list[int]]:
+        """For each answer and each: how many tokens that they read they begin with in common; for itself, all."""
+        read = [answer[:-1] for answer in self.answers]
+        return [[_common(one, other) for other in read] for one in read]
+
+    def new(self, number: int, row: Sequence[int]) -> int:
+        """How many tokens of an answer are not in a tree of others."""
+        common = self.common[number]
+        return common[number] - max((common[other] for other in row), default=0)
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
 
 
 @dataclass(frozen=True)
@@ -54,9 +75,9 @@ class Packed:
 
     beginnings: the first pass, or None where nothing is shared. rests: the second. prompt_mask: (groups, seq), True on
     its tokens of prompts. others: the third, or None where no answer is left for it. shared: tokens of a beginning.
-    For each of the N answer tokens of the batch, group by group, answer by answer:
-    source: (N,) index into the flattened hidden states of the second and the third pass of the one that predicts it;
-    target: (N,) its id; answer: (N,) which answer of the batch it belongs to.
+    states: (S,) indices into the flattened hidden states of the second and the third pass, of those that predict.
+    For each of the N answer tokens of the batch, group by group, answer by answer: state: (N,) which of the S predicts
+    it; target: (N,) its id; answer: (N,) which answer of the batch it belongs to.
     """
 
     beginnings: Rows | None
@@ -64,7 +85,8 @@ class Packed:
     prompt_mask: BoolTensor
     others: Rows | None
     shared: int
-    source: LongTensor
+    states: LongTensor
+    state: LongTensor
     target: LongTensor
     answer: LongTensor
     answers: int
@@ -88,32 +110,44 @@ KEYS = 128  # looked at by a token cost about as much as its products with the w
 
 
 def lay_out(groups: Sequence[Group], shared: int) -> Layout:
-    """The cheapest of a few layouts: rows for one or two of the longest answers, filled with as many as fit.
+    """The cheapest of a few layouts: rows for one or two of the longest answers or for all, filled with as many as fit.
 
-    Few wide rows pad less than many narrow ones, yet each token looks past more that it does not see.
+    Few wide rows pad less than many narrow ones, and repeat less of what answers have in common, yet each token looks
+    past more that it does not see.
     """
     rest = max(len(group.prompt) for group in groups) - shared
     longest = max(len(answer) for group in groups for answer in group.answers) - 1
-    widths = (1, 2) if any(len(group.answers) > 1 for group in groups) else (1,)
-    layouts = [_filled(groups, shared, rest + a * longest, b * longest) for a in widths for b in widths]
+    widths = [longest]
+    if any(len(group.answers) > 1 for group in groups):
+        # What the largest tree needs, and no more than it: in a row of its own it holds all answers of its group
+        largest = max(_tokens(group, range(len(group.answers))) for group in groups)
+        widths = sorted({min(width, largest) for width in (longest, 2 * longest, largest)})
+    layouts = [_filled(groups, shared, rest + first, other) for first, other in itertools.product(widths, widths)]
     return min(layouts, key=lambda layout: layout.cost)
 
 
+def _tokens(group: Group, numbers: Sequence[int]) -> int:
+    """How many tokens the tree of some answers has."""
+    return sum(group.new(number, numbers[:place]) for place, number in enumerate(numbers))
+
+
 def _filled(groups: Sequence[Group], shared: int, width: int, other_width: int) -> Layout:
-    """Rows of at most these widths, the longest answers placed first, each into the first row with room."""
+    """Rows of at most these widths, the longest answers placed first, each where it has most in common."""
     first, others, used, used_others = [], [], [], [0]
     for place, group in enumerate(groups):
         rest = len(group.prompt) - shared
-        lengths = [len(answer) - 1 for answer in group.answers]
         rows: list[list[int]] = [[]]
         rooms = [width - rest]
-        for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-            row = next((row for row, room in enumerate(rooms) if lengths[number] <= room), len(rooms))
-            if row == len(rooms):
+        for number in sorted(range(len(group.answers)), key=lambda number: -len(group.answers[number])):
+            new = [group.new(number, row) for row in rows]
+            fitting = [row for row, room in enumerate(rooms) if new[row] <= room]
+            row = min(fitting, key=lambda row: new[row], default=len(rows))
+            if row == len(rows):
                 rows.append([])
                 rooms.append(other_width)
+                new.append(group.common[number][number])
             rows[row].append(number)
-            rooms[row] -= lengths[number]
+            rooms[row] -= new[row]
         first.append(tuple(rows[0]))
         others += [(place, tuple(row)) for row in rows[1:]]
         used.append(width - rooms[0])
@@ -126,40 +160,62 @@ def _filled(groups: Sequence[Group], shared: int, width: int, other_width: int) 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Tokens of one row that see each other, and the prompt's where it stands in the row. start: their position."""
+    """Tokens of a row that follow each other. start: position of the first.
+
+    stem: places in the row of the tokens it grows out of, the prompt's aside, which all see that stand behind it.
+    """
 
     ids: Sequence[int]
     start: int
+    stem: Sequence[int] = ()
     prompt: bool = False
 
 
-def _padded(rows: Sequence[Sequence[_Segment]]) -> tuple[LongTensor, LongTensor, LongTensor]:
-    """ids, positions and the segment of each token, (rows, longest) all: 0 a prompt, from 1 answers, −1 padding."""
-    longest = max(1, *(sum(len(segment.ids) for segment in row) for row in rows))
-    ids = torch.zeros((len(rows), longest), dtype=torch.long)
-    positions = torch.zeros((len(rows), longest), dtype=torch.long)
-    owners = torch.full((len(rows), longest), -1, dtype=torch.long)
-    for place, row in enumerate(rows):
-        end = 0
-        for number, segment in enumerate(row, start=1):
-            here = slice(end, end + len(segment.ids))
-            ids[place, here] = torch.tensor(segment.ids, dtype=torch.long)
-            positions[place, here] = torch.arange(segment.start, segment.start + len(segment.ids))
-            owners[place, here] = 0 if segment.prompt else number
-            end += len(segment.ids)
-    return ids, positions, owners
+def _branches(group: Group, numbers: Sequence[int], begin: int) -> tuple[list[_Segment], dict[int, list[int]]]:
+    """Answers of a group as a tree, from place ``begin`` of a row: a segment for what each has of its own, and where in
+    the row the tokens of each stand."""
+    segments: list[_Segment] = []
+    paths: dict[int, list[int]] = {}
+    for number in numbers:
+        common = group.common[number]
+        nearest = max(paths, key=lambda other: common[other], default=number)
+        stem = paths[nearest][: common[nearest]] if paths else []
+        own = group.answers[number][len(stem) : -1]
+        segments.append(_Segment(own, len(group.prompt) + len(stem), stem))
+        paths[number] = [*stem, *range(begin, begin + len(own))]
+        begin += len(own)
+    return segments, paths
 
 
-def _mask(before: BoolTensor, owners: LongTensor) -> BoolTensor:
-    """Every token sees ``before`` (rows, looked back), and in its own pass what is before it in its segment, itself,
-    and a prompt. owners: see ``_padded``.
+def _padded(rows: Sequence[Sequence[_Segment]]) -> tuple[LongTensor, LongTensor, BoolTensor, BoolTensor]:
+    """ids and positions of each token, whether it is a prompt's, (rows, longest) all, and what it sees of its row,
+    (rows, longest, longest).
 
     Padding sees padding: a row of the softmax without any key would be undefined.
     """
-    length = owners.shape[1]
-    query, key = owners[:, :, None], owners[:, None, :]
-    own = ((query == key) | ((key == 0) & (query > 0))) & torch.ones(length, length, dtype=torch.bool).tril()
-    return torch.cat([before[:, None].expand(-1, length, -1), own], 2)[:, None]
+    longest = max(1, *(sum(len(segment.ids) for segment in row) for row in rows))
+    ids = torch.zeros((len(rows), longest), dtype=torch.long)
+    positions = torch.zeros((len(rows), longest), dtype=torch.long)
+    prompts = torch.zeros((len(rows), longest), dtype=torch.bool)
+    sees = torch.eye(longest, dtype=torch.bool).repeat(len(rows), 1, 1)
+    for place, row in enumerate(rows):
+        end = 0
+        for segment in row:
+            length = len(segment.ids)
+            here = slice(end, end + length)
+            ids[place, here] = torch.tensor(segment.ids, dtype=torch.long)
+            positions[place, here] = torch.arange(segment.start, segment.start + length)
+            sees[place, here, here] = torch.ones(length, length, dtype=torch.bool).tril()
+            sees[place, here, list(segment.stem)] = True
+            sees[place, here] |= prompts[place]
+            prompts[place, here] = segment.prompt
+            end += length
+    return ids, positions, prompts, sees
+
+
+def _mask(before: BoolTensor, sees: BoolTensor) -> BoolTensor:
+    """Every token sees ``before`` (rows, looked back), and of its own pass ``sees``; see ``_padded``."""
+    return torch.cat([before[:, None].expand(-1, sees.shape[1], -1), sees], 2)[:, None]
 
 
 def pack(groups: Sequence[Group], *, device: torch.device, shared: int = 0, heads: Sequence[int] = ()) -> Packed:
@@ -173,62 +229,54 @@ def pack(groups: Sequence[Group], *, device: torch.device, shared: int = 0, head
     beginnings = None
     if shared:
         leaders = [groups[head.index(place)] for place in range(len(places))]
-        ids, positions, owners = _padded([[_Segment(group.prompt[:shared], 0, prompt=True)] for group in leaders])
-        beginnings = _rows(ids, positions, _mask(owners[:, :0] == 0, owners), [0] * len(leaders), leaders, device)
+        ids, positions, _, sees = _padded([[_Segment(group.prompt[:shared], 0, prompt=True)] for group in leaders])
+        nothing = torch.zeros(len(leaders), 0, dtype=torch.bool)
+        beginnings = _rows(ids, positions, _mask(nothing, sees), [0] * len(leaders), leaders, device)
 
-    def answers_of(group: Group, numbers: Sequence[int]) -> list[_Segment]:
-        return [_Segment(group.answers[number][:-1], len(group.prompt)) for number in numbers]
-
-    ids, positions, owners = _padded(
-        [
-            [_Segment(group.prompt[shared:], shared, prompt=True), *answers_of(group, numbers)]
-            for group, numbers in zip(groups, layout.first, strict=True)
-        ]
-    )
-    prompt_mask = owners == 0
+    rows, paths = [], []  # of the second pass and then the third: segments, and where the answers' tokens stand
+    for group, numbers in zip(groups, layout.first, strict=True):
+        segments, found = _branches(group, numbers, len(group.prompt) - shared)
+        rows.append([_Segment(group.prompt[shared:], shared, prompt=True), *segments])
+        paths.append(found)
+    ids, positions, prompt_mask, sees = _padded(rows)
+    width = ids.shape[1]
     everything = torch.ones(len(groups), shared, dtype=torch.bool)
-    rests = _rows(ids, positions, _mask(everything, owners), head or [0] * len(groups), groups, device)
+    rests = _rows(ids, positions, _mask(everything, sees), head or [0] * len(groups), groups, device)
 
     others = None
-    width, other_width = ids.shape[1], 0
+    source: dict[tuple[int, int], list[int]] = {}  # of each answer's tokens among both passes' hidden states
+    for place, found in enumerate(paths):
+        source |= {(place, number): [place * width + at for at in path] for number, path in found.items()}
     if layout.others:
         back = [place for place, _ in layout.others]
-        ids, positions, owners = _padded([answers_of(groups[place], numbers) for place, numbers in layout.others])
-        mask = _mask(torch.cat([everything, prompt_mask], 1)[back], owners)
+        trees = [_branches(groups[place], numbers, 0) for place, numbers in layout.others]
+        ids, positions, _, sees = _padded([segments for segments, _ in trees])
+        mask = _mask(torch.cat([everything, prompt_mask], 1)[back], sees)
         others = _rows(ids, positions, mask, back, [groups[place] for place in back], device)
-        other_width = ids.shape[1]
+        for row, (place, (_, found)) in enumerate(zip(back, trees, strict=True)):
+            begin = len(groups) * width + row * ids.shape[1]
+            source |= {(place, number): [begin + at for at in path] for number, path in found.items()}
 
-    starts: dict[tuple[int, int], int] = {}  # of each answer's first token among both passes' hidden states
-
-    def place_answers(group: int, numbers: Sequence[int], start: int) -> None:
-        for number in numbers:
-            starts[group, number] = start
-            start += len(groups[group].answers[number]) - 1
-
-    for place, numbers in enumerate(layout.first):
-        place_answers(place, numbers, place * width + len(groups[place].prompt) - shared)
-    for row, (place, numbers) in enumerate(layout.others):
-        place_answers(place, numbers, len(groups) * width + row * other_width)
-
-    source: list[int] = []
+    predicting: list[int] = []
     target: list[int] = []
     owner: list[int] = []
     answers = 0
     for place, group in enumerate(groups):
         last = place * width + len(group.prompt) - shared - 1  # predicts the first token of every answer
         for number, tokens in enumerate(group.answers):
-            start = starts[place, number]
-            source += [last, *range(start, start + len(tokens) - 1)][: len(tokens)]
+            predicting += [last, *source[place, number]][: len(tokens)]
             target += list(tokens)
             owner += [answers] * len(tokens)
             answers += 1
+    states, state = torch.tensor(predicting, dtype=torch.long).unique(return_inverse=True)
     return Packed(
         beginnings=beginnings,
         rests=rests,
         prompt_mask=prompt_mask.to(device),
         others=others,
         shared=shared,
-        source=torch.tensor(source, dtype=torch.long, device=device),
+        states=states.to(device),
+        state=state.to(device),
         target=torch.tensor(target, dtype=torch.long, device=device),
         answer=torch.tensor(owner, dtype=torch.long, device=device),
         answers=answers,
@@ -280,7 +328,7 @@ def token_batches(groups: Sequence[Group], shared: int, batch_tokens: int) -> It
 
 
 def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachment) -> Tensor:
-    """The final hidden states that predict the answers' tokens, (N, hidden)."""
+    """The final hidden states that predict the answers' tokens, (S, hidden); ``packed.state`` says which tokens."""
     past = Past() if packed.beginnings is not None or packed.others is not None else None
 
     def compute(rows: Rows) -> Tensor:
@@ -303,4 +351,4 @@ def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachme
         past.branch(packed.others.back)
         attachment.begin(packed.others.numbers, None)
         hidden = torch.cat([hidden, compute(packed.others)])
-    return hidden.index_select(0, packed.source)
+    return hidden.index_select(0, packed.states)

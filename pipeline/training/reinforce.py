@@ -266,6 +266,7 @@ def loss_and_gradient(
                 answer_hidden(decoder(base.model), packed, attachment),
                 weight,
                 packed.target,
+                packed.state,
                 advantage=weighted,
                 reference=reference,
                 kl_coefficient=kl_coefficient / tokens,

@@ -99,7 +99,7 @@ def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group],
             if _trained(head):
                 logprobs = _logprobs(head, hidden, packed)
             else:
-                logprobs, _ = token_logprobs(hidden, head.weight, packed.target)
+                logprobs, _ = token_logprobs(hidden[packed.state], head.weight, packed.target)
             losses.append(answer_losses(packed, logprobs).double().sum().item())
     return math.fsum(losses) / len(groups)
 
@@ -111,7 +111,7 @@ def _trained(head: nn.Module) -> bool:
 
 def _logprobs(head: nn.Module, hidden: Tensor, packed: Packed) -> Tensor:
     """log p of each answer token, (N,), with gradients that reach the head; it has few outputs."""
-    return -functional.cross_entropy(head(hidden).float(), packed.target, reduction="none")
+    return -functional.cross_entropy(head(hidden).float()[packed.state], packed.target, reduction="none")
 
 
 def rate(step: int, training: Training) -> float:
@@ -219,6 +219,7 @@ def _accumulate(
                 hidden,
                 head.weight,
                 packed.target,
+                packed.state,
                 advantage=weights,
                 reference=None,
                 kl_coefficient=0.0,

@@ -88,16 +88,17 @@ def test_where_a_step_of_rl_spends_its_time(note, base, factors):
     factored = sum(u.numel() + vt.numel() for u, _, vt in (factors[name] for name in learner.modules))
     head = base.model.get_output_embeddings().weight.numel()
     groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
-    batches = packed_batches(groups, Attachment(), batch_tokens=COMPUTE.batch_tokens, device=base.device)
+    batches = list(packed_batches(groups, Attachment(), batch_tokens=COMPUTE.batch_tokens, device=base.device))
     passes = [rows for _, packed in batches for rows in (packed.beginnings, packed.rests, packed.others) if rows]
     computed = sum(rows.ids.numel() for rows in passes)
+    predicting = sum(len(packed.states) for _, packed in batches)
     written = sum(len(answer.ids) for item in rollouts for answer in item.answers)
     shared = sum(len(group.prompt) for group in groups)  # more than what is computed: beginnings are shared
     flop = {
         # the prompts once; a token a step and row
         "sampling": 2 * layers * (shared + written) + 2 * head * written,
         # the base's pass for the KL, and ours forward and backward
-        "learning": 2 * computed * (layers + 2 * factored) + 2 * head * written * 3,
+        "learning": 2 * computed * (layers + 2 * factored) + 2 * head * predicting * 3,
     }
     rows = []
     shares = {}

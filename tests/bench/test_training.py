@@ -4,14 +4,19 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pipeline.core.adapters import Attachment
+from pipeline.core.artifacts import read_examples
 from pipeline.core.models import decoder
 from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.training import reinforce
+from tests.bench.conftest import COMPUTE, EXAMPLES
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 TARGETS = Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
@@ -117,6 +122,61 @@ def test_svf_step_on_samples(paired, base, learner, ids, materialise_and_project
         unit="CPU seconds, materialise every W' and project the dense gradient over ours; the samples of one prompt",
         n="8 samples × (64 + 64) tokens",
     )
+
+
+class Apart(SvfLearner):
+    """One that lets sequences share nothing."""
+
+    @contextmanager
+    def learning(self, model):
+        with super().learning(model) as attachment:
+            attachment.alike = lambda rows: None
+            yield attachment
+
+
+def test_rl_learning(paired, base, factors):
+    """The half of a step that learns, on samples of the base model: what they have in common, against each alone."""
+    examples = read_examples(EXAMPLES / "functions" / "train.jsonl")[:10]
+    draw = reinforce.written(base, compute=COMPUTE, max_new_tokens=40, samples=6, temperature=1.0)
+    kept = reinforce.rollout(
+        base,
+        SvfLearner(factors, TARGETS, torch.Generator().manual_seed(0)),
+        examples,
+        lambda asked, _: [1.0 - 2.0 * (place % 2) for place in range(len(asked))],
+        draw=draw,
+        generator=torch.Generator().manual_seed(0),
+    )
+    alone = [
+        reinforce.Rollout(item.example, item.prompt, [answer], weight[None] * 6)
+        for item in kept
+        for answer, weight in zip(item.answers, item.weights("rloo"), strict=True)
+    ]
+    gradients = {}
+
+    def learn(kind: type[SvfLearner], rollouts, advantage) -> None:
+        learner = learners.setdefault(kind, kind(factors, TARGETS, torch.Generator().manual_seed(0)))
+        with torch.no_grad():  # away from the base model: there the KL has no gradient
+            learner.flat.normal_(0, 0.03, generator=torch.Generator().manual_seed(1))
+        reinforce.loss_and_gradient(
+            base,
+            learner,
+            rollouts,
+            settings=SimpleNamespace(kl_estimator="full"),
+            advantage=advantage,
+            kl_coefficient=0.05,
+            compute=COMPUTE,
+        )
+        gradients[kind], learner.flat.grad = learner.flat.grad, None
+
+    learners: dict[type[SvfLearner], SvfLearner] = {}
+    paired(
+        "rl_learning",
+        lambda: learn(SvfLearner, kept, "rloo"),
+        lambda: learn(Apart, alone, "none"),
+        unit="seconds, each sample with its prompt as a sequence of its own over ours; loss, KL and gradient of z",
+        n="functions, 10 prompts × 6 samples of up to 40 tokens of the base model",
+    )
+    torch.testing.assert_close(*gradients.values(), rtol=0.1, atol=0.1 * float(gradients[Apart].abs().mean()))
 
 
 STEP = """

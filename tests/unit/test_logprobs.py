@@ -1,12 +1,14 @@
 """Packed sequences and chunked losses against the slow, obvious way."""
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
 
 from pipeline.core.adapters import Attachment
 from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
 from pipeline.core.models import decoder
-from pipeline.core.packing import Group, answer_hidden, lay_out, packed_batches
+from pipeline.core.packing import Group, answer_hidden, lay_out, pack, packed_batches
 from pipeline.methods import reft, svf
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
@@ -42,15 +44,16 @@ class Apart(Attachment):
 def test_packed_answers_have_the_likelihood_they_have_alone(base, groups, attachment):
     for batch, packed in packed_batches(groups, attachment, batch_tokens=24, device=base.device):
         hidden = answer_hidden(decoder(base.model), packed, attachment)
-        values = torch.zeros(packed.answers).index_add_(
-            0, packed.answer, token_logprobs(hidden, head_weight(base.model), packed.target)[0]
-        )
+        values = of_answers(base, hidden, packed)
         expected = [alone(base, groups[index].prompt, answer) for index in batch for answer in groups[index].answers]
         assert values.tolist() == pytest.approx(expected, abs=1e-4)
 
 
 RAGGED = [
-    Group([50, 51, 52, place], [list(range(5, 5 + length)) for length in lengths])
+    Group(
+        [50, 51, 52, place],
+        [[5 + (7 * number + at) % 50 for at in range(length)] for number, length in enumerate(lengths)],
+    )
     for place, lengths in enumerate([(40, 3, 9, 12, 2), (7, 8, 9, 10, 30), (1, 1, 35, 2, 3)])
 ]
 
@@ -61,10 +64,81 @@ def test_ragged_answers_share_rows_without_seeing_each_other(base):
     rows = len(packed.rests.ids) + (0 if packed.others is None else len(packed.others.ids))
     assert rows < packed.answers
     hidden = answer_hidden(decoder(base.model), packed, Attachment())
-    logprobs = token_logprobs(hidden, head_weight(base.model), packed.target)[0]
-    values = torch.zeros(packed.answers).index_add_(0, packed.answer, logprobs)
+    values = of_answers(base, hidden, packed)
     expected = [alone(base, RAGGED[index].prompt, answer) for index in batch for answer in RAGGED[index].answers]
     assert values.tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def of_answers(base, hidden, packed):
+    """The log-likelihood of each answer of a batch."""
+    logprobs = token_logprobs(hidden[packed.state], head_weight(base.model), packed.target)[0]
+    return torch.zeros(packed.answers).index_add_(0, packed.answer, logprobs)
+
+
+# Samples of a policy: some begin alike, some are the same, some end where others go on, one is a single token.
+BRANCHING = [
+    Group([50, 51, 52], [[5, 6, 7, 8, 9], [5, 6, 7, 1, 1, 1, 2], [5, 6, 7, 8, 9], [5, 6], [4], [5, 6, 7, 8, 3, 3]]),
+    Group([50, 51, 52, 53, 54], [[9, 8, 7], [9, 8, 6], [7, 7, 7, 7], [7, 7, 7, 8]]),
+    Group([50, 51, 52, 9], [[3, 3], [3, 3], [3, 3]]),
+]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch_tokens", [20, 10_000])
+def test_answers_that_begin_alike_are_a_tree_and_have_the_likelihood_they_have_alone(base, batch_tokens):
+    for batch, packed in packed_batches(BRANCHING, Attachment(), batch_tokens=batch_tokens, device=base.device):
+        hidden = answer_hidden(decoder(base.model), packed, Attachment())
+        expected = [alone(base, BRANCHING[one].prompt, answer) for one in batch for answer in BRANCHING[one].answers]
+        assert of_answers(base, hidden, packed).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_what_answers_have_in_common_is_computed_once(base):
+    for group in BRANCHING:
+        ((_, packed),) = packed_batches([group], Attachment(), batch_tokens=10_000, device=base.device)
+        begun = {tuple(answer[:length]) for answer in group.answers for length in range(len(answer))}
+        assert len(packed.states) == len(begun)  # the empty one is the prompt's
+        passes = [packed.rests] if packed.others is None else [packed.rests, packed.others]
+        assert sum(int((rows.ids > 0).sum()) for rows in passes) == len(group.prompt) + len(begun) - 1  # 0: padding
+
+
+@given(
+    answers=st.lists(st.lists(st.integers(5, 7), min_size=1, max_size=6), min_size=1, max_size=8),
+    more=st.lists(st.lists(st.integers(5, 7), min_size=1, max_size=9), min_size=1, max_size=3),
+    shared=st.integers(0, 2),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_token_sees_its_prompt_and_what_its_answer_has_before_it(answers, more, shared):
+    groups = [Group([40, 41, 42], answers), Group([40, 41, 43, 44, 45], more)]
+    packed = pack(groups, device=torch.device("cpu"), shared=shared, heads=[0, 0] if shared else ())
+    passes = [packed.rests] if packed.others is None else [packed.rests, packed.others]
+    ids = torch.cat([rows.ids.flatten() for rows in passes])
+    positions = torch.cat([rows.positions.flatten() for rows in passes])
+
+    def seen(state: int) -> list[tuple[int, int]]:
+        """(position, id) of everything that a state is computed from."""
+        rows, offset = (packed.rests, 0)
+        if state >= packed.rests.ids.numel():
+            rows, offset = packed.others, packed.rests.ids.numel()
+        row, column = divmod(state - offset, rows.ids.shape[1])
+        mask = rows.mask[row, 0, column]
+        back = int(rows.back[row])
+        before = list(enumerate(groups[0].prompt[:shared]))
+        if offset:
+            width = packed.rests.ids.shape[1]
+            before += [(int(packed.rests.positions[back, at]), int(packed.rests.ids[back, at])) for at in range(width)]
+        here = [(int(rows.positions[row, at]), int(rows.ids[row, at])) for at in range(rows.ids.shape[1])]
+        return sorted(one for one, sees in zip(before + here, mask.tolist(), strict=True) if sees)
+
+    token = 0
+    for group in groups:
+        for answer in group.answers:
+            for length, target in enumerate(answer):
+                state = int(packed.states[packed.state[token]])
+                expected = [*group.prompt, *answer[:length]]
+                assert seen(state) == list(enumerate(expected)) and int(packed.target[token]) == target
+                assert (int(positions[state]), int(ids[state])) == (len(expected) - 1, expected[-1])
+                token += 1
+    assert token == len(packed.target)
 
 
 def test_a_layout_holds_every_answer_once_within_its_tokens():
@@ -85,16 +159,51 @@ def test_a_beginning_is_computed_once_for_all_prompts_that_have_it(base):
     assert packed.beginnings is None and sizes[Attachment] == sizes[Apart] - 6
 
 
+@pytest.mark.parametrize("estimator", ["full", "k3"])
+def test_a_tree_has_the_gradient_of_its_answers_alone(base, estimator, tmp_path):
+    targets = svf.Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
+    learner = svf.SvfLearner(tiny_factors(base.model, tmp_path), targets, torch.Generator())
+    weights = {0: torch.linspace(-1, 2, 6), 1: torch.linspace(1, -1, 4), 2: torch.tensor([0.5, 0.0, -2.0])}
+    apart = [
+        (Group(group.prompt, [answer]), weights[place][number : number + 1])
+        for place, group in enumerate(BRANCHING)
+        for number, answer in enumerate(group.answers)
+    ]
+    gradients = []
+    with torch.no_grad():  # away from the base model: there the KL has no gradient
+        learner.flat.normal_(0, 0.2, generator=torch.Generator().manual_seed(0))
+    for groups in (list(zip(BRANCHING, weights.values(), strict=True)), apart):
+        batches = list(
+            packed_batches([group for group, _ in groups], Attachment(), batch_tokens=60, device=base.device)
+        )
+        for batch, packed in batches:
+            with torch.no_grad():
+                reference = answer_hidden(decoder(base.model), packed, Attachment())
+            with learner.learning(base.model) as attachment:
+                policy_objective(
+                    answer_hidden(decoder(base.model), packed, attachment),
+                    head_weight(base.model),
+                    packed.target,
+                    packed.state,
+                    advantage=torch.cat([groups[index][1] for index in batch])[packed.answer],
+                    reference=reference,
+                    kl_coefficient=0.3,
+                    kl_estimator=estimator,
+                ).loss.backward()
+        gradients.append(learner.flat.grad.clone())
+        learner.flat.grad = None
+    assert gradients[0].abs().sum() > 0
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["svf", "reft"])
 def test_sharing_beginnings_changes_no_gradient(base, kind, tmp_path):
     if kind == "svf":
         targets = svf.Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
         learner = svf.SvfLearner(tiny_factors(base.model, tmp_path), targets, torch.Generator())
     else:
-        settings = reft.Settings(
-            formula="loreft", rank=2, layers="all", positions="f2+l2", tied=False, initial="random"
-        )
-        learner = reft.initial(base.model, settings, torch.Generator().manual_seed(0))
+        chosen = reft.Settings(formula="loreft", rank=2, layers="all", positions="f2+l2", tied=False, initial="random")
+        learner = reft.initial(base.model, chosen, torch.Generator().manual_seed(0))
     gradients = []
     for share in (True, False):
         with learner.learning(base.model) as attachment:
@@ -136,13 +245,15 @@ def test_the_fused_gradient_equals_autograd(base, estimator):
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(150, 32, generator=generator, requires_grad=True)
     reference = torch.randn(150, 32, generator=generator)
-    target = torch.randint(0, 61, (150,), generator=generator)
-    advantage = torch.randn(150, generator=generator)
+    state = torch.randint(0, 150, (200,), generator=generator)  # some predict several tokens, some none
+    target = torch.randint(0, 61, (200,), generator=generator)
+    advantage = torch.randn(200, generator=generator)
     weight = head_weight(base.model)
     objective = policy_objective(
         hidden,
         weight,
         target,
+        state,
         advantage=advantage,
         reference=reference,
         kl_coefficient=0.3,
@@ -152,15 +263,18 @@ def test_the_fused_gradient_equals_autograd(base, estimator):
     found = hidden.grad.clone()
     hidden.grad = None
     log_p, log_q = (hidden @ weight.T).log_softmax(-1), (reference @ weight.T).log_softmax(-1)
-    p_token, q_token = (log.gather(1, target[:, None]).squeeze(1) for log in (log_p, log_q))
+    p_token, q_token = (log[state, target] for log in (log_p, log_q))
     if estimator == "full":
-        kl = (log_p.exp() * (log_p - log_q)).sum(1)
+        kl = (log_p.exp() * (log_p - log_q)).sum(1)[state]
     else:
         kl = (q_token - p_token).exp() - 1 - (q_token - p_token)
     loss = (-advantage * p_token).sum() + 0.3 * kl.sum()
     (2 * loss).backward()
     torch.testing.assert_close(objective.loss, loss, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(objective.kl, kl, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(objective.logprobs, p_token, rtol=1e-4, atol=1e-4)
+    entropy = -(log_p.exp() * log_p).sum(1)[state]
+    torch.testing.assert_close(objective.entropy, entropy, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found, hidden.grad, rtol=1e-3, atol=1e-3)
 
 
@@ -174,6 +288,7 @@ def test_kl_is_zero_at_equality_and_has_the_stated_direction(base):
             policy,
             weight,
             target,
+            torch.arange(20),
             advantage=torch.zeros(20),
             reference=reference,
             kl_coefficient=1.0,

@@ -115,7 +115,7 @@ def test_loss_is_the_mean_over_answer_tokens_of_each_example_alone(base):
     with torch.no_grad():
         ((batch, packed),) = packed_batches(groups, Attachment(), batch_tokens=1000, device=base.device)
         hidden = answer_hidden(decoder(base.model), packed, Attachment())
-        logprobs, _ = token_logprobs(hidden, head_weight(base.model), packed.target)
+        logprobs, _ = token_logprobs(hidden[packed.state], head_weight(base.model), packed.target)
         losses = supervised.answer_losses(packed, logprobs)
         for group, loss in zip([groups[index] for index in batch], losses, strict=True):
             ids = torch.tensor([[*group.prompt, *group.answers[0]]])
