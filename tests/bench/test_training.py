@@ -176,7 +176,8 @@ def test_rl_learning(paired, base, factors):
         unit="seconds, each sample with its prompt as a sequence of its own over ours; loss, KL and gradient of z",
         n="functions, 10 prompts × 6 samples of up to 40 tokens of the base model",
     )
-    torch.testing.assert_close(*gradients.values(), rtol=0.1, atol=0.1 * float(gradients[Apart].abs().mean()))
+    tree, apart = gradients[SvfLearner], gradients[Apart]
+    assert (tree - apart).norm() < 0.1 * apart.norm()  # bfloat16, summed otherwise
 
 
 STEP = """
