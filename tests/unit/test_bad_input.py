@@ -16,10 +16,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from pipeline import cli, flow
+from pipeline import cli
 from pipeline.core.artifacts import read_tensors, write_json, write_jsonl, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
+from pipeline.flow import stage as one_stage
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.http import Server
 from pipeline.serving.project import Project
@@ -307,13 +308,13 @@ def holds(folder: Path) -> dict[str, bytes]:
 
 def called(words: list[str], folder: Path, monkeypatch, capsys) -> tuple[int, str]:
     """The exit code of a call, and what it says on standard error."""
-    monkeypatch.setattr(flow.signal, "signal", lambda *_: None)  # a stage's handlers are not for this process
+    monkeypatch.setattr(one_stage.signal, "signal", lambda *_: None)  # a stage's handlers are not for this process
     stages = {stage.partition(":")[2] or stage for stage in words[:1]}
     if words[0].startswith("stage:") or "@" in words[0] or words[0].startswith(("train_", "factorize")):
         name = stages.pop()
         known = {stage.name: stage for stage in Project(folder).stages}
         command = list(known[name].command[4:]) if name in known else []
-        return flow.main([name, *command]), capsys.readouterr().err
+        return one_stage.main([name, *command]), capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["selfadapt", *words])
     try:
         cli.main()
