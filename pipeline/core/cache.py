@@ -12,13 +12,17 @@ from torch import LongTensor, Tensor
 
 
 class Cache:
-    """Keys and values of one batch, (rows, key-value heads, columns, head size) a layer.
+    """Keys and values of one batch, (room, key-value heads, columns, head size) a layer; the first ``rows`` are in use.
 
-    Columns hold the shared beginning of all rows first, then their rests, right-aligned.
+    Columns hold the shared beginning of all rows first, then their rests, right-aligned. room: for how many rows there
+    will ever be at once (default: as many as now).
     """
 
-    def __init__(self, rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, rows: int, columns: int, dtype: torch.dtype, device: torch.device, *, room: int | None = None
+    ) -> None:
         self.rows, self.columns, self.dtype, self.device = rows, columns, dtype, device
+        self.room = room or rows
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
         self.used = 0
@@ -28,7 +32,7 @@ class Cache:
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
         """What a model's attention layer calls with the keys and values of the tokens it was given."""
         if layer == len(self.keys):
-            shape = (self.rows, keys.shape[1], self.columns, keys.shape[3])
+            shape = (self.room, keys.shape[1], self.columns, keys.shape[3])
             self.keys.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
             self.values.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
         if self._write is not None or self._read is not None:
@@ -39,10 +43,10 @@ class Cache:
                 self._write(self.keys[layer], keys)
                 self._write(self.values[layer], values)
             return seen
-        end = self.used + 1
-        self.keys[layer][:, :, self.used] = keys[:, :, 0]
-        self.values[layer][:, :, self.used] = values[:, :, 0]
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+        kept_keys, kept_values = self.keys[layer][: self.rows], self.values[layer][: self.rows]
+        kept_keys[:, :, self.used] = keys[:, :, 0]
+        kept_values[:, :, self.used] = values[:, :, 0]
+        return kept_keys[:, :, : self.used + 1], kept_values[:, :, : self.used + 1]
 
     def get_seq_length(self, layer: int = 0) -> int:
         return self.used
@@ -62,15 +66,21 @@ class Cache:
         finally:
             self._write = self._read = None
 
-    def keep(self, rows: LongTensor) -> None:
-        """Drop all other rows; their memory is given back."""
+    def copy(self, source: LongTensor, target: LongTensor) -> None:
+        """Rows ``target``, in use or the next ones, become what rows ``source`` are."""
+        for kept in (*self.keys, *self.values):
+            kept[target, :, : self.used] = kept[source, :, : self.used]
+        self.rows = max(self.rows, int(target.max()) + 1)
+
+    def keep(self, rows: LongTensor, room: int) -> None:
+        """Drop all other rows; their memory is given back, but for ``room`` rows."""
         for layer in range(len(self.keys)):
             for tensors in (self.keys, self.values):
                 old = tensors[layer]
-                new = old.new_zeros((len(rows), *old.shape[1:]))
-                new[:, :, : self.used] = old[:, :, : self.used].index_select(0, rows)
+                new = old.new_zeros((room, *old.shape[1:]))
+                new[: len(rows), :, : self.used] = old[:, :, : self.used].index_select(0, rows)
                 tensors[layer] = new
-        self.rows = len(rows)
+        self.rows, self.room = len(rows), room
 
 
 class Past:

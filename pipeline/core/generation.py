@@ -4,7 +4,8 @@ What makes it fast, on a CPU first:
 1. Prompts are sorted by length and batched by tokens held in the key-value cache, not by rows.
 2. What all prompts of a batch begin with (a system message, worked turns) is computed once, or once per adapter row
    where rows have adapters of their own. A prompt's samples share its prefill, and so do the answers it writes and
-   the given ones it weighs.
+   the given ones it weighs. Samples are one row for as long as they are alike, and branch where they part: each token
+   of the tree that they are is computed once.
 3. The cache is allocated once per batch. On a CPU it is float32 whatever the model's dtype: attention with one query
    is bound by memory and by conversions, and float32 is the faster of the two there.
 4. Attention with one query is two batched matrix products over the grouped heads (``core.attention``).
@@ -290,7 +291,7 @@ def _prefill(
     """
     longest, device = len(whole[0]), base.device
     dtype = torch.float32 if device.type == "cpu" else base.model.dtype
-    cache = Cache(len(whole) * samples, longest + more_columns, dtype, device)
+    cache = Cache(len(whole), longest + more_columns, dtype, device, room=len(whole) * samples)
     read_of_draft = [len(draft) - 1 for draft in drafts] or [0] * len(whole)
     prompts = [ids[: len(ids) - more] for ids, more in zip(whole, read_of_draft, strict=True)]
     common = common_beginnings(prompts, attachment.alike(rows), keep=attachment.tail)
@@ -320,15 +321,13 @@ def _prefill(
         # Padding sees padding: a row of the softmax without any key would be undefined.
         mask = (real[:, None, :] == real[:, :, None]) & causal
         mask = torch.cat([mask.new_ones(len(part), width, prefix), mask], 2)
-        own = slice(start * samples, end * samples)
-        first = slice(start * samples, end * samples, samples)  # one row a prompt
-        columns = slice(longest - width, longest)
+        own, columns = slice(start, end), slice(longest - width, longest)
 
         def write(kept: Tensor, new: Tensor, own: slice = own, columns: slice = columns) -> None:
-            kept[own, :, columns] = new.to(kept.dtype).repeat_interleave(samples, 0)
+            kept[own, :, columns] = new.to(kept.dtype)
 
-        def read(kept: Tensor, new: Tensor, first: slice = first) -> Tensor:
-            return torch.cat([kept[first, :, :prefix].to(new.dtype), new], 2) if prefix else new
+        def read(kept: Tensor, new: Tensor, own: slice = own) -> Tensor:
+            return torch.cat([kept[own, :, :prefix].to(new.dtype), new], 2) if prefix else new
 
         attachment.begin_part(rows[start:end], asked, before=prefix, after=0)
         with cache.several_tokens(write=write, read=read):
@@ -364,14 +363,13 @@ def _prefill_beginnings(
     batch_tokens: int,
 ) -> None:
     """Compute what prompts begin with in common once; all of them get the result."""
-    samples, prefix = cache.rows // len(prompts), common.length
+    prefix = common.length
     size = max(1, batch_tokens // prefix)
     for start in range(0, len(common.groups), size):
         part = common.groups[start : start + size]
         heads = [group[0] for group in part]
-        source = torch.tensor([number for number, group in enumerate(part) for _ in group for _ in range(samples)])
-        target = torch.tensor([place * samples + n for group in part for place in group for n in range(samples)])
-        source, target = source.to(base.device), target.to(base.device)
+        source = torch.tensor([number for number, group in enumerate(part) for _ in group], device=base.device)
+        target = torch.tensor([place for group in part for place in group], device=base.device)
 
         def write(kept: Tensor, new: Tensor, source: Tensor = source, target: Tensor = target) -> None:
             kept[target, :, :prefix] = new.to(kept.dtype)[source]
@@ -429,7 +427,7 @@ def _weigh(filled: _Filled, continuations: Sequence[Sequence[Sequence[int]]]) ->
         mask = torch.cat([visible[rows][:, None].expand(-1, width, -1), own], 2)
 
         def read_behind(kept: Tensor, new: Tensor, rows: Tensor = rows) -> Tensor:
-            prompts = kept[rows * filled.samples, :, : filled.longest]
+            prompts = kept[rows, :, : filled.longest]
             return torch.cat([prompts, new.to(prompts.dtype)], 2)
 
         filled.attachment.begin(filled.rows[rows], None)
@@ -476,61 +474,78 @@ def _decode(
     finished: told the answers that ended by the place of their prompt in the batch; says which rows to give up.
     """
     base, cache, samples = filled.base, filled.cache, filled.samples
-    model, device = base.model, base.device
-    hidden = filled.hidden.repeat_interleave(samples, 0)
-    lengths = filled.lengths.repeat_interleave(samples)
-    row_of = filled.rows.repeat_interleave(samples)
-    total = len(lengths)
-    active = torch.arange(total, device=device)
-    mask = torch.zeros(total, cache.used + max_new_tokens, dtype=cache.dtype, device=device)
-    mask[:, : cache.used].masked_fill_(~filled.visible().repeat_interleave(samples, 0), -torch.inf)
+    device, total = base.device, len(filled.lengths) * samples
+    mask = torch.zeros(len(filled.lengths), cache.used + max_new_tokens, dtype=cache.dtype, device=device)
+    mask[:, : cache.used].masked_fill_(~filled.visible(), -torch.inf)
     draws = None if uniform is None else uniform.flatten(0, 1).to(device)
     ids_out = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
     logprobs_out = torch.zeros(total, max_new_tokens, device=device)
     counts = torch.zeros(total, dtype=torch.long, device=device)
-    for row, (ids, logprobs) in enumerate(filled.begun):
-        ids_out[row, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-        logprobs_out[row, : len(ids)] = torch.tensor(logprobs)
-        counts[row] = len(ids)
+    for number, (ids, logprobs) in enumerate(filled.begun):
+        ids_out[number, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        logprobs_out[number, : len(ids)] = torch.tensor(logprobs)
+        counts[number] = len(ids)
     ends = torch.tensor(sorted(base.end_ids), device=device)
     ended = torch.isin(ids_out.gather(1, (counts - 1).clamp_(min=0)[:, None]), ends).squeeze(1) & (counts > 0)
-    alive = torch.ones(total, dtype=torch.bool, device=device)  # of the active rows: still being answered
-    over = ended | (counts == max_new_tokens)
 
-    def answer(row: int) -> Answer:
-        count = int(counts[row])
-        return Answer(tuple(ids_out[row, :count].tolist()), tuple(logprobs_out[row, :count].tolist()), bool(ended[row]))
+    def answer(number: int) -> Answer:
+        count = int(counts[number])
+        return Answer(
+            tuple(ids_out[number, :count].tolist()), tuple(logprobs_out[number, :count].tolist()), bool(ended[number])
+        )
 
+    active = torch.arange(total, device=device)  # numbers of the samples that are being written
+    row = active // samples  # of the cache, in which each of them stands
+    hidden, begun = filled.hidden, False
     while True:
-        alive &= ~over
+        over = ended[active] | (counts[active] == max_new_tokens)
         if finished is not None and bool(over.any()):
-            needless = finished({row: answer(row) for row in active[over].tolist()})
-            if needless:
-                alive &= ~torch.isin(active, torch.tensor(list(needless), device=device))
-        remaining = int(alive.sum())
-        if remaining == 0:
+            needless = finished({number: answer(number) for number in active[over].tolist()})
+            over |= torch.isin(active, torch.tensor(list(needless), dtype=torch.long, device=device))
+        active, row = active[~over], row[~over]
+        if len(active) == 0:
             break
-        if remaining < KEEP * len(active):
-            places = alive.nonzero().squeeze(1)
-            cache.keep(places)
-            active, hidden, lengths, mask = active[places], hidden[places], lengths[places], mask[places]
-            row_of, alive = row_of[places], alive[places]
-        logits = model.get_output_embeddings()(hidden)
+        if begun:
+            row = _branched(cache, row, ids_out[active, counts[active] - 1])
+            prompt, ids, positions = torch.zeros(3, cache.rows, dtype=torch.long, device=device)
+            prompt[row] = active // samples
+            ids[row] = ids_out[active, counts[active] - 1]
+            positions[row] = filled.lengths[prompt[row]] + counts[active] - 1
+            filled.attachment.begin(filled.rows[prompt], None)
+            seen = mask[prompt, None, None, : cache.used + 1]
+            hidden = _forward(base, cache, ids[:, None], positions[:, None], seen)[:, -1]
+            cache.used += 1
+        logits = base.model.get_output_embeddings()(hidden)
         if draws is None:
-            chosen, logprob = greedy(logits)
+            chosen, logprob = (of_rows[row] for of_rows in greedy(logits))
         else:
-            chosen, logprob = sample(logits, draws[active, counts[active].clamp(max=max_new_tokens - 1)], temperature)
-        kept = active[alive]
-        ids_out[kept, counts[kept]] = chosen[alive]
-        logprobs_out[kept, counts[kept]] = logprob[alive]
-        counts[kept] += 1
-        stopped = torch.isin(chosen, ends) & alive
-        ended[active[stopped]] = True
-        over = stopped | (alive & (counts[active] == max_new_tokens))
-        if bool((over == alive).all()):
-            continue  # nobody goes on
-        filled.attachment.begin(row_of, None)
-        positions = (lengths + counts[active] - 1)[:, None]
-        hidden = _forward(base, cache, chosen[:, None], positions, mask[:, None, None, : cache.used + 1])[:, -1]
-        cache.used += 1
-    return [answer(row) for row in range(total)] if finished is None else []
+            chosen, logprob = sample(logits[row], draws[active, counts[active]], temperature)
+        ids_out[active, counts[active]] = chosen
+        logprobs_out[active, counts[active]] = logprob
+        counts[active] += 1
+        ended[active] = torch.isin(chosen, ends)
+        begun = True
+    return [answer(number) for number in range(total)] if finished is None else []
+
+
+def _branched(cache: Cache, row: LongTensor, last: LongTensor) -> LongTensor:
+    """Which row of the cache each sample goes on in. row: (samples,) where each stood; last: (samples,) its token.
+
+    Samples of one row that drew the same token stay together. The first of each row's branches goes on in it, the
+    others in copies, where rows have become free first. Rows that none of them needs leave when they are many.
+    """
+    branches, branch = torch.stack([row, last]).unique(dim=1, return_inverse=True)  # sorted by row
+    place = branches[0].clone()
+    again = torch.zeros_like(place, dtype=torch.bool)
+    again[1:] = place[1:] == place[:-1]
+    parting = int(again.sum())
+    if parting:
+        needed = torch.zeros(cache.rows + parting, dtype=torch.bool, device=row.device)
+        needed[place] = True
+        place[again] = (~needed).nonzero().squeeze(1)[:parting]
+        cache.copy(branches[0, again], place[again])
+    row = place[branch]
+    if len(place) < KEEP * cache.rows:
+        cache.keep(place, room=len(row))
+        row = branch
+    return row

@@ -106,6 +106,7 @@ class Layout:
     cost: float
 
 
+STARTING = 100  # tokens: about what a batch costs beside its own (SmolLM2-135M on a CPU)
 KEYS = 128  # looked at by a token cost about as much as its products with the weights (SmolLM2-135M on a CPU)
 
 
@@ -309,22 +310,33 @@ def packed_batches(
 
 
 def token_batches(groups: Sequence[Group], shared: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of groups, similar sizes together: at most ``batch_tokens`` a batch, with the padding of both passes.
+    """Indices of groups, similar sizes together, cut where it costs least: at most ``batch_tokens`` a batch, with the
+    padding of both passes.
 
-    A group longer than the budget is a batch of its own.
+    Padding a group to the widest of its batch costs tokens, another batch ``STARTING`` and a beginning. A group longer
+    than the budget is a batch of its own.
     """
 
     def tokens(batch: Sequence[int]) -> int:
         return lay_out([groups[index] for index in batch], shared).tokens
 
-    batch: list[int] = []
-    for index in sorted(range(len(groups)), key=lambda index: (-tokens([index]), index)):
-        if batch and tokens([*batch, index]) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
+    sizes = [tokens([index]) for index in range(len(groups))]
+    order = sorted(range(len(groups)), key=lambda index: (-sizes[index], index))
+    # From each place in that order on: the cost of all batches, and where the first of them ends
+    cheapest = [(0, len(order))] * (len(order) + 1)
+    for begin in reversed(range(len(order))):
+        width = sizes[order[begin]]
+        fitting = max(1, batch_tokens // width)
+        ends = range(begin + 1, min(begin + fitting, len(order)) + 1)
+        cheapest[begin] = min((STARTING + shared + (end - begin) * width + cheapest[end][0], end) for end in ends)
+    begin = 0
+    while begin < len(order):
+        end = cheapest[begin][1]
+        # Groups of several answers may be laid out wider together than each alone
+        while end > begin + 1 and tokens(order[begin:end]) > batch_tokens:
+            end -= 1
+        yield order[begin:end]
+        begin = end
 
 
 def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachment) -> Tensor:

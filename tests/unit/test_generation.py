@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from pipeline.core import generation
 from pipeline.core.adapters import Attachment
-from pipeline.core.generation import Answer, answer_and_weigh, generate, weigh
+from pipeline.core.generation import KEEP, Answer, answer_and_weigh, generate, weigh
 from pipeline.core.sampling import sample
 from tests.tiny import END, tiny_base
 
@@ -64,15 +65,46 @@ def test_samples_do_not_depend_on_how_rows_are_batched(base):
     assert any(len({a.ids for a in group}) > 1 for group in small)
 
 
+def test_samples_are_one_row_for_as_long_as_they_are_alike(base, monkeypatch):
+    asked, computed = prompts(5), []
+    forward = generation._forward
+
+    def counted(base, cache, ids, positions, mask):
+        if ids.shape[1] == 1:
+            computed.append(len(ids))
+        return forward(base, cache, ids, positions, mask)
+
+    monkeypatch.setattr(generation, "_forward", counted)
+    found = generate(
+        base,
+        asked,
+        max_new_tokens=7,
+        samples=8,
+        temperature=0.3,
+        generator=torch.Generator().manual_seed(2),
+        batch_tokens=10_000,
+        cache_tokens=10_000,
+    )
+    alike = [
+        len({(number, a.ids[:step]) for number, group in enumerate(found) for a in group if len(a.ids) > step})
+        for step in range(1, 7)
+    ]
+    assert len(asked) < alike[0] < alike[-1] < len(asked) * 8  # they part, early and late, and not all
+    for rows, needed in zip(computed, alike, strict=True):
+        assert needed <= rows <= needed / KEEP
+
+
 def test_logprobs_of_the_loop_are_those_of_the_whole_sequence(base):
     asked = prompts(6)
     found = generate(
-        base, asked, max_new_tokens=6, samples=2, temperature=1.0, generator=torch.Generator().manual_seed(1), **BUDGET
+        base, asked, max_new_tokens=6, samples=5, temperature=0.5, generator=torch.Generator().manual_seed(1), **BUDGET
     )
     for prompt, group in zip(asked, found, strict=True):
         for answer in group:
-            logits = base.model(input_ids=torch.tensor([[*prompt, *answer.ids]])).logits[0].float().log_softmax(-1)
-            expected = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(answer.ids)[:, None]).squeeze(1)
+            logits = base.model(input_ids=torch.tensor([[*prompt, *answer.ids]])).logits[0].float() / 0.5
+            expected = (
+                logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(answer.ids)[:, None]).squeeze(1)
+            )
             torch.testing.assert_close(torch.tensor(answer.logprobs), expected, atol=1e-4, rtol=0)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from pipeline.core.adapters import Attachment
 from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
 from pipeline.core.models import decoder
-from pipeline.core.packing import Group, answer_hidden, lay_out, pack, packed_batches
+from pipeline.core.packing import STARTING, Group, answer_hidden, lay_out, pack, packed_batches, token_batches
 from pipeline.methods import reft, svf
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
@@ -238,6 +238,35 @@ def test_batches_keep_to_the_budget_and_lose_nothing(base):
     for batch, packed in batches:
         tokens = packed.rests.ids.numel() + (packed.others.ids.numel() if packed.others else 0)
         assert len(batch) == 1 or tokens <= 32
+
+
+@given(
+    sizes=st.lists(st.integers(1, 60), min_size=1, max_size=7), shared=st.integers(0, 20), budget=st.integers(1, 200)
+)
+def test_batches_are_cut_where_it_costs_least(sizes, shared, budget):
+    groups = [Group([5] * (shared + size), [[2]]) for size in sizes]
+    batches = list(token_batches(groups, shared, budget))
+    ordered = sorted(sizes, reverse=True)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(sizes)))
+
+    def cost(lengths):
+        """Of the sizes in order, cut into so many; None where one exceeds the budget."""
+        total, begin = 0, 0
+        for length in lengths:
+            tokens = length * ordered[begin]
+            if length > 1 and tokens > budget:
+                return None
+            total, begin = total + STARTING + shared + tokens, begin + length
+        return total
+
+    def cuttings(left):
+        yield from ([first, *rest] for first in range(1, left + 1) for rest in (cuttings(left - first)))
+        if left == 0:
+            yield []
+
+    assert cost([len(batch) for batch in batches]) == min(
+        found for cutting in cuttings(len(sizes)) if (found := cost(cutting)) is not None
+    )
 
 
 @pytest.mark.parametrize("estimator", ["full", "k3"])
