@@ -12,6 +12,11 @@ the set of weights that prefix and suffix share, or one of the two sets where th
 **Deviations** (see also ``pipeline.interventions``)
 1. ``initial: identity`` starts LoReFT and NoReFT at W = R, b = 0 and DiReFT at W = 0, b = 0: the edited model is
    then the base, exactly, at step 0. ``random`` is the paper's start.
+
+**Learning rate.** The state of a prompt's first token is two orders of magnitude larger than the others' (norm 25 000
+against 200 behind layer 19 of SmolLM2-135M), and so is its share of W's gradient wherever the prefix is edited. A rate
+that suits suffixes alone is then too large: at 4e-3, 4 of 21 trainings with f5+l5 ended above the base's validation
+loss; at 1e-3, none of six. The paper's is 9e-4.
 """
 
 from collections.abc import Callable, Iterator
