@@ -28,7 +28,7 @@ from pipeline.statistics import published_statistics
 
 ARTIFACTS, DATA, PUBLISHED = Path("artifacts"), Path("data/tasks"), Path("reports/published")
 PAPERS, PARAMS, LOCK = Path("data/published"), Path("params.yaml"), Path("dvc.lock")
-SMALL = 2 << 20  # bytes of an adapter that is committed; a larger one is told by its hash
+SMALL = 1 << 19  # bytes of an adapter that is committed, as an expert vector's; a larger one is told by its hash
 LIBRARIES = ("torch", "transformers", "numpy")
 
 
@@ -52,9 +52,11 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
         write_text(temporary / "params.yaml", yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=120))
         write_text(temporary / "scores.csv", scores[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
         for adapter, provenance in about["adapters"].items():
-            _copy(ARTIFACTS / f"curves/{Path(adapter).name}.jsonl", temporary / "curves")
+            curve = f"{Path(adapter).name}.jsonl"
+            _copy(ARTIFACTS / f"curves/{curve}", temporary / "curves" / curve)
+            _copy(ARTIFACTS / f"{adapter}.curve.jsonl", temporary / "curves" / curve)  # of one trained on skills
             if provenance["bytes"] <= SMALL:
-                _copy(ARTIFACTS / f"{adapter}.safetensors", (temporary / "adapters" / adapter).parent)
+                _copy(ARTIFACTS / f"{adapter}.safetensors", temporary / f"adapters/{adapter}.safetensors")
         one = read_one(temporary, left.read_published(PAPERS))
         measured = published_statistics(one)
         comparisons = [comparison(key, one.run, measured) for key in measured.comparisons]
@@ -149,8 +151,8 @@ def _device(kind: str) -> str:
     return kind
 
 
-def _copy(path: Path, folder: Path) -> None:
+def _copy(path: Path, to: Path) -> None:
     """Copy a file that may not be there: a mixture has no curve."""
     if path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, to)

@@ -87,6 +87,22 @@ def test_rollout(paired, base, plain, prompts):
     )
 
 
+def test_rollout_samples(paired, base, prompts):
+    asked, seeds = prompts(10), [iter(range(1000)), iter(range(1000))]
+
+    def draw(prompts, samples: int, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        generate(base, prompts, max_new_tokens=40, samples=samples, temperature=1.0, generator=generator, **BUDGET)
+
+    paired(
+        "rollout_samples",
+        lambda: draw(asked, 6, next(seeds[0])),
+        lambda: draw([prompt for prompt in asked for _ in range(6)], 1, next(seeds[1])),  # the same numbers are drawn
+        unit="seconds, each sample a row of its own over samples that are one row for as long as they are alike",
+        n="10 prompts × 6 samples × ≤ 40 tokens, untrained model",
+    )
+
+
 def test_mixed_batch_over_one(paired, base, factors, mixable, prompts):
     asked = prompts(64)
     endless = Base(base.model, base.tokenizer, frozenset([-1]))  # every row as long as the others
