@@ -8,7 +8,7 @@ Answers to old skills' prompts can be trained on beside the new skill's (the new
 closed); what is old is frozen all the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -39,6 +39,8 @@ class Composed(Protocol):
     def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]: ...
 
     def extra_loss(self) -> Tensor | None: ...
+
+    def rates(self) -> Mapping[nn.Parameter, float]: ...
 
 
 def enlarged(
@@ -116,6 +118,9 @@ class Grown:
 
     def extra_loss(self) -> Tensor | None:
         return self.adapter.extra_loss()
+
+    def rates(self) -> Mapping[nn.Parameter, float]:
+        return self.adapter.rates()
 
     def retract(self) -> None:
         """What is old as it was, bit by bit (weight decay would move it); the new R orthonormal, apart from the old."""

@@ -22,14 +22,21 @@ The subspaces of a layer and slot are stored stacked, (k·r, hidden): the sum ov
 4. Gates are hard, at 0.5, with a straight-through gradient, or soft. All start open (the last bias is positive):
    a subspace behind a closed gate is not trained, so a gate must be able to close by what it learns, not by luck.
 5. The router can be told the skill of a training prompt: ``supervision`` times the cross-entropy of gate i with
-   "this prompt is of skill i" joins the loss. 0 leaves it to the penalty and the answers, as in the paper.
+   "this prompt is of skill i" joins the loss. 0 leaves it to the penalty and the answers, as in the paper. The gate
+   that should open weighs as much as all that should close: weighed alike, a router that cannot tell skills apart yet
+   learns that a gate is rarely open, and shuts all of them, which stops the edits' training (seen for four steps of
+   36, with three skills).
+6. The router learns ``learning_rate_ratio`` times as fast as the edits. Subspaces that are trained while all gates are
+   open come to rely on each other; the sooner gates settle, the less is lost when they do. Validation loss on three
+   skills after 18 steps: 0.209 with neither, 0.168 with the balance of 5, 0.153 with a ratio of 5, 0.150 with both.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -67,6 +74,7 @@ class Router(Section):
     penalty: ``sparsity`` (Σ_i α_i, mean over prompts) or ``balance`` (spread of the gates' mean openings),
         ``penalty_weight`` (λ) times in the loss.
     supervision: weight of the cross-entropy of the gates with the prompts' skills; 0 for none.
+    learning_rate_ratio: the router's learning rate over the edits'.
     """
 
     input: Literal["last_token", "mean_embedding", "first_token", "none"]
@@ -75,6 +83,7 @@ class Router(Section):
     penalty: Literal["sparsity", "balance"]
     penalty_weight: float
     supervision: float
+    learning_rate_ratio: float = Field(gt=0)
 
 
 class Settings(Section, at="csreft.adapter"):
@@ -124,6 +133,14 @@ def balance(probabilities: Tensor) -> Tensor:
     """Ω = the squared coefficient of variation of the k gates' mean openings: gates used unequally cost."""
     opening = probabilities.mean(dim=0)
     return opening.var(correction=0) / opening.mean().square()
+
+
+def balanced_cross_entropy(probabilities: Tensor, skills: Tensor) -> Tensor:
+    """Of gates (prompts, k) with one-hot skills, in nats, mean over prompts: half the weight on the gate that should
+    open, half on all that should close."""
+    weight = skills / 2 + (1 - skills) / (2 * max(1, skills.shape[1] - 1))
+    losses = functional.binary_cross_entropy(probabilities, skills, weight=weight, reduction="none")
+    return losses.sum(dim=1).mean()
 
 
 PENALTIES = {"sparsity": sparsity, "balance": balance}
@@ -232,8 +249,13 @@ class CsReft(nn.Module):
                     "call supervise first"
                 )
             skills = functional.one_hot(self._labels[prompts.cpu()], self.skills).to(probabilities)
-            loss = loss + self.router["supervision"] * functional.binary_cross_entropy(probabilities, skills)
+            loss = loss + self.router["supervision"] * balanced_cross_entropy(probabilities, skills)
         return loss
+
+    def rates(self) -> Mapping[nn.Parameter, float]:
+        """The router's parameters and how much faster than the edits they learn."""
+        named = self.named_parameters()
+        return {one: self.router["learning_rate_ratio"] for name, one in named if name.startswith("router_")}
 
     def route(self, read: Tensor) -> Tensor:
         """Probabilities (batch, k) of a router input (batch, hidden): sigmoid(A₂ relu(A₁x + c₁) + c₂)."""

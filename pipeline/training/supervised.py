@@ -17,7 +17,7 @@ started again ends with the same bytes.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,15 @@ class Trainable(Protocol):
 
     def extra_loss(self) -> Tensor | None:
         """What joins the loss of the last forward pass, as a mean over its examples."""
+        ...
+
+
+@runtime_checkable
+class Uneven(Protocol):
+    """What does not learn at one rate."""
+
+    def rates(self) -> Mapping[nn.Parameter, float]:
+        """Parameters that learn at another rate than the rest: how many times as large it is."""
         ...
 
 
@@ -157,7 +166,9 @@ def train(
     rows = order(len(examples), training.steps * training.batch, seed)
     with adapter.learning(base.model) as attachment:
         parameters = list(adapter.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay)
+        optimizer = torch.optim.AdamW(
+            _groups(adapter, parameters), lr=training.learning_rate, weight_decay=training.weight_decay
+        )
         curve, best = _resume(adapter, optimizer, checkpoints)
         if not curve:
             loss = validation_loss(base, attachment, held_out, batch_tokens)
@@ -178,7 +189,7 @@ def train(
                         "learning rate or set compute.dtype to float32 in params.yaml"
                     )
                 for group in optimizer.param_groups:
-                    group["lr"] = rate(step, training)
+                    group["lr"] = rate(step, training) * group["times"]
                 optimizer.step()
                 optimizer.zero_grad()
                 adapter.retract()
@@ -232,6 +243,15 @@ def _accumulate(
         loss.backward()
         total += answer_losses(packed, logprobs.detach()).double().sum().item()
     return total / len(groups)
+
+
+def _groups(adapter: Trainable, parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """The optimizer's groups: ``times`` the learning rate each."""
+    rates = adapter.rates() if isinstance(adapter, Uneven) else {}
+    groups: dict[float, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(rates.get(parameter, 1.0), []).append(parameter)
+    return [{"params": group, "times": times} for times, group in groups.items()]
 
 
 def _copy(adapter: Trainable) -> dict[str, Tensor]:

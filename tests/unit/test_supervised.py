@@ -78,6 +78,7 @@ def adapters(base):
         "penalty": "sparsity",
         "penalty_weight": 0.01,
         "supervision": 0.1,
+        "learning_rate_ratio": 4.0,
     }
     gated = csreft.initial(
         base.model,
@@ -142,6 +143,22 @@ def test_rate_rises_over_the_warmup_and_falls_to_zero():
         rates = [supervised.rate(step, settings) for step in range(11)]
         assert rates[:3] == pytest.approx([0.01, 0.02, 0.02]) and rates[10] == pytest.approx(0)
         assert rates[2:] == sorted(rates[2:], reverse=True)
+
+
+def test_a_router_learns_at_a_rate_of_its_own(base, tmp_path):
+    adapter = adapters(base)["csreft"]
+    before = {name: tensor.clone() for name, tensor in adapter.state().items()}
+    moved = {}
+
+    def look(attachment):
+        moved.update({name: float((tensor - before[name]).abs().max()) for name, tensor in adapter.state().items()})
+        return 0.0
+
+    # AdamW's first step moves what has a gradient by the learning rate, whatever the gradient's size.
+    train(base, adapter, tmp_path, look, steps=1, warmup=0.0, weight_decay=0.0)
+    assert moved["weight"] == pytest.approx(0.02, rel=1e-3) and moved["bias"] == pytest.approx(0.02, rel=1e-3)
+    assert moved["router_out_bias"] == pytest.approx(4 * 0.02, rel=1e-3)
+    assert moved["router_in_weight"] == pytest.approx(4 * 0.02, rel=1e-3)
 
 
 def test_order_is_whole_shuffles_and_a_function_of_the_seed():
