@@ -215,7 +215,8 @@ def test_a_killed_run_ends_with_the_same_bytes(base, tmp_path, kind, monkeypatch
     real, calls = supervised.rate, []
 
     def dies(step, settings):
-        calls.append(step)
+        if calls[-1:] != [step]:  # asked for by each of the optimizer's groups
+            calls.append(step)
         if len(calls) == 5:  # step 4, two steps after the checkpoint
             raise Killed
         return real(step, settings)
