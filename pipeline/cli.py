@@ -100,6 +100,8 @@ def publish(
 ) -> None:
     """Keep a finished run's scores, curves and small trained vectors in reports/published, to be committed.
 
+    With no cells named, its classification heads and experiments on skills, too.
+
     The report of any later run shows it: 'dvc repro report'.
     """
     from pipeline import publishing

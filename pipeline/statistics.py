@@ -14,7 +14,7 @@ from pipeline.reporting.claims import RIVALS
 from pipeline.reporting.claims_of_variants import rivals_for
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
-from pipeline.reporting.run import Run, scores_of
+from pipeline.reporting.run import Run, RunSettings, scores_of
 
 
 def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
@@ -23,25 +23,24 @@ def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence
     judged: what judges said of it, see ``reporting.further``; labelled: what heads did, see ``reporting.heads``.
     """
     baselines = {task: trivial_baselines(one) for task, one in run.examples.items()}
-    found = _statistics(run, run.settings.tables(), baselines)
-    settings = run.settings.report
-    resampling = Resampling(resamples=settings.resamples, seed=settings.seed)
+    found = _statistics(run, run.settings.tables(), baselines, labelled)
     return replace(
         found,
-        win_rates=win_rates(judged, resampling),
-        heads=labelled,
-        head_metrics=head_metrics(labelled, resampling) if labelled else pd.DataFrame(),
-        subsets={key: subset_baselines(run, key) for key in found.comparisons if key in reft.SUBSETS},
+        win_rates=win_rates(judged, _resampling(run)),
+        subsets=subset_baselines(run.settings, run.examples),
     )
 
 
-def subset_baselines(run: Run, key: str) -> dict[str, Mapping[str, float]]:
-    """What needs no model, of each subset of the tasks whose cells are in a table."""
-    found: dict[str, list[Example]] = {}
-    for task in dict.fromkeys(cell.task for cell in run.settings.cells.values() if key in cell.table):
-        for example in run.examples[task]:
-            found.setdefault(example.id.partition("-")[0], []).append(example)
-    return {name: trivial_baselines(examples) for name, examples in found.items()}
+def subset_baselines(
+    settings: RunSettings, examples: Mapping[str, Sequence[Example]]
+) -> dict[str, dict[str, Mapping[str, float]]]:
+    """What needs no model, of each subset of the tasks whose cells are in a table that shows subsets, by table."""
+    found: dict[str, dict[str, list[Example]]] = {}
+    for key in [key for key in settings.tables() if key in reft.SUBSETS]:
+        for task in dict.fromkeys(cell.task for cell in settings.cells.values() if key in cell.table):
+            for example in examples[task]:
+                found.setdefault(key, {}).setdefault(example.id.partition("-")[0], []).append(example)
+    return {key: {name: trivial_baselines(one) for name, one in parts.items()} for key, parts in found.items()}
 
 
 def head_metrics(labelled: Sequence[Mapping[str, Any]], resampling: Resampling) -> pd.DataFrame:
@@ -60,13 +59,22 @@ def head_metrics(labelled: Sequence[Mapping[str, Any]], resampling: Resampling) 
 
 
 def published_statistics(one: Published) -> Statistics:
-    """Of a published run, in the same way, from its scores."""
-    return _statistics(one.run, one.tables, one.about["baselines"])
+    """Of a published run, in the same way, from its scores and labels."""
+    found = _statistics(one.run, one.tables, one.about["baselines"], one.heads)
+    return replace(found, subsets=one.about["subsets"])
 
 
-def _statistics(run: Run, tables: list[str], baselines: Mapping[str, Mapping[str, float]]) -> Statistics:
-    settings = run.settings.report
-    resampling = Resampling(resamples=settings.resamples, seed=settings.seed)
+def _resampling(run: Run) -> Resampling:
+    return Resampling(resamples=run.settings.report.resamples, seed=run.settings.report.seed)
+
+
+def _statistics(
+    run: Run,
+    tables: list[str],
+    baselines: Mapping[str, Mapping[str, float]],
+    labelled: Sequence[Mapping[str, Any]],
+) -> Statistics:
+    resampling = _resampling(run)
     parts = {key: scores_of(run.scores, run.settings, key) for key in tables}
     parts |= {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
     return Statistics(
@@ -79,4 +87,6 @@ def _statistics(run: Run, tables: list[str], baselines: Mapping[str, Mapping[str
         dispatch=compare(run.decisions, resampling, "prompt"),
         baselines=baselines,
         further=further(run.scores, resampling, "base"),
+        heads=labelled,
+        head_metrics=head_metrics(labelled, resampling) if labelled else pd.DataFrame(),
     )

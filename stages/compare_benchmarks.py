@@ -1,7 +1,5 @@
 """The report of benchmarks alone, for a profile without the rest of the graph: the ReFT paper's tables."""
 
-import pandas as pd
-
 from pipeline.core.artifacts import atomic_folder
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_markdown, step
@@ -11,6 +9,7 @@ from pipeline.reporting import run as left
 from pipeline.reporting.comparisons import comparison
 from pipeline.reporting.further import read_judged
 from pipeline.reporting.heads import read_heads
+from pipeline.reporting.published import NO_SCORES
 from pipeline.statistics import statistics
 
 
@@ -32,7 +31,7 @@ def run(
     with step("read the cells"):
         found = left.Run(
             settings=own,
-            scores=left.read_scores(own, scores) if chosen else pd.DataFrame(columns=["row", "task"]),
+            scores=left.read_scores(own, scores) if chosen else NO_SCORES,
             examples=left.read_examples(own, examples),
             provenance=left.read_provenance([adapters]),
             base=left.read_provenance([base.parent])[f"{base.parent.name}/{base.stem}"],

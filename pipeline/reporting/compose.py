@@ -147,7 +147,7 @@ class Shown:
     facts: Mapping[str, str]
     said: Sequence[Said]
     comparisons: Sequence[Comparison]
-    learning: tables.Listing
+    listings: Sequence[tables.Listing]
     figures: Sequence[Figure]
 
 
@@ -155,14 +155,18 @@ def published_section(one: Published, statistics: Statistics) -> Shown:
     comparisons = [comparison(key, one.run, statistics) for key in statistics.comparisons]
     drawn = drawings(one.run, statistics).values()
     tabled = [Said(name_of(part), "", part.claims) for part in comparisons]
+    tabled += [Said(part.key.replace("_", " "), "", part.claims) for part in one.experiments]
     unrewarded = learning.learning_claims(one.run.curves)
+    listings = [listing for part in one.experiments for listing in part.listings]
+    listings += [*reft_listings(one.run, statistics).values(), learning.learning_table(one.run.curves)]
+    figures = [*drawn, *(figure for part in one.experiments for figure in part.figures)]
     return Shown(
         name=one.name,
         facts=one.facts,
         said=[said for said in (*tabled, Said("Learning", "", unrewarded)) if said.claims],
         comparisons=[replace(part, frame=part.frame.assign(cells="")) for part in comparisons],  # no answers to lead to
-        learning=learning.learning_table(one.run.curves),
-        figures=[replace(figure, name=f"published-{one.name}-{figure.name}") for figure in drawn],
+        listings=[listing for listing in listings if listing.rows],
+        figures=[replace(figure, name=f"published-{one.name}-{figure.name}") for figure in figures],
     )
 
 

@@ -7,13 +7,16 @@ A published run is a folder of ``reports/published``, written whole by ``pipelin
     scores.csv            cell, id, correct, parsed, finished, tokens: a line for each answer
     curves/<name>.jsonl   the learning curves of what the cells used
     adapters/<path>.safetensors   what was trained, where it is small: files that ``load_adapter`` reads
+    heads/<key>.json, .labels.jsonl   of classification heads: what each is, and what it labelled
+    experiments/<key>/    what ``compare_skills`` made of the run, from answers and gates, which are not kept
     metrics.json, tables/ what ``scores.csv`` comes to, for other programs and for people
 
-The report computes its numbers from ``scores.csv``, as it does from a run's own scores, and never reads the last two.
+The report computes its numbers from ``scores.csv`` and the labels, as it does from a run's own, shows experiments as
+they were written, and never reads the last two.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,27 +25,43 @@ import pandas as pd
 from pipeline.core.artifacts import read_json
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
+from pipeline.reporting.heads import read_heads
 from pipeline.reporting.run import Run, RunSettings, read_curves
-from pipeline.reporting.tables import Listing
+from pipeline.reporting.site import Figure
+from pipeline.reporting.tables import Listing, read_listing
 
 FORMAT = 1
+NO_SCORES = pd.DataFrame(columns=["row", "task"])  # of a run that has no cells
 COLUMNS = {"cell": str, "id": str, "correct": bool, "parsed": bool, "finished": bool, "tokens": int}
-ABOUT = ("format", "commits", "base", "adapters", "data", "baselines", "device", "versions", "seconds")
+ABOUT = ("format", "commits", "base", "adapters", "data", "baselines", "subsets", "device", "versions", "seconds")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What an experiment on skills came to: its claims, tables and figures."""
+
+    key: str
+    claims: tuple[str, ...]
+    listings: tuple[Listing, ...]
+    figures: tuple[Figure, ...]
 
 
 @dataclass(frozen=True)
 class Published:
     """A published run. name: of its folder. run: what the report shows of any run, without prompts and answers.
 
-    about: ``format``, a number; ``commits`` of the code that its stages ran, with a plus where settings differed from
-    the commit's; ``base`` and ``adapters``, provenance and sha256 of the base model and of all that was trained;
-    ``data``, rows and sha256 of each task's splits; ``baselines``, what needs no model; ``device``; ``versions`` of
+    heads: see ``reporting.heads.read_heads``. about: ``format``, a number; ``commits`` of the code that its stages ran,
+    with a plus where settings differed from the commit's; ``base`` and ``adapters``, provenance and sha256 of the base
+    model and of all that was trained; ``data``, rows and sha256 of each task's splits; ``baselines``, what needs no
+    model, and ``subsets``, the same of the columns of tables that show one task's subsets; ``device``; ``versions`` of
     libraries; ``seconds`` of each stage.
     """
 
     name: str
     about: Mapping[str, Any]
     run: Run
+    heads: Sequence[Mapping[str, Any]] = ()
+    experiments: Sequence[Experiment] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -91,14 +110,28 @@ def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
     settings = RunSettings.parse(read_params(folder / "params.yaml"), "")
     run = Run(
         settings=settings,
-        scores=read_scores(settings, folder / "scores.csv"),
+        scores=read_scores(settings, folder / "scores.csv") if settings.cells else NO_SCORES,
         examples=dict.fromkeys(about["data"], ()),
         provenance=about["adapters"],
         base=about["base"],
         published=papers,
         curves=read_curves(folder / "curves"),
     )
-    return Published(folder.name, about, run)
+    experiments = [read_experiment(path) for path in sorted((folder / "experiments").glob("*"))]
+    return Published(folder.name, about, run, read_heads(folder / "heads"), experiments)
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """What the stage ``compare_skills`` wrote."""
+    said = (folder / "claims.md").read_text(encoding="utf-8").splitlines()
+    tables = [path.stem for path in sorted(folder.glob("*.csv")) if path.with_suffix(".md").is_file()]
+    drawn = [Figure(path.stem, path.read_text(encoding="utf-8"), "") for path in sorted(folder.glob("*.svg"))]
+    return Experiment(
+        key=folder.name,
+        claims=tuple(line.removeprefix("- ") for line in said if line.startswith("- ")),
+        listings=tuple(read_listing(folder, key) for key in tables),
+        figures=tuple(replace(one, caption=f"{one.alternative}.") for one in drawn),
+    )
 
 
 def read_scores(settings: RunSettings, path: Path) -> pd.DataFrame:

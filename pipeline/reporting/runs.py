@@ -117,7 +117,7 @@ def stage_runs(run: Run) -> list[StageRun]:
 
     They are the scoring of each cell and all it comes from. What else ran in this folder was of other settings.
     """
-    found = behind(run.settings.cells, run.needs)
+    found = behind([f"{kind}@{name}" for name in run.settings.cells for kind in ("score", "generate")], run.needs)
     if not run.needs:  # no lock file tells, so everything that ran here is shown
         found |= dict.fromkeys(run.records)
     places = {name: place for place, name in enumerate(run.records)}
@@ -125,9 +125,9 @@ def stage_runs(run: Run) -> list[StageRun]:
     return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in names]
 
 
-def behind(cells: Iterable[str], needs: Mapping[str, Sequence[str]]) -> dict[str, None]:
-    """The stages that some cells' scores come from, as the keys of a dictionary. needs: see ``run.read_needs``."""
-    todo = [f"{kind}@{name}" for name in cells for kind in ("score", "generate")]
+def behind(stages: Iterable[str], needs: Mapping[str, Sequence[str]]) -> dict[str, None]:
+    """Some stages and those they come from, as the keys of a dictionary. needs: see ``run.read_needs``."""
+    todo = list(stages)
     found: dict[str, None] = {}
     while todo:
         name = todo.pop()

@@ -4,10 +4,12 @@ A ``Comparison`` is a table of accuracies (methods by tasks), a ``Listing`` any 
 become percent only where a person reads them.
 """
 
+import contextlib
 import csv
 import io
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -320,6 +322,23 @@ def listing_markdown(listing: Listing) -> str:
     rows = [markdown_row([cell_text(value) for value in row]) for row in listing.rows]
     head = [markdown_row(listing.columns), markdown_row(["---"] * len(listing.columns))]
     return "\n".join([f"# {listing.title}", "", *([listing.note, ""] if listing.note else []), *head, *rows]) + "\n"
+
+
+def read_listing(folder: Path, key: str) -> Listing:
+    """What ``listing_markdown`` and ``listing_csv`` wrote of a table into a folder, read back."""
+    head = (folder / f"{key}.md").read_text(encoding="utf-8").splitlines()
+    note = "" if head[2].startswith("|") else head[2]
+    columns, *rows = csv.reader(io.StringIO((folder / f"{key}.csv").read_text(encoding="utf-8")))
+    values = tuple(tuple(_value(text) for text in row) for row in rows)
+    return Listing(key, head[0].removeprefix("# "), tuple(columns), values, note)
+
+
+def _value(text: str) -> str | int | float | None:
+    """A cell of a CSV file: nothing, a number, or what it says."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text or None
 
 
 def cell_text(value: str | int | float | None) -> str:

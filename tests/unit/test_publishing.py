@@ -9,12 +9,24 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from pipeline import publishing
-from pipeline.core.artifacts import digest, read_jsonl, read_tensors, write_jsonl
+from pipeline.core.artifacts import (
+    digest,
+    read_jsonl,
+    read_tensors,
+    write_json,
+    write_jsonl,
+    write_tensors,
+    write_text,
+)
 from pipeline.core.errors import UserError
-from pipeline.reporting import learning
+from pipeline.reporting import figures, learning
+from pipeline.reporting.compose import published_section
 from pipeline.reporting.published import read_published_runs
+from pipeline.reporting.tables import Listing, listing_csv, listing_markdown
+from pipeline.statistics import published_statistics
 from stages import report
 from tests.made import TRAINED, make_run
 
@@ -38,7 +50,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[st
     (tmp_path / "artifacts/base/model/config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(publishing, "PAPERS", arguments["published"])
-    monkeypatch.setattr(publishing, "stale", lambda cells: [])
+    monkeypatch.setattr(publishing, "stale", lambda stages: [])
     return tmp_path, arguments
 
 
@@ -159,7 +171,7 @@ def test_a_cell_that_is_not_there_is_one_sentence(
 
 
 def test_stale_scores_are_not_published(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "stale", lambda cells: [f"generate@{cells[0]}"])
+    monkeypatch.setattr(publishing, "stale", lambda stages: ["generate@base-sums"])
     with pytest.raises(
         UserError, match=r"up to date, but generate@base-sums would run again: .*; run 'dvc repro score@"
     ):
@@ -170,16 +182,67 @@ def test_stale_scores_are_not_published(made: tuple[Path, dict[str, Any]], monke
 def test_dvc_says_what_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="expected DVC to know the state of this run, got: "):
-        publishing.stale(["a"])
+        publishing.stale(["score@a"])
     subprocess.run(["dvc", "init", "--no-scm", "-q"], check=True)
     (tmp_path / "in").write_text("1")
     stage = {"cmd": "cp in ${item}", "deps": ["in"], "outs": ["${item}"]}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"score": {"foreach": ["a", "b"], "do": stage}}}))
     subprocess.run(["dvc", "repro", "-q", "score@a"], check=True)
-    assert publishing.stale(["a"]) == []
-    assert publishing.stale(["a", "b"]) == ["score@b"]
+    assert publishing.stale(["score@a"]) == []
+    assert publishing.stale(["score@a", "score@b"]) == ["score@b"]
     (tmp_path / "in").write_text("2")
-    assert publishing.stale(["a"]) == ["score@a"]
+    assert publishing.stale(["score@a"]) == ["score@a"]
+
+
+def test_heads_are_published_as_labels_and_measured_from_them(made: tuple[Path, dict[str, Any]]) -> None:
+    root, _ = made
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    heads = {f"rte-{method}-0": {"method": method, "tasks": "sums", "subset": "rte"} for method in ("reft", "lora")}
+    (root / "params.yaml").write_text(yaml.safe_dump({**params, "cells": {}, "heads": heads}))
+    for key, head in heads.items():
+        right = 30 if head["method"] == "reft" else 20
+        labels = [{"id": str(n), "label": "yes", "given": "yes" if n < right else "no"} for n in range(40)]
+        write_jsonl(root / f"artifacts/scores/heads/{key}.labels.jsonl", labels)
+        about = {"method": head["method"], "subset": "rte", "seed": 0, "metric": "accuracy", "value": right / 40}
+        about |= {"accuracy": right / 40, "n": 40, "parameters": 12, "parameters_without_head": 10}
+        write_json(root / f"artifacts/scores/heads/{key}.json", about)
+        trained = {"provenance": {"method": head["method"], "seed": 0, "parameters": 12}}
+        write_tensors(root / f"artifacts/heads/{key}.safetensors", {}, trained)
+    folder = publishing.publish([], "glue")
+    assert not (folder / "scores.csv").exists()  # there is no cell
+    assert set(json.loads((folder / "run.json").read_text())["data"]) == {"sums"}
+    (one,) = read_published_runs(folder.parent, {})
+    found = published_statistics(one).head_metrics.set_index("row")
+    assert found.loc["reft", "mean"] == 0.75 and found.loc["reft", "diff"] == 0.25 and found.loc["lora", "n"] == 40
+    (glue, *_) = published_section(one, published_statistics(one)).listings
+    assert glue.key == "glue" and (folder / "tables/glue.csv").is_file()
+
+
+def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, Any]]) -> None:
+    root, arguments = made
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    cells = {cell: params["cells"][cell] for cell in CELLS}
+    reports: dict[str, Any] = {"interference": {}, "not_run": {}}
+    (root / "params.yaml").write_text(yaml.safe_dump({**params, "cells": cells, "skill_reports": reports}))
+    table = Listing(
+        "matrix", "Interference", ("row", "n", "share", "said"), (("a", 12, 0.125, "+1.0 [0, 2]"),), "A note."
+    )
+    bare = Listing("growth", "Growth", ("row", "n"), (("a", None),))
+    drawn = figures.svg(Figure(), "skill-gates", "Gates by skill")
+    files = {f"{one.key}.md": listing_markdown(one) for one in (table, bare)}
+    files |= {f"{one.key}.csv": listing_csv(one) for one in (table, bare)}
+    files |= {"claims.md": "# Said\n\n- One.\n- Two.\n", "numbers.csv": "a\n1\n", "skill-gates.svg": drawn}
+    for name, text in files.items():
+        write_text(root / f"reports/interference/{name}", text)
+    folder = publishing.publish([], "skills")
+    (one,) = read_published_runs(folder.parent, {})
+    (experiment,) = one.experiments
+    assert experiment.claims == ("One.", "Two.") and experiment.listings == (bare, table)
+    assert [figure.caption for figure in experiment.figures] == ["Gates by skill."]
+    report.run(**arguments)
+    page = (root / "reports/site/published.html").read_text()
+    assert "<p>Two.</p>" in page and "A note." in page and "+1.0 [0, 2]" in page
+    assert (root / "reports/figures/published-skills-skill-gates.svg").read_text() == drawn
 
 
 @pytest.mark.parametrize(
