@@ -292,6 +292,35 @@ def test_supervision_without_skills_is_refused(model):
         adapter.extra_loss()
 
 
+def test_told_gates_train_a_subspace_on_its_own_skill_alone_and_answers_are_the_routers(model):
+    adapter = made(model, {"gate": "told", "supervision": 0.5})
+    adapter.supervise([2, 0, 1, 1, 0])
+    with torch.no_grad():
+        adapter.router_out_bias.copy_(torch.tensor([50.0, -50.0, -50.0]))
+    ids, prompt, attention = batch()
+    for row, skill in enumerate([2, 0, 1]):
+        with adapter.learning(model) as gating:
+            gating.begin(torch.tensor([row] * 4), prompt)
+            states = decoder(model)(input_ids=ids, attention_mask=attention).last_hidden_state
+            assert gating.gates.tolist() == [[float(place == skill) for place in range(3)]] * 4
+            (gradient,) = torch.autograd.grad(states.square().sum(), adapter.weight)
+            moved = gradient.unflatten(2, (3, RANK)).abs().sum((0, 1, 3, 4)) > 0
+            assert moved.tolist() == [place == skill for place in range(3)]
+            assert adapter.extra_loss().requires_grad  # the router learns beside
+            with torch.no_grad():  # as in validation, and in use
+                gating.begin(torch.tensor([row] * 4), prompt)
+                decoder(model)(input_ids=ids, attention_mask=attention)
+                assert gating.gates.tolist() == [[1.0, 0.0, 0.0]] * 4
+                assert gating.alike(torch.arange(3)) is None
+            assert gating.alike(torch.arange(5)) == [2, 0, 1, 1, 0]
+
+
+@pytest.mark.parametrize("changes", [{"supervision": 0.0}, {"input": "mean_embedding"}])
+def test_told_gates_without_what_they_need_are_refused(model, changes):
+    with pytest.raises(UserError, match="supervision above 0 and input 'last_token' with gate 'told'"):
+        made(model, {"gate": "told", "supervision": 0.5, **changes})
+
+
 def test_a_router_after_the_first_edit_is_refused(model):
     with pytest.raises(UserError, match="the first edited layer"):
         made(model, {"layer": 2})

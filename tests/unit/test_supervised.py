@@ -68,13 +68,13 @@ def training(**changes) -> supervised.Training:
     return supervised.Training.parse({**values, **changes}, "training")
 
 
-def adapters(base):
+def adapters(base, gate="hard"):
     generator = torch.Generator().manual_seed(1)
     edits = {"rank": 2, "layers": "all", "positions": "f1+l2", "tied": True, "initial": "identity"}
     router = {
         "input": "last_token",
         "layer": 0,
-        "gate": "hard",
+        "gate": gate,
         "penalty": "sparsity",
         "penalty_weight": 0.01,
         "supervision": 0.1,
@@ -135,6 +135,25 @@ def test_gradient_does_not_depend_on_the_micro_batches(base):
             supervised._accumulate(base, adapter, attachment, groups, batch_tokens)
         gradients.append(adapter.weight.grad)
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+
+
+def test_beginnings_shared_by_told_gates_have_the_gradient_of_each_prompt_alone(base):
+    gradients = []
+    for together in (True, False):
+        adapter = adapters(base, "told")["csreft"]
+        with torch.no_grad():
+            adapter.weight.normal_(generator=torch.Generator().manual_seed(4))  # edits that change something
+        with adapter.learning(base.model) as attachment:
+            groups = supervised.encode(base, [example(f"abcdefghij{one.id}", one.target) for one in EXAMPLES])
+            for some in [groups] if together else [[group] for group in groups]:
+                ((_, packed), *_) = packed_batches(some, attachment, batch_tokens=1000, device=base.device)
+                assert (packed.shared > 0) == together
+                supervised._accumulate(base, adapter, attachment, some, 1000)
+        scale = 1 if together else len(groups)
+        gradients.append({name: one.grad / scale for name, one in adapter.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert gradient.abs().sum() > 0, name
+        torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4)
 
 
 def test_rate_rises_over_the_warmup_and_falls_to_zero():
