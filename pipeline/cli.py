@@ -55,7 +55,7 @@ def run(
     run, and the next 'selfadapt run' goes on from there; a training that was killed resumes at its checkpoint.
 
     Each stage uses as many threads as compute.threads in params.yaml says: with --jobs 2 on two cores, two stages
-    share them, which pays where a stage waits or is short.
+    share them, each thread asleep while it waits.
     """
     from rich.console import Console
 

@@ -118,7 +118,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
         if stage not in graph.changed and all(outcome.state == "unchanged" for outcome in needed):
             return conclude(Outcome(stage, "unchanged"))
         tell(stage)
-        outcome = _repro(stage, parent=str(task_run.id), children=children)
+        outcome = _repro(stage, parent=str(task_run.id), children=children, alone=jobs == 1)
         interrupted = ending.is_set() and outcome.state == "failed"
         return conclude(replace(outcome, reason="interrupted") if interrupted else outcome)
 
@@ -165,14 +165,18 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     return [outcomes.get(stage, Outcome(stage, "failed", reason="ended without an outcome")) for stage in graph.needs]
 
 
-def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"]) -> Outcome:
-    """Run one stage by DVC, its words going to a file."""
+def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"], alone: bool) -> Outcome:
+    """Run one stage by DVC, its words going to a file. alone: no other runs beside it."""
     start = time.monotonic()
     path = Path(".selfadapt/logs") / f"{stage}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     # The stages' ``python`` is this one, as in an activated environment.
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = os.environ | {server.PARENT: parent, "PATH": search}
+    if not alone:
+        # Threads that wait for work must sleep, not spin on the cores that another stage's threads need: two trainings
+        # side by side, two threads each, on two cores took 58 s so and 354 s spinning (45 s each, one by one).
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     for attempt in range(BUSY_ATTEMPTS):
         with path.open("wb") as log:

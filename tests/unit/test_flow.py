@@ -18,8 +18,10 @@ import pytest
 
 STAGE = '''
 """A toy stage."""
+import os
 import sys
 import time
+from pathlib import Path
 
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
@@ -42,6 +44,7 @@ def run(*, mode: str, toy: Toy, source: In, result: Out) -> dict:
             raise UserError("expected a good mode, got 'bad'; write mode: good")
         if mode == "broken":
             raise ZeroDivisionError("division by zero")
+    Path("waits").write_text(os.environ.get("OMP_WAIT_POLICY", "as the library does"))
     result.write_text(f"{number + 1}\\n")
     show_table("numbers", [{"in": number, "out": number + 1}])
     return {"number": number + 1, "prefect": "prefect" in sys.modules}
@@ -313,6 +316,7 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     assert code == 0, said
     assert "2 done, 3 unchanged" in said
     assert (recorded.folder / "d").read_text() == "2\n"
+    assert (recorded.folder / "waits").read_text() == "PASSIVE"  # no thread spins where a fellow stage has work
 
     code, said = run_everything(recorded)
     assert code == 0, said
