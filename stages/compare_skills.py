@@ -30,16 +30,19 @@ def run(
         return list(interference.accuracies(found.scores, row))
 
     with step("compare"):
-        claims = [skills.advantage_claim(interference.advantage(found.scores, plan.claim, resampling), plan.claim)]
+        ahead = [(interference.advantage(found.scores, pair, resampling), pair) for pair in plan.claims]
+        claims = [skills.advantage_claim(one, pair) for one, pair in ahead]
         listings, figures, numbers = [], {}, {}
         if plan.references:
             matrix = interference.matrix(found.scores, plan.references, resampling)
-            contrast = interference.contrast(found.scores, plan.references, plan.claim, resampling)
-            claims = [skills.claim(contrast, plan.claim), *claims, *skills.matrix_claims(matrix)]
+            suffered = [
+                (interference.contrast(found.scores, plan.references, pair, resampling), pair) for pair in plan.claims
+            ]
+            claims = [*(skills.claim(*one) for one in suffered), *claims, *skills.matrix_claims(matrix)]
             listings.append(skills.matrix_table(matrix, found.parameters))
             figures["interference"] = skill_figures.interference(matrix, "interference")
             numbers["matrix.csv"] = matrix.to_csv(index=False, float_format="%.6f", lineterminator="\n")
-        everywhere = tasks_of(plan.claim[0])
+        everywhere = tasks_of(plan.claims[0][0])
         whole = [row for row in dict.fromkeys(found.scores["row"]) if set(everywhere) <= set(tasks_of(row))]
         points = {row: (found.parameters[row], over(row, everywhere)) for row in whole if row in found.parameters}
         base = over("base", everywhere) if "base" in whole else None

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pipeline.core.artifacts import read_jsonl, read_tensors
 from pipeline.core.config import Section
@@ -18,15 +18,15 @@ from pipeline.reporting.tables import Listing, cell_text, percent, signed
 class Plan(Section, at="skill_reports.{report}"):
     """Which cells are what. table: whose cells are meant, by the tables they name.
 
-    references: row to the row of the same method trained on each skill alone; with none, there is no matrix. claim: the
-    row that should suffer less, and the one it is compared with. router: the rows of an ablation of CS-ReFT, the first
+    references: row to the row of the same method trained on each skill alone; with none, there is no matrix. claims:
+    pairs of the row that should suffer less and the one it is compared with. router: the rows of an ablation of CS-ReFT, the first
     of them what the others change one thing of. growth: rows with ever more skills. added: row with a skill added
     later to the row before.
     """
 
     table: str
     references: dict[str, str]
-    claim: tuple[str, str]
+    claims: tuple[tuple[str, str], ...] = Field(min_length=1)
     router: tuple[str, ...]
     growth: tuple[str, ...]
     added: dict[str, str]

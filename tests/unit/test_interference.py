@@ -136,7 +136,7 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
     plan = skills.Plan(
         table="experiment",
         references=REFERENCES,
-        claim=("csreft", "loreft"),
+        claims=(("csreft", "loreft"),),
         router=("csreft",),
         growth=("loreft_each", "csreft"),
         added={"csreft": "loreft"},
