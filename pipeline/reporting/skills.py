@@ -18,10 +18,10 @@ from pipeline.reporting.tables import Listing, cell_text, percent, signed
 class Plan(Section, at="skill_reports.{report}"):
     """Which cells are what. table: whose cells are meant, by the tables they name.
 
-    references: row to the row of the same method trained on each skill alone; with none, there is no matrix. claims:
-    pairs of the row that should suffer less and the one it is compared with. router: the rows of an ablation of CS-ReFT, the first
-    of them what the others change one thing of. growth: rows with ever more skills. added: row with a skill added
-    later to the row before.
+    references: row to the row of the same method trained on each skill alone; with none, there is no matrix.
+    claims: pairs of the row that should suffer less and the one it is compared with. router: the rows of an ablation of
+    CS-ReFT, the first of them what the others change one thing of. growth: rows with ever more skills. added: row with
+    a skill added later to the row before.
     """
 
     table: str
