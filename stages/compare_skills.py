@@ -39,7 +39,7 @@ def run(
                 (interference.contrast(found.scores, plan.references, pair, resampling), pair) for pair in plan.claims
             ]
             claims = [*(skills.claim(*one) for one in suffered), *claims, *skills.matrix_claims(matrix)]
-            listings.append(skills.matrix_table(matrix, found.parameters))
+            listings.append(skills.matrix_table(matrix, found.parameters, found.routers))
             figures["interference"] = skill_figures.interference(matrix, "interference")
             numbers["matrix.csv"] = matrix.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         everywhere = tasks_of(plan.claims[0][0])

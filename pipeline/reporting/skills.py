@@ -47,13 +47,14 @@ class Found:
 
     scores: as ``pipeline.evaluation`` takes them. texts: (row, task, seed) to the answers. provenance, gates: by row,
     of its first adapter; gates are means over held-out prompts, skills by subspaces. parameters: of all the row's
-    adapters of one seed together.
+    adapters of one seed together; routers: how many of them are a router's.
     """
 
     scores: pd.DataFrame
     texts: Mapping[tuple[str, str, int], Sequence[str]]
     provenance: Mapping[str, Mapping[str, Any]]
     parameters: Mapping[str, int]
+    routers: Mapping[str, int]
     gates: Mapping[str, pd.DataFrame]
 
 
@@ -80,7 +81,12 @@ def read(cells: Mapping[str, Cell], table: str, scores: Path, completions: Path,
                 opened = pd.DataFrame([row["gates"] for row in rows], dtype=float)
                 gates[cell.row] = opened.groupby([row["skill"] for row in rows], sort=False).mean()
     parameters = {row: max(sum(one.values()) for key, one in counted.items() if key[0] == row) for row, _ in counted}
-    return Found(pd.concat(frames, ignore_index=True), texts, provenance, parameters, gates)
+    routers = {
+        row: one["parameters"] - one["parameters_without_router"]
+        for row, one in provenance.items()
+        if one.get("parameters_without_router") is not None
+    }
+    return Found(pd.concat(frames, ignore_index=True), texts, provenance, parameters, routers, gates)
 
 
 # ---- tables ---------------------------------------------------------------------------------------------------------
@@ -95,13 +101,14 @@ def change(line: Mapping[Any, Any]) -> str:
     return f"{signed(line['diff'])} {between}; {percent(line['together'])} against {percent(line['alone'])} alone"
 
 
-def matrix_table(matrix: pd.DataFrame, parameters: Mapping[str, int]) -> Listing:
-    """Methods by skills: the change in points against training the skill alone."""
+def matrix_table(matrix: pd.DataFrame, parameters: Mapping[str, int], routers: Mapping[str, int]) -> Listing:
+    """Methods by skills: the change in points against training the skill alone. routers: see ``Found``."""
     tasks = list(dict.fromkeys(matrix["task"]))
     rows = [
         (
             row.replace("_", " "),
             parameters.get(row),
+            routers.get(row),
             *(change(line) for line in matrix[matrix["row"] == row].to_dict("records")),
         )
         for row in dict.fromkeys(matrix["row"])
@@ -112,7 +119,7 @@ def matrix_table(matrix: pd.DataFrame, parameters: Mapping[str, int]) -> Listing
         f"95 % interval, paired over the {n} test prompts of a skill"
         + (f" and over {seeds} seeds." if seeds > 1 else ".")
     )
-    columns = ("trained together", "parameters", *(task.replace("_", " ") for task in tasks))
+    columns = ("trained together", "parameters", "router’s", *(task.replace("_", " ") for task in tasks))
     return Listing("interference", "Interference: what training skills together costs each", columns, tuple(rows), note)
 
 

@@ -95,10 +95,10 @@ def test_the_advantage_of_a_row_needs_no_reference_and_draws_seeds_too():
 
 
 def test_the_table_has_a_line_a_method_and_a_column_a_skill():
-    listing = skills.matrix_table(matrix(scores(), REFERENCES, DRAWN), {"loreft": 12, "csreft": 12})
-    assert listing.columns == ("trained together", "parameters", "sums", "oldest", "mean over tasks")
-    assert [row[:2] for row in listing.rows] == [("loreft", 12), ("csreft", 12)]
-    assert listing.rows[0][2].startswith("−30.0 [") and listing.rows[0][2].endswith("; 50.0 against 80.0 alone")
+    listing = skills.matrix_table(matrix(scores(), REFERENCES, DRAWN), {"loreft": 12, "csreft": 15}, {"csreft": 3})
+    assert listing.columns == ("trained together", "parameters", "router’s", "sums", "oldest", "mean over tasks")
+    assert [row[:3] for row in listing.rows] == [("loreft", 12, None), ("csreft", 15, 3)]
+    assert listing.rows[0][3].startswith("−30.0 [") and listing.rows[0][3].endswith("; 50.0 against 80.0 alone")
     assert "−30.0" in tables.listing_markdown(listing)
 
 
