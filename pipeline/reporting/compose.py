@@ -159,7 +159,7 @@ def published_section(one: Published, statistics: Statistics) -> Shown:
     unrewarded = learning.learning_claims(one.run.curves)
     listings = [listing for part in one.experiments for listing in part.listings]
     listings += [*reft_listings(one.run, statistics).values(), learning.learning_table(one.run.curves)]
-    figures = [*drawn, *(figure for part in one.experiments for figure in part.figures)]
+    figures = [*(figure for part in one.experiments for figure in part.figures), *drawn]
     return Shown(
         name=one.name,
         facts=one.facts,
