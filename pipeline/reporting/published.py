@@ -4,7 +4,7 @@ A published run is a folder of ``reports/published``, written whole by ``pipelin
 
     run.json              what it was: see ``about``
     params.yaml           all its settings, with the published cells alone
-    scores.csv            cell, id, correct, parsed, finished, tokens: a line for each answer
+    scores.csv            cell, id, correct, parsed, finished, tokens: a line for each answer; none without cells
     curves/<name>.jsonl   the learning curves of what the cells used
     adapters/<path>.safetensors   what was trained, where it is small: files that ``load_adapter`` reads
     heads/<key>.json, .labels.jsonl   of classification heads: what each is, and what it labelled
