@@ -23,7 +23,7 @@ from pipeline.evaluation import trivial_baselines
 from pipeline.reporting import run as left
 from pipeline.reporting import tables
 from pipeline.reporting.comparisons import comparison
-from pipeline.reporting.compose import COMPARED, LISTED, reft_listings
+from pipeline.reporting.compose import COMPARED, LISTED, measured_listings
 from pipeline.reporting.published import COLUMNS, FORMAT, read_one
 from pipeline.reporting.runs import behind
 from pipeline.statistics import published_statistics, subset_baselines
@@ -36,23 +36,29 @@ LIBRARIES = ("torch", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class Chosen:
-    """What of a run is published. cells; heads: classification heads; experiments: reports of experiments on skills."""
+    """What of a run is published.
+
+    cells; heads: classification heads; experiments: reports of experiments on skills; judged: what judges preferred.
+    """
 
     cells: Sequence[str]
     heads: Sequence[str] = ()
     experiments: Sequence[str] = ()
+    judged: Sequence[str] = ()
 
     @property
     def stages(self) -> list[str]:
         """The stages that leave it, as DVC calls them."""
         found = [f"score@{cell}" for cell in self.cells] + [f"classify@{head}" for head in self.heads]
-        return found + [f"compare_skills@{key}" for key in self.experiments]
+        found += [f"compare_skills@{key}" for key in self.experiments]
+        return found + [f"judge@{key}" for key in self.judged]
 
 
 def publish(cells: Sequence[str], name: str | None) -> Path:
     """Write the published run of the project in the working directory; returns its folder.
 
-    cells: of params.yaml; none names all that are scored, with the classification heads and the experiments on skills.
+    cells: of params.yaml; none names all that are scored, with the classification heads, the experiments on skills and
+    the judges' preferences.
     name: of the folder (default: the base model's).
     Raises UserError where a cell is unknown, not scored, or scored from something else than what is there now.
     """
@@ -72,6 +78,8 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
         for head in chosen.heads:
             for file in (f"heads/{head}.json", f"heads/{head}.labels.jsonl"):
                 _copy(ARTIFACTS / "scores" / file, temporary / file)
+        for key in chosen.judged:
+            _copy(ARTIFACTS / f"scores/judged/{key}.json", temporary / f"judged/{key}.json")
         for key in chosen.experiments:
             shutil.copytree(REPORTS / key, temporary / "experiments" / key)
         for adapter, provenance in about["adapters"].items():
@@ -84,7 +92,7 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
         measured = published_statistics(one)
         comparisons = [comparison(key, one.run, measured) for key in measured.comparisons]
         write_json(temporary / "metrics.json", {part.key: tables.comparison_metrics(part) for part in comparisons})
-        listings = reft_listings(one.run, measured).values()
+        listings = measured_listings(one.run, measured).values()
         files = {f"{part.key}.{suffix}": write(part) for part in comparisons for suffix, write in COMPARED}
         files |= {f"{part.key}.{suffix}": write(part) for part in listings for suffix, write in LISTED}
         for file, text in files.items():
@@ -124,7 +132,9 @@ def _chosen(cells: Sequence[str], settings: left.RunSettings) -> Chosen:
         chosen = Chosen([cell for cell in settings.cells if cell in cells])
     else:
         heads = [head for head in settings.section("heads") if (ARTIFACTS / f"scores/heads/{head}.json").is_file()]
-        chosen = Chosen(there, heads, [key for key in settings.section("skill_reports") if (REPORTS / key).is_dir()])
+        experiments = [key for key in settings.section("skill_reports") if (REPORTS / key).is_dir()]
+        judged = [key for key in settings.section("judged") if (ARTIFACTS / f"scores/judged/{key}.json").is_file()]
+        chosen = Chosen(there, heads, experiments, judged)
     if not chosen.stages:
         raise UserError(f"expected something scored in {ARTIFACTS / 'scores'}, got nothing; run 'dvc repro'")
     if found := stale(chosen.stages):

@@ -59,9 +59,9 @@ def head_metrics(labelled: Sequence[Mapping[str, Any]], resampling: Resampling) 
 
 
 def published_statistics(one: Published) -> Statistics:
-    """Of a published run, in the same way, from its scores and labels."""
+    """Of a published run, in the same way, from its scores, labels and preferences."""
     found = _statistics(one.run, one.tables, one.about["baselines"], one.heads)
-    return replace(found, subsets=one.about["subsets"])
+    return replace(found, win_rates=win_rates(one.judged, _resampling(one.run)), subsets=one.about["subsets"])
 
 
 def _resampling(run: Run) -> Resampling:

@@ -56,11 +56,9 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         listings = {name_of(used): used} | listings
     if searches := variants.search_table(run, comparisons):
         listings["Searches"] = searches
-    if statistics.win_rates:
-        listings = {"Win rates": further.win_rate_table(statistics.win_rates)} | listings
     if len(statistics.further):
         listings = {"Further metrics": further.metrics_table(statistics.further)} | listings
-    listings = reft_listings(run, statistics) | listings
+    listings = measured_listings(run, statistics) | listings
     stages = runs.stage_runs(run)
     records = {one.name: one.record for one in stages if one.record}
     varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
@@ -158,7 +156,7 @@ def published_section(one: Published, statistics: Statistics) -> Shown:
     tabled += [Said(part.key.replace("_", " "), "", part.claims) for part in one.experiments]
     unrewarded = learning.learning_claims(one.run.curves)
     listings = [listing for part in one.experiments for listing in part.listings]
-    listings += [*reft_listings(one.run, statistics).values(), learning.learning_table(one.run.curves)]
+    listings += [*measured_listings(one.run, statistics).values(), learning.learning_table(one.run.curves)]
     figures = [*(figure for part in one.experiments for figure in part.figures), *drawn]
     return Shown(
         name=one.name,
@@ -179,6 +177,14 @@ def reft_listings(run: Run, statistics: Statistics) -> dict[str, tables.Listing]
     counted = trained.trained_of(reft.ALPACA_EVAL, run, {})
     if judged := reft.alpaca_eval_table(statistics.win_rates, run.settings.cells, counted, run.published):
         found["AlpacaEval"] = judged
+    return found
+
+
+def measured_listings(run: Run, statistics: Statistics) -> dict[str, tables.Listing]:
+    """All tables that are no comparison of accuracies, by name, and that a run's own and a published one both have."""
+    found = reft_listings(run, statistics)
+    if statistics.win_rates:
+        found["Win rates"] = further.win_rate_table(statistics.win_rates)
     return found
 
 

@@ -8,11 +8,12 @@ A published run is a folder of ``reports/published``, written whole by ``pipelin
     curves/<name>.jsonl   the learning curves of what the cells used
     adapters/<path>.safetensors   what was trained, where it is small: files that ``load_adapter`` reads
     heads/<key>.json, .labels.jsonl   of classification heads: what each is, and what it labelled
+    judged/<key>.json     what judges preferred of a cell's answers, and how often they agreed with GPT-4
     experiments/<key>/    what ``compare_skills`` made of the run, from answers and gates, which are not kept
     metrics.json, tables/ what ``scores.csv`` comes to, for other programs and for people
 
-The report computes its numbers from ``scores.csv`` and the labels, as it does from a run's own, shows experiments as
-they were written, and never reads the last two.
+The report computes its numbers from ``scores.csv``, the labels and the preferences, as it does from a run's own, shows
+experiments as they were written, and never reads the last two.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ import pandas as pd
 from pipeline.core.artifacts import read_json
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
+from pipeline.reporting.further import read_judged
 from pipeline.reporting.heads import read_heads
 from pipeline.reporting.run import Run, RunSettings, read_curves
 from pipeline.reporting.site import Figure
@@ -50,11 +52,11 @@ class Experiment:
 class Published:
     """A published run. name: of its folder. run: what the report shows of any run, without prompts and answers.
 
-    heads: see ``reporting.heads.read_heads``. about: ``format``, a number; ``commits`` of the code that its stages ran,
-    with a plus where settings differed from the commit's; ``base`` and ``adapters``, provenance and sha256 of the base
-    model and of all that was trained; ``data``, rows and sha256 of each task's splits; ``baselines``, what needs no
-    model, and ``subsets``, the same of the columns of tables that show one task's subsets; ``device``; ``versions`` of
-    libraries; ``seconds`` of each stage.
+    heads: see ``reporting.heads.read_heads``; judged: ``reporting.further.read_judged``. about: ``format``, a number;
+    ``commits`` of the code that its stages ran, with a plus where settings differed from the commit's; ``base`` and
+    ``adapters``, provenance and sha256 of the base model and of all that was trained; ``data``, rows and sha256 of each
+    task's splits; ``baselines``, what needs no model, and ``subsets``, the same of the columns of tables that show one
+    task's subsets; ``device``; ``versions`` of libraries; ``seconds`` of each stage.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Published:
     run: Run
     heads: Sequence[Mapping[str, Any]] = ()
     experiments: Sequence[Experiment] = ()
+    judged: Sequence[Mapping[str, Any]] = ()
 
     @property
     def seeds(self) -> list[int]:
@@ -118,7 +121,8 @@ def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
         curves=read_curves(folder / "curves"),
     )
     experiments = [read_experiment(path) for path in sorted((folder / "experiments").glob("*"))]
-    return Published(folder.name, about, run, read_heads(folder / "heads"), experiments)
+    judged = read_judged(folder / "judged")
+    return Published(folder.name, about, run, read_heads(folder / "heads"), experiments, judged)
 
 
 def read_experiment(folder: Path) -> Experiment:

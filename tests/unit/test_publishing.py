@@ -218,6 +218,23 @@ def test_heads_are_published_as_labels_and_measured_from_them(made: tuple[Path, 
     assert glue.key == "glue" and (folder / "tables/glue.csv").is_file()
 
 
+def test_what_judges_preferred_is_published_with_what_their_word_is_worth(made: tuple[Path, dict[str, Any]]) -> None:
+    root, _ = made
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    cells = {cell: params["cells"][cell] for cell in CELLS}
+    judged = {"sums-longer": {"cell": "base-sums"}, "not_run": {"cell": "base-sums"}}
+    (root / "params.yaml").write_text(yaml.safe_dump({**params, "cells": cells, "judged": judged}))
+    said = {"judge": "longer", "cell": "base-sums", "reference": "text_davinci_003", "drawn": 3}
+    said |= {"preferences": [1, 2, 2, 2], "agreed": [1, 0, 1, 1, 1], "length_controlled_win_rate": 0.5}
+    write_json(root / "artifacts/scores/judged/sums-longer.json", said)
+    folder = publishing.publish([], "judges")
+    assert "longer" in (folder / "tables/win_rates.csv").read_text()
+    (one,) = read_published_runs(folder.parent, {})
+    (line,) = published_statistics(one).win_rates
+    assert line["win_rate"] == 0.75 and line["agreement"] == 0.8 and line["agreement_n"] == 5
+    assert "win_rates" in {listing.key for listing in published_section(one, published_statistics(one)).listings}
+
+
 def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, Any]]) -> None:
     root, arguments = made
     params = yaml.safe_load((root / "params.yaml").read_text())
