@@ -1,4 +1,4 @@
-# make repro   everything, from nothing to reports/index.html (makes .venv first; an hour on two cores)
+# make repro   everything, from nothing to reports/index.html (makes .venv first)
 # make test    the tests
 # make ui      the Prefect server, in the foreground: where every run is seen
 # make check   lint, format, types
@@ -15,8 +15,7 @@ export DO_NOT_TRACK := 1
 .PHONY: repro test ui check bench
 
 repro: $(STAMP)
-	$(VENV)/bin/python -m pipeline.lockfile
-	$(RUN) $(VENV)/bin/dvc repro
+	$(RUN) $(VENV)/bin/selfadapt run
 
 test: $(STAMP)
 	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder

@@ -54,8 +54,8 @@ def run(
     settings and inputs are unchanged is not run. When one fails, those that need it are skipped, the others still
     run, and the next 'selfadapt run' goes on from there; a training that was killed resumes at its checkpoint.
 
-    Each stage uses as many threads as compute.threads in params.yaml says: with --jobs 2 on two cores, two stages
-    share them, each thread asleep while it waits.
+    Stages share the cores: with --jobs 2 on two cores each has one thread, and as many as compute.threads in
+    params.yaml says where there are more.
     """
     from rich.console import Console
 

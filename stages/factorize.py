@@ -1,5 +1,11 @@
-"""Decompose the targeted matrices of the base model: W = U diag(σ) Vᵀ, factors in float32."""
+"""Decompose the targeted matrices of the base model: W = U diag(σ) Vᵀ, factors in float32.
 
+On a CPU, a thread a matrix: LAPACK's own threads bring little, and round otherwise for each number of them.
+"""
+
+from multiprocessing.pool import ThreadPool
+
+import torch
 from torch import Tensor
 
 from pipeline.core.artifacts import write_tensors
@@ -17,10 +23,11 @@ def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[
         names = in_layers(linear_modules(base.model, targets.modules), targets.layers)
     tensors: dict[str, Tensor] = {}
     error = 0.0
-    with step("decompose"):
-        for name in progress("decompose", names, len(names)):
-            weight = base.model.get_submodule(name).weight
-            u, sigma, vt = decompose(weight)
+    weights = [base.model.get_submodule(name).weight for name in names]
+    side_by_side = torch.get_num_threads() if base.device.type == "cpu" else 1
+    with step("decompose"), ThreadPool(side_by_side, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = zip(names, weights, pool.imap(decompose, weights), strict=True)
+        for name, weight, (u, sigma, vt) in progress("decompose", found, len(names)):
             error = max(error, float(((u * sigma) @ vt - weight).abs().max()))
             tensors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
     with step("write the factors"):

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.core.errors import UserError
 
+SHARE = "SELFADAPT_THREADS"  # in the environment: how many threads a stage may have at most, as others run beside it
+
 
 class Section(BaseModel):
     """One section of params.yaml: frozen, and strict about unknown, missing and mistyped keys."""

@@ -1,5 +1,6 @@
 """Load a base model; render a chat; find decoder layers; fix what could differ between runs."""
 
+import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from transformers.utils import logging as transformers_logging
 
 from pipeline.core.attention import ATTENTION
-from pipeline.core.config import Section
+from pipeline.core.config import SHARE, Section
 from pipeline.core.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -25,7 +26,9 @@ class Compute(Section, at="compute"):
     """What the run computes on.
 
     device: ``cpu`` or ``cuda``. dtype: of the frozen base, ``bfloat16`` or ``float32``.
-    threads: CPU threads of a stage; part of the settings because another number may round sums differently.
+    threads: CPU threads of a stage that has the machine to itself; beside others it gets its share of the cores
+        (``SHARE``). Artifacts were the same bytes with one thread and two wherever that was compared, yet no library
+        promises it: part of the settings, so that a run can be told from another.
     batch_tokens: tokens (padding included) in one forward pass of training or prefill; bounds the memory.
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
     """
@@ -67,7 +70,7 @@ class Base:
 
 def prepare_process(compute: Compute, seed: int = 0) -> None:
     """Fix threads, determinism and the seeds of libraries that draw from global generators."""
-    torch.set_num_threads(compute.threads)
+    torch.set_num_threads(min(compute.threads, int(os.environ.get(SHARE, compute.threads))))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
     random.seed(seed)

@@ -16,12 +16,14 @@ from typing import Any
 from uuid import UUID
 
 from pipeline import server
+from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
 from pipeline.flow.recording import CANCELLED, watch_for_cancelling
 
-# Two DVC processes meet at DVC's own locks for moments only.
+# Two DVC processes meet at DVC's own locks for moments only, but what a run that was killed has left running holds them
+# until it ends: up to half an hour is waited.
 BUSY = ("Unable to acquire lock", "is busy")
-BUSY_ATTEMPTS = 30
+BUSY_ATTEMPTS = 400
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
         if stage not in graph.changed and all(outcome.state == "unchanged" for outcome in needed):
             return conclude(Outcome(stage, "unchanged"))
         tell(stage)
-        outcome = _repro(stage, parent=str(task_run.id), children=children, alone=jobs == 1)
+        outcome = _repro(stage, parent=str(task_run.id), children=children, jobs=jobs)
         interrupted = ending.is_set() and outcome.state == "failed"
         return conclude(replace(outcome, reason="interrupted") if interrupted else outcome)
 
@@ -165,18 +167,17 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     return [outcomes.get(stage, Outcome(stage, "failed", reason="ended without an outcome")) for stage in graph.needs]
 
 
-def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"], alone: bool) -> Outcome:
-    """Run one stage by DVC, its words going to a file. alone: no other runs beside it."""
+def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"], jobs: int) -> Outcome:
+    """Run one stage by DVC, its words going to a file. jobs: how many share the cores."""
     start = time.monotonic()
     path = Path(".selfadapt/logs") / f"{stage}.log"
     path.parent.mkdir(parents=True, exist_ok=True)
     # The stages' ``python`` is this one, as in an activated environment.
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = os.environ | {server.PARENT: parent, "PATH": search}
-    if not alone:
-        # Threads that wait for work must sleep, not spin on the cores that another stage's threads need: two trainings
-        # side by side, two threads each, on two cores took 58 s so and 354 s spinning (45 s each, one by one).
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads of two stages that wait for each other on the same cores cost more than they bring: two stages of one
+    # thread each do 1.5 to 2 times the work of one stage of two.
+    environment.setdefault(SHARE, str(max(1, cores() // jobs)))
     command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
     for attempt in range(BUSY_ATTEMPTS):
         with path.open("wb") as log:
@@ -203,6 +204,11 @@ def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"],
     return Outcome(
         stage, "done", seconds, "restored from DVC's run cache" if "is cached - skipping run" in said else ""
     )
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _end(children: set["subprocess.Popen[bytes]"]) -> None:

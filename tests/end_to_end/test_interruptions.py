@@ -36,7 +36,7 @@ class Run:
     """One ``dvc repro`` in a process group of its own. starts: (seconds since its beginning, stage), as they start."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        subprocess.run([sys.executable, "-m", "pipeline.lockfile"], cwd=folder, env=ENV, check=True)  # as make repro
+        subprocess.run([sys.executable, "-m", "pipeline.lockfile"], cwd=folder, env=ENV, check=True)  # as README says
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
             ["dvc", "repro", *words],

@@ -1,0 +1,122 @@
+"""Stages that share the cores make what they make alone, to the bit."""
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from pipeline.core.attention import ATTENTION
+from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.config import SHARE
+from pipeline.core.generation import generate
+from pipeline.core.types import Example
+from pipeline.methods import lora, reft, svf
+from pipeline.training import supervised
+from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
+
+EDITS = {"formula": "loreft", "rank": 8, "layers": "all", "positions": "f5+l5", "tied": True, "initial": "identity"}
+LOW_RANK = {"rank": 16, "alpha": 32, "dropout": 0.05, "modules": ["q_proj", "v_proj"]}
+SCALES = {"modules": list(MODULES), "parametrisation": "direct", "init_mean": 0.1, "init_std": 0.01}
+TRAINING = supervised.Training(
+    steps=2,
+    batch=12,
+    learning_rate=0.01,
+    schedule="linear",
+    warmup=0.5,
+    weight_decay=0.0,
+    clip=1.0,
+    validate_every=1,
+    validation_examples=4,
+    checkpoint_every=9,
+)
+EXAMPLES = [
+    Example(str(n), ({"role": "user", "content": "wxyz" * (9 + n)},), "abc" * (1 + n % 5), {}) for n in range(12)
+]
+
+
+@pytest.fixture(scope="module")
+def base() -> SimpleNamespace:
+    """Of SmolLM2-135M's shapes but for depth and vocabulary: products wide enough for libraries to share out."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=4000,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=2,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        attn_implementation=ATTENTION,
+    )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False).to(torch.bfloat16)
+    return SimpleNamespace(**{**vars(tiny_base(vocab=4000)), "model": model})
+
+
+@pytest.fixture
+def with_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("method", ["svf", "lora", "reft"])
+def test_training_makes_the_same_bytes_with_one_thread_and_with_two(base, with_threads, method, tmp_path):
+    states = []
+    for threads in (1, 2):
+        with_threads(threads)
+        draw = torch.Generator().manual_seed(0)
+        if method == "svf":
+            factors = tiny_factors(base.model, tmp_path)
+            adapter = svf.learner(base.model, svf.Targets.parse(SCALES, "svf"), factors=factors, generator=draw)
+        else:
+            module, settings = (lora, LOW_RANK) if method == "lora" else (reft, EDITS)
+            adapter = module.initial(base.model, module.Settings.parse(settings, method), draw)
+        curve = supervised.train(
+            base,
+            adapter,
+            examples=EXAMPLES,
+            validation=EXAMPLES[:4],
+            training=TRAINING,
+            batch_tokens=2048,
+            seed=0,
+            checkpoints=Checkpoints(tmp_path / str(threads)),
+        )
+        assert len({row["train"] for row in curve}) == 3  # it learns something
+        states.append({name: tensor.clone() for name, tensor in adapter.state().items()})
+    assert same_tensors(*states)
+
+
+def test_sampling_draws_the_same_tokens_with_one_thread_and_with_two(base, with_threads):
+    answers = []
+    for threads in (1, 2):
+        with_threads(threads)
+        asked = [base.prompt_ids(example.messages) for example in EXAMPLES]
+        answers.append(
+            generate(
+                base,
+                asked,
+                max_new_tokens=24,
+                samples=3,
+                temperature=1.0,
+                generator=torch.Generator().manual_seed(0),
+                batch_tokens=2048,
+                cache_tokens=32768,
+            )
+        )
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(("share", "threads"), [(None, 3), ("1", 1), ("8", 3)])
+def test_a_stage_has_the_threads_of_its_settings_and_at_most_its_share(monkeypatch, share, threads):
+    code = (
+        "import torch; from pipeline.core.models import Compute, prepare_process\n"
+        "prepare_process(Compute(device='cpu', dtype='float32', threads=3, batch_tokens=1, cache_tokens=1))\n"
+        "print(torch.get_num_threads())"
+    )
+    monkeypatch.delenv(SHARE, raising=False)
+    if share:
+        monkeypatch.setenv(SHARE, share)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == threads
