@@ -27,8 +27,8 @@ class Compute(Section, at="compute"):
 
     device: ``cpu`` or ``cuda``. dtype: of the frozen base, ``bfloat16`` or ``float32``.
     threads: CPU threads of a stage that has the machine to itself; beside others it gets its share of the cores
-        (``SHARE``). Artifacts were the same bytes with one thread and two wherever that was compared, yet no library
-        promises it: part of the settings, so that a run can be told from another.
+        (``SHARE``). Part of the settings because another number may round sums differently: most artifacts were the
+        same bytes with one thread and with two, LoReFT's and CS-ReFT's were not.
     batch_tokens: tokens (padding included) in one forward pass of training or prefill; bounds the memory.
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
     """
