@@ -15,26 +15,25 @@ MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 END = 2
 
 
-def tiny_model(layers: int = 2, vocab: int = 61) -> LlamaForCausalLM:
+def tiny_model(layers: int = 2, vocab: int = 61, **shape: int) -> LlamaForCausalLM:
+    """shape: sizes of LlamaConfig that are to be others."""
     torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = LlamaConfig(
         vocab_size=vocab,
-        hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         attn_implementation=ATTENTION,
         initializer_range=0.2,  # large enough for logits to differ: greedy choices are then no ties
         bos_token_id=1,
         eos_token_id=END,
         pad_token_id=0,
+        **{**sizes, **shape},
     )
     return LlamaForCausalLM(config).eval().requires_grad_(False)
 
 
-def tiny_base(layers: int = 2, vocab: int = 61) -> SimpleNamespace:
-    model = tiny_model(layers, vocab)
+def tiny_base(layers: int = 2, vocab: int = 61, **shape: int) -> SimpleNamespace:
+    model = tiny_model(layers, vocab, **shape)
     return SimpleNamespace(
         model=model,
         device=torch.device("cpu"),

@@ -6,9 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.attention import ATTENTION
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import SHARE
 from pipeline.core.generation import generate
@@ -40,18 +38,10 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def base() -> SimpleNamespace:
     """Of SmolLM2-135M's shapes but for depth and vocabulary: products wide enough for libraries to share out."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=4000,
-        hidden_size=576,
-        intermediate_size=1536,
-        num_hidden_layers=2,
-        num_attention_heads=9,
-        num_key_value_heads=3,
-        attn_implementation=ATTENTION,
-    )
-    model = LlamaForCausalLM(config).eval().requires_grad_(False).to(torch.bfloat16)
-    return SimpleNamespace(**{**vars(tiny_base(vocab=4000)), "model": model})
+    shape = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
+    base = tiny_base(vocab=4000, **shape)
+    base.model.to(torch.bfloat16)
+    return base
 
 
 @pytest.fixture
