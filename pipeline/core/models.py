@@ -70,12 +70,20 @@ class Base:
 
 def prepare_process(compute: Compute, seed: int = 0) -> None:
     """Fix threads, determinism and the seeds of libraries that draw from global generators."""
-    torch.set_num_threads(min(compute.threads, int(os.environ.get(SHARE, compute.threads))))
+    torch.set_num_threads(_threads(compute))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _threads(compute: Compute) -> int:
+    """Those of the settings, and no more than the share that the environment gives."""
+    share = os.environ.get(SHARE, str(compute.threads))
+    if not share.isdecimal() or int(share) < 1:
+        raise UserError(f"expected {SHARE} to be a number of threads from 1 on, got '{share}'; correct or unset it")
+    return min(compute.threads, int(share))
 
 
 def load_base(folder: Path, compute: Compute) -> Base:

@@ -1,4 +1,7 @@
-"""Stages that share the cores make what they make alone, to the bit."""
+"""Stages that share the cores: the threads they have, and what these do not change at the shapes of these tests.
+
+No library promises it: the gradients of LoReFT's edits of rank 12 on SmolLM2-135M are summed otherwise by two threads.
+"""
 
 import subprocess
 import sys
@@ -9,7 +12,9 @@ import torch
 
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import SHARE
+from pipeline.core.errors import UserError
 from pipeline.core.generation import generate
+from pipeline.core.models import Compute, prepare_process
 from pipeline.core.types import Example
 from pipeline.methods import lora, reft, svf
 from pipeline.training import supervised
@@ -110,3 +115,10 @@ def test_a_stage_has_the_threads_of_its_settings_and_at_most_its_share(monkeypat
         monkeypatch.setenv(SHARE, share)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == threads
+
+
+@pytest.mark.parametrize("share", ["two", "0", "-1", "1.5", ""])
+def test_a_share_that_is_no_number_of_threads_is_one_sentence(monkeypatch, share):
+    monkeypatch.setenv(SHARE, share)
+    with pytest.raises(UserError, match=f"expected {SHARE} to be a number of threads from 1 on, got '{share}'"):
+        prepare_process(Compute(device="cpu", dtype="float32", threads=3, batch_tokens=1, cache_tokens=1))
