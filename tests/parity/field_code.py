@@ -2,6 +2,7 @@
 
 stdin: lines of {"id", "dataset", "problem": a row of its file, "answer"}. stdout: lines of {"id", "base", "plus"}.
 Answers are read by EvalPlus's ``sanitize``, judged by its ``untrusted_check``; it may take ``SECONDS`` for a test.
+``sanitize`` drops helper functions that have no ``return``: it fails the reference of Mbpp/630, whose helper yields.
 """
 
 import json
