@@ -1,9 +1,9 @@
 """Stages that start warm: forked from a process that has the libraries loaded already.
 
-Importing torch and transformers takes seconds, more than many a stage needs for its work, and importing prefect takes
-another. So the first stage starts a server that imports them once (prefect only where stages are recorded) and then
-forks a process for every stage, and one for what records it. Only libraries are loaded there: each process imports
-the project's own code itself, as it stands at that moment.
+Importing torch, transformers and pandas takes seconds, more than many a stage needs for its work, and importing
+prefect takes another. So the first stage starts a server that imports them once (prefect only where stages are
+recorded) and then forks a process for every stage, and one for what records it. Only libraries are loaded there: each
+process imports the project's own code itself, as it stands at that moment.
 
 The process that was asked to run the stage (what DVC started) stays: it hands its standard streams, its environment
 and its signals on, and ends with the stage's exit code. If it is killed, the stage is killed with it. The server ends
@@ -42,6 +42,8 @@ START_SECONDS = 60.0  # for a server to load its libraries
 # Nothing that starts a thread when it is imported: only the thread that forks lives on in the child.
 LIBRARIES = (
     "torch",
+    "pandas",
+    "pyarrow.parquet",
     "safetensors.torch",
     "pydantic",
     "jinja2",
@@ -193,8 +195,9 @@ def _connect() -> socket.socket | None:
 
 
 def _start(key: str) -> "subprocess.Popen[bytes]":
-    # One thread for OpenBLAS: its pool would be started by the import of numpy, and be gone after a fork.
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    # No thread for the imports of numpy and pyarrow to start, which would be gone after a fork: OpenBLAS' pool, and one
+    # that Arrow's jemalloc has for returning memory (Arrow itself allocates by mimalloc).
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with (FOLDER / "server.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "pipeline.warm", key],

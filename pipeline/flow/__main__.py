@@ -1,8 +1,17 @@
 import sys
 
 from pipeline import warm
-from pipeline.flow.stage import main
+
+
+def main() -> int:
+    """Run one stage, in a process that has its libraries loaded where there is one; the exit code."""
+    code = warm.run("pipeline.flow.stage", sys.argv[1:])
+    if code is None:
+        from pipeline.flow import stage  # only now: torch comes with it, which who only asks never needs
+
+        code = stage.main(sys.argv[1:])
+    return code
+
 
 if __name__ == "__main__":
-    code = warm.run("pipeline.flow.stage", sys.argv[1:])
-    sys.exit(main(sys.argv[1:]) if code is None else code)
+    sys.exit(main())

@@ -88,6 +88,16 @@ def test_streams_environment_and_exit_code_are_the_stages_own(folder):
     assert process.returncode == 1 and err.endswith("RuntimeError: broken\n")
 
 
+def test_the_process_that_asks_for_a_stage_loads_no_library_itself():
+    code = (
+        "import sys; from pipeline import warm; warm.run = lambda module, argv: 3\n"
+        "from pipeline.flow.__main__ import main\n"
+        "print(main(), [name for name in ('torch', 'transformers', 'prefect', 'pandas') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "3 []\n"
+
+
 def test_code_that_was_changed_meanwhile_is_what_runs(folder):
     assert stage(folder, "say").communicate("")[0].startswith("hello")
     (folder / "pipeline" / "flow.py").write_text(FLOW.format(word="goodbye"))
