@@ -11,6 +11,9 @@ STAMP := $(VENV)/.installed
 RUN := PATH="$(VENV)/bin:$$PATH"
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# The environment is this project's own, and its bytecode is written by the first process that imports it: where this
+# is set (as in many containers), every process would compile torch again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: repro test ui check bench
 

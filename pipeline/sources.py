@@ -7,6 +7,8 @@ same bytes whenever and wherever it is made.
 GGUF files are dequantised to float32 once: loading one takes long, and transformers cannot save what it holds packed.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import zipfile
 from abc import abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self, cast
 
@@ -180,13 +183,14 @@ def _convert_gguf(path: Path, folder: Path, chat_template: str | None) -> int:
 
     with step(f"dequantise {path.name}"):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            model = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                quantization_config=GgufConfig(dequantize=True),  # the default leaves the weights packed
-                dtype=torch.float32,
-            )
+            with _parsed_once():
+                tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+                model = AutoModelForCausalLM.from_pretrained(
+                    path.parent,
+                    gguf_file=path.name,
+                    quantization_config=GgufConfig(dequantize=True),  # the default leaves the weights packed
+                    dtype=torch.float32,
+                )
         except (OSError, ValueError, KeyError, IndexError) as error:
             raise UserError(
                 f"expected a GGUF model that transformers reads in {path.name}, got: {_first_line(error)}; "
@@ -195,6 +199,23 @@ def _convert_gguf(path: Path, folder: Path, chat_template: str | None) -> int:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return _save(model, tokenizer, folder, chat_template)
+
+
+@contextlib.contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Have gguf remember what it has parsed.
+
+    transformers parses a file for the tokenizer, for the configuration and for the weights, and makes the table of
+    tensor names for every module of the model: most of the time of a conversion, and everything waits for it.
+    """
+    import gguf
+
+    whole = (gguf.GGUFReader, gguf.get_tensor_name_map)
+    gguf.GGUFReader, gguf.get_tensor_name_map = (functools.cache(function) for function in whole)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader, gguf.get_tensor_name_map = whole
 
 
 def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:

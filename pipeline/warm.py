@@ -91,6 +91,14 @@ def run(module: str, argv: Sequence[str]) -> int | None:
         return KILLED if code is None else code
 
 
+def prepare() -> None:
+    """Have the server load its libraries, where one is wanted and none is up, and do not wait for it."""
+    with contextlib.suppress(OSError):
+        if wanted() and not (FOLDER / (key := _key())).exists():
+            FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _start(key)
+
+
 def start(module: str, function: str, streams: tuple[int, int, int]) -> bool:
     """Call a function of a module in a process forked for it, which lives on by itself; False where there is none.
 

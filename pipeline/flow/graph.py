@@ -10,12 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from pipeline import server
+from pipeline import server, warm
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
 from pipeline.flow.recording import CANCELLED, watch_for_cancelling
@@ -77,7 +78,11 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     ``tell`` hears the name of a stage that starts, and every outcome. When a stage fails, those that need it are
     skipped and all others still run.
     """
-    api = server.ensure()
+    warm.prepare()  # while this process reads the graph: each takes seconds
+    with ThreadPoolExecutor(1) as pool:
+        ensured = pool.submit(server.ensure)
+        graph = read_graph(targets)
+        api = ensured.result()
     if api is None:
         raise UserError(
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
@@ -91,7 +96,6 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     from prefect.runtime import flow_run, task_run
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    graph = read_graph(targets)
     outcomes: dict[str, Outcome] = {}
     children: set[subprocess.Popen[bytes]] = set()
     ending = threading.Event()

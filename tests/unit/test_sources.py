@@ -162,6 +162,23 @@ def test_a_file_that_is_no_model_leaves_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_conversion_parses_its_file_once_and_the_next_one_again(
+    pip_uses: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+
+    class Reader(gguf.GGUFReader):
+        def __init__(self, path: str) -> None:
+            parsed.append(path)
+            super().__init__(path)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Reader)
+    for number in (1, 2):  # a file may have changed meanwhile
+        Local(source="path", name="tiny", path=str(pip_uses / "tiny.gguf")).fetch(tmp_path / str(number))
+        assert len(parsed) == number
+    assert gguf.GGUFReader is Reader
+
+
 def test_the_hub_offline_and_not_cached_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     source = Hub(source="hub", name="x", repo="nobody/nothing-here", revision=REVISION)

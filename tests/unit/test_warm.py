@@ -31,8 +31,8 @@ def main(argv):
     if argv[0] == "wait":
         import signal
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        Path("pid").write_text(str(os.getpid()))
         try:
+            Path("pid").write_text(str(os.getpid()))
             time.sleep(60)
         finally:
             Path("unwound").touch()
