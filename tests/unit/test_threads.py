@@ -3,6 +3,7 @@
 No library promises it: the gradients of LoReFT's edits of rank 12 on SmolLM2-135M are summed otherwise by two threads.
 """
 
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -122,3 +123,16 @@ def test_a_share_that_is_no_number_of_threads_is_one_sentence(monkeypatch, share
     monkeypatch.setenv(SHARE, share)
     with pytest.raises(UserError, match=f"expected {SHARE} to be a number of threads from 1 on, got '{share}'"):
         prepare_process(Compute(device="cpu", dtype="float32", threads=3, batch_tokens=1, cache_tokens=1))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such settings")
+def test_a_stage_uses_the_memory_of_a_tensor_again_for_the_next():
+    code = (
+        "import resource, torch; from pipeline.core.models import Compute, prepare_process\n"
+        "prepare_process(Compute(device='cpu', dtype='float32', threads=1, batch_tokens=1, cache_tokens=1))\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(4): before = faults(); several = [torch.ones(4 << 20) for _ in range(6)]; del several\n"
+        "print(faults() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # pages that the system handed out; of 24 576; without the setting up to all of them, as the heap happens to lie
