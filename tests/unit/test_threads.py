@@ -135,4 +135,5 @@ def test_a_stage_uses_the_memory_of_a_tensor_again_for_the_next():
         "print(faults() - before)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 100  # pages that the system handed out; of 24 576; without the setting up to all of them, as the heap happens to lie
+    # Pages that the system handed out, of 24 576: without the setting up to all, as the heap happens to lie.
+    assert int(done.stdout) < 100
