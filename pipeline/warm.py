@@ -1,9 +1,9 @@
 """Stages that start warm: forked from a process that has the libraries loaded already.
 
 Importing torch, transformers and pandas takes seconds, more than many a stage needs for its work, and importing
-prefect takes another. So the first stage starts a server that imports them once (prefect only where stages are
-recorded) and then forks a process for every stage, and one for what records it. Only libraries are loaded there: each
-process imports the project's own code itself, as it stands at that moment.
+prefect takes another. So the first stage (or a run of the whole graph, ahead of it) starts a server that imports them
+once (prefect only where stages are recorded) and then forks a process for every stage, and one for what records it.
+Only libraries are loaded there: each process imports the project's own code itself, as it stands at that moment.
 
 The process that was asked to run the stage (what DVC started) stays: it hands its standard streams, its environment
 and its signals on, and ends with the stage's exit code. If it is killed, the stage is killed with it. The server ends

@@ -71,7 +71,7 @@ class Base:
 
 
 def prepare_process(compute: Compute, seed: int = 0) -> None:
-    """Fix threads, determinism and the seeds of libraries that draw from global generators."""
+    """Fix threads, determinism and the seeds of libraries that draw from global generators; keep freed memory."""
     _keep_freed_memory()
     torch.set_num_threads(_threads(compute))
     torch.use_deterministic_algorithms(True, warn_only=True)

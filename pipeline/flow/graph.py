@@ -78,10 +78,11 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     ``tell`` hears the name of a stage that starts, and every outcome. When a stage fails, those that need it are
     skipped and all others still run.
     """
-    warm.prepare()  # while this process reads the graph: each takes seconds
     with ThreadPoolExecutor(1) as pool:
-        ensured = pool.submit(server.ensure)
+        ensured = pool.submit(server.ensure)  # side by side: each of the three takes seconds
         graph = read_graph(targets)
+        if graph.changed:
+            warm.prepare()
         api = ensured.result()
     if api is None:
         raise UserError(
