@@ -5,10 +5,10 @@ import random
 from pipeline.core.artifacts import read_jsonl, write_json
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, prepare_process
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
-from pipeline.judging import Judging, in_pieces, judge_of
+from pipeline.evaluation.judges import Judging, in_pieces, judge_of
+from pipeline.model.forward.base import Compute, prepare_process
 from pipeline.scoring import preference
 
 

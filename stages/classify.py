@@ -1,14 +1,14 @@
 """Label test prompts by a trained head, and say how well, in GLUE's metric."""
 
-from pipeline import metrics
-from pipeline.core.adapters import load_adapter
 from pipeline.core.artifacts import read_examples, write_json, write_jsonl
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import head
-from pipeline.reading import labelled, predict, reader
+from pipeline.model.forward.adapters import load_adapter
+from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.scoring import metrics
+from pipeline.training.reading import labelled, predict, reader
 
 
 def run(

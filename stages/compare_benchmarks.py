@@ -4,13 +4,16 @@ from pipeline.core.artifacts import atomic_folder
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
-from pipeline.reporting import compose, figures, names, reft
-from pipeline.reporting import run as left
-from pipeline.reporting.comparisons import comparison
-from pipeline.reporting.further import read_judged
-from pipeline.reporting.heads import read_heads
+from pipeline.reporting import compose
+from pipeline.reporting import papers as names
+from pipeline.reporting import read as left
+from pipeline.reporting.figures import draw as figures
 from pipeline.reporting.published import NO_SCORES
-from pipeline.statistics import statistics
+from pipeline.reporting.statistics import statistics
+from pipeline.reporting.tables import reft
+from pipeline.reporting.tables.accuracy import comparison
+from pipeline.reporting.tables.further import read_judged
+from pipeline.reporting.tables.heads import read_heads
 
 
 def run(

@@ -1,11 +1,13 @@
 """The report of an experiment on interference: matrix, router ablation, growth, a skill added later."""
 
-from pipeline import interference
 from pipeline.core.artifacts import atomic_folder
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
-from pipeline.evaluation import Resampling
-from pipeline.reporting import skill_figures, skills, tables
+from pipeline.evaluation import interference
+from pipeline.evaluation.intervals import Resampling
+from pipeline.reporting.figures import skills as skill_figures
+from pipeline.reporting.tables import listing as tables
+from pipeline.reporting.tables import skills
 
 
 def run(

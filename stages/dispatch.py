@@ -1,13 +1,13 @@
 """The first pass by category: which expert every test prompt gets, from the base model or the classification expert."""
 
 from pipeline.adaptation import dispatch as dispatching
-from pipeline.core.adapters import Factors, load_adapter, save_adapter
 from pipeline.core.artifacts import atomic_folder, read_examples, write_jsonl
 from pipeline.core.config import Section
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import Mixing, stack_experts
+from pipeline.model.forward.adapters import Factors, load_adapter, save_adapter
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 
 
 class Trained(Section, at="trained"):

@@ -1,10 +1,10 @@
 """Fetch a base model from its source, and write the unadapted model as an adapter beside it."""
 
-from pipeline.core.adapters import save_adapter
 from pipeline.core.artifacts import digest
 from pipeline.core.stage import Out, main
+from pipeline.data.bases import Source
 from pipeline.methods.base import Unadapted, provenance
-from pipeline.sources import Source
+from pipeline.model.forward.adapters import save_adapter
 
 
 def run(*, name: str, source: Source, model: Out, adapter: Out) -> dict[str, object]:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from pipeline.core.artifacts import write_tensors
-from pipeline.core.models import Compute, linear_modules, load_base, prepare_process
 from pipeline.core.progress import progress, show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import Targets, decompose, in_layers
+from pipeline.model.forward.base import Compute, linear_modules, load_base, prepare_process
 
 
 def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[str, float]:

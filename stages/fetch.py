@@ -15,9 +15,9 @@ from pipeline.core.artifacts import atomic_folder, write_json
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
-from pipeline.core.splits import text_digest
 from pipeline.core.stage import Out, main
-from pipeline.tables import read_table
+from pipeline.data.splits import text_digest
+from pipeline.data.tables import read_table
 
 
 class Tasks(Section, at=""):

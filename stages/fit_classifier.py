@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 
 from pipeline.adaptation.dispatch import Dispatch, question, said
-from pipeline.core.adapters import Factors, save_trained
 from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.model.forward.adapters import Factors, save_trained
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training.reinforce import Optimisation, chosen_among, train
 
 

@@ -1,12 +1,12 @@
 """Answer a task's test prompts, greedily, with one adapter attached: the expensive half of evaluation."""
 
-from pipeline.core.adapters import Factors, load_adapter
 from pipeline.core.artifacts import read_examples, write_jsonl
-from pipeline.core.generation import Decoding, generate
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import bar, show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Completion
+from pipeline.model.decoding.answer import Decoding, generate
+from pipeline.model.forward.adapters import Factors, load_adapter
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 
 
 def run(

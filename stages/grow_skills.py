@@ -2,15 +2,15 @@
 
 import torch
 
-from pipeline.core.adapters import load_adapter
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.growth import Grown, enlarged
 from pipeline.methods import csreft
-from pipeline.skills import Recipe, Skills, fit, read_gates, read_tasks, save
+from pipeline.model.forward.adapters import load_adapter
+from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.training.growing import Grown, enlarged
+from pipeline.training.skills import Recipe, Skills, fit, read_gates, read_tasks, save
 
 
 def run(

@@ -8,12 +8,12 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.core.adapters import save_adapter
 from pipeline.core.artifacts import atomic_folder, read_jsonl
 from pipeline.core.config import Section
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.base import Unadapted, provenance
+from pipeline.model.forward.adapters import save_adapter
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (

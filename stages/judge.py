@@ -2,10 +2,10 @@
 
 from pipeline.core.artifacts import read_examples, read_json, read_jsonl, write_json
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.models import Compute, prepare_process
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
-from pipeline.judging import Judging, in_pieces, judge_of
+from pipeline.evaluation.judges import Judging, in_pieces, judge_of
+from pipeline.model.forward.base import Compute, prepare_process
 from pipeline.scoring import preference
 
 

@@ -9,17 +9,17 @@ import shutil
 
 import torch
 
-from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.artifacts import atomic_folder
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import lora
 from pipeline.methods.base import Unadapted, provenance
-from pipeline.skills import fit, read_skills
+from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
+from pipeline.training.skills import fit, read_skills
 
 
 class Merged(Section, at="merged.{name}"):

@@ -11,9 +11,9 @@ from pipeline.core.artifacts import atomic_folder, read_json, read_jsonl, write_
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
-from pipeline.core.splits import divide, fill, of_each_subset
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import SPLITS, Example
+from pipeline.data.splits import divide, fill, of_each_subset
 
 
 class Each(Section):

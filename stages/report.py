@@ -5,12 +5,12 @@ from pathlib import Path
 from pipeline.core.artifacts import atomic_folder, write_json, write_text
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
-from pipeline.reporting import run as left
+from pipeline.reporting import read as left
 from pipeline.reporting.compose import compose
-from pipeline.reporting.further import read_judged, with_weighed
-from pipeline.reporting.heads import read_heads
 from pipeline.reporting.published import read_published_runs
-from pipeline.statistics import published_statistics, statistics
+from pipeline.reporting.statistics import published_statistics, statistics
+from pipeline.reporting.tables.further import read_judged, with_weighed
+from pipeline.reporting.tables.heads import read_heads
 
 
 def run(

@@ -16,7 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Completion
-from pipeline.metrics import summary
+from pipeline.scoring.metrics import summary
 
 COLUMNS = {
     "id": pa.string(),
@@ -87,7 +87,7 @@ def of_pairs(names: Sequence[str], given: Sequence[float], expected: Sequence[fl
     """Metrics of all answers at once."""
     import evaluate  # seconds to import, and most tasks have no such metric
 
-    from pipeline.metrics.huggingface import Paired
+    from pipeline.scoring.metrics.huggingface import Paired
 
     return evaluate.combine([Paired(name) for name in names]).compute(predictions=given, references=expected)
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.adaptation.contract import FewShot
+from pipeline.adaptation.search import Files, search
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.generation import Decoding
-from pipeline.core.models import Compute
-from pipeline.core.search import FewShot
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import Mixing
-from pipeline.searching import Files, search
+from pipeline.model.decoding.answer import Decoding
+from pipeline.model.forward.base import Compute
 
 
 class Search(FewShot, at="searches.{name}.settings"):

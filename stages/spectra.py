@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from pipeline.core.adapters import Factors, load_adapter
 from pipeline.core.artifacts import atomic
 from pipeline.core.errors import UserError
-from pipeline.core.models import layer_of
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
+from pipeline.evaluation.spectra import FRACTIONS, top_shares
 from pipeline.methods.svf import SvfAdapter
-from pipeline.spectra import FRACTIONS, top_shares
+from pipeline.model.forward.adapters import Factors, load_adapter
+from pipeline.model.forward.base import layer_of
 
 
 def run(*, factors: In, experts: list[In], shares: Out) -> dict[str, float]:

@@ -4,15 +4,15 @@ from typing import Any, Self
 
 import torch
 
-from pipeline.core.adapters import save_trained
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.next_token import fit
+from pipeline.model.forward.adapters import save_trained
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
-from pipeline.variants import Sweep, adapter_settings, method_named
+from pipeline.training.next_token import fit
+from pipeline.training.variants import Sweep, adapter_settings, method_named
 
 
 class Settings(Section, at="{method}"):

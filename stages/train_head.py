@@ -7,17 +7,17 @@ import sys
 
 import torch
 
-from pipeline import metrics
-from pipeline.core.adapters import Attachment, method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.interventions import width_of
 from pipeline.methods import head
-from pipeline.reading import labelled, predict, reader
-from pipeline.skills import Recipe, Skills, fit, read_tasks, save
+from pipeline.methods.common.edits import width_of
+from pipeline.model.forward.adapters import Attachment, method_module
+from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.scoring import metrics
+from pipeline.training.reading import labelled, predict, reader
+from pipeline.training.skills import Recipe, Skills, fit, read_tasks, save
 
 
 def run(

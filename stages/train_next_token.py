@@ -4,15 +4,14 @@ from typing import Any
 
 import torch
 
-from pipeline import variants
-from pipeline.core.adapters import Factors, save_trained
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.next_token import fit
-from pipeline.training import supervised
-from pipeline.variants import method_named
+from pipeline.model.forward.adapters import Factors, save_trained
+from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.training import supervised, variants
+from pipeline.training.next_token import fit
+from pipeline.training.variants import method_named
 
 
 class Variant(variants.Variant, at="ablations.next_token.{variant}"):

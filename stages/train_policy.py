@@ -5,17 +5,16 @@ from typing import Any
 
 import torch
 
-from pipeline import variants
-from pipeline.core.adapters import Factors, save_trained
 from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.generation import Decoding
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.training import reinforce
-from pipeline.variants import method_named, swept
+from pipeline.model.decoding.answer import Decoding
+from pipeline.model.forward.adapters import Factors, save_trained
+from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.training import reinforce, variants
+from pipeline.training.variants import method_named, swept
 
 
 class Variant(variants.Variant, at="ablations.policy_gradient.{variant}"):

@@ -3,12 +3,12 @@
 import torch
 
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods import reft
-from pipeline.skills import fit, read_skills, save
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
+from pipeline.training.skills import fit, read_skills, save
 
 
 class Training(supervised.Training, at="reft.training"):

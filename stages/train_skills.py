@@ -2,12 +2,12 @@
 
 import torch
 
-from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.skills import Recipe, fit, read_gates, read_tasks, save, write_gates
+from pipeline.model.forward.adapters import method_module
+from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.training.skills import Recipe, fit, read_gates, read_tasks, save, write_gates
 
 
 def run(

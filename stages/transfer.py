@@ -2,13 +2,13 @@
 
 import torch
 
-from pipeline.core.adapters import Factors, load_adapter, save_adapter
+from pipeline.adaptation.transfer import ORDERS, moved, shuffled
 from pipeline.core.artifacts import read_tensors
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import SvfAdapter, single
-from pipeline.transfer import ORDERS, moved, shuffled
+from pipeline.model.forward.adapters import Factors, load_adapter, save_adapter
 
 
 def run(*, order: str, seed: int, expert: In, factors: In, transferred: Out) -> dict[str, object]:

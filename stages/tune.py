@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from pipeline.core.adapters import method_module, save_trained
 from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
+from pipeline.model.forward.adapters import method_module, save_trained
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
 
 

@@ -8,13 +8,13 @@ choices, where the harness's ARC asks for a bare continuation of "Question: … 
 
 from typing import Any
 
-from pipeline.core.adapters import Factors, load_adapter
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.errors import UserError
-from pipeline.core.generation import weigh
-from pipeline.core.models import Compute, load_base, prepare_process
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
+from pipeline.model.decoding.answer import weigh
+from pipeline.model.forward.adapters import Factors, load_adapter
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.scoring import choices
 
 MEASURES = ("likeliest", "likeliest_per_character")

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from pipeline.core.artifacts import write_json, write_jsonl, write_tensors
-from pipeline.reporting.run import RunSettings
+from pipeline.reporting.read import RunSettings
 
 TRAINED = {"math": "sums", "code": "functions", "reasoning": "oldest"}
 UNSEEN = {"math": "groceries", "code": "repairs", "reasoning": "queue"}

@@ -10,12 +10,12 @@ import torch
 import yaml
 from torch import Tensor
 
-from pipeline.core.adapters import save_adapter
 from pipeline.core.artifacts import write_tensors
-from pipeline.core.models import linear_modules
 from pipeline.core.types import Mixture
 from pipeline.methods import csreft, lora, reft
 from pipeline.methods.svf import SvfAdapter, decompose, single
+from pipeline.model.forward.adapters import save_adapter
+from pipeline.model.forward.base import linear_modules
 from pipeline.serving.project import Project
 from stages.initialise import Initialised, chat_tokenizer, random_model
 from tests.tiny import MODULES

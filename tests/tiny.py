@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.adapters import Factors
 from pipeline.core.artifacts import write_tensors
-from pipeline.core.attention import ATTENTION
-from pipeline.core.models import linear_modules
 from pipeline.methods.svf import decompose
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.attention import ATTENTION
+from pipeline.model.forward.base import linear_modules
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 END = 2

@@ -16,12 +16,12 @@ Deviations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.generation import weigh
-from pipeline.core.models import Base, Compute
 from pipeline.core.types import Example, Mixture
+from pipeline.model.decoding.answer import weigh
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import Base, Compute
 
 OTHERS = "others"
 

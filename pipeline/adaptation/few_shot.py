@@ -17,10 +17,10 @@ Deviations
 
 import torch
 
+from pipeline.adaptation.contract import FewShot, Found, Judge
 from pipeline.adaptation.record import Record
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import bar
-from pipeline.core.search import FewShot, Found, Judge
 
 
 def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints) -> Found:

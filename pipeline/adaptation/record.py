@@ -12,9 +12,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from pipeline.adaptation.contract import FewShot, Found, Judge, ranking
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.search import FewShot, Found, Judge, ranking
 
 CONFIGURATIONS = tuple(f"{scope}-{norm}" for scope in ("shared", "per-layer") for norm in ("normalised", "free"))
 

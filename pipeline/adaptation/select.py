@@ -8,8 +8,8 @@ Deviations
 
 import torch
 
+from pipeline.adaptation.contract import FewShot, Found, Judge, ranking
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.search import FewShot, Found, Judge, ranking
 
 
 def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints) -> Found:

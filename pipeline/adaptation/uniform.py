@@ -6,8 +6,8 @@ its accuracy on the prompts stands beside what the searchers found.
 
 import torch
 
+from pipeline.adaptation.contract import FewShot, Found, Judge
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.search import FewShot, Found, Judge
 
 
 def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints) -> Found:

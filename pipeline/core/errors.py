@@ -7,3 +7,15 @@ class UserError(Exception):
     The message is one sentence that says what was expected, what was found, and what to do about it. The
     stage runner and the command line print it without a traceback and exit with a code other than 0.
     """
+
+
+def out_of_memory(error: Exception) -> UserError | None:
+    """The sentence for an allocation that failed, on a CPU or an accelerator; None for any other error."""
+    # By name, since who only reports an error need not load torch, which has no exception of its own for a CPU's memory.
+    known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if not known and "can't allocate memory" not in str(error):
+        return None
+    return UserError(
+        "expected memory for the prompts and answers computed at once, got none; lower compute.cache_tokens and "
+        "compute.batch_tokens in params.yaml, or ask for fewer or shorter answers"
+    )

@@ -31,8 +31,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pipeline.core.artifacts import digest, write_json
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section, lookup, read_params
-from pipeline.core.errors import UserError
-from pipeline.core.memory import out_of_memory
+from pipeline.core.errors import UserError, out_of_memory
 from pipeline.core.progress import finished_steps
 
 STATE = Path(".selfadapt")  # run records and checkpoints: beside the artifacts, never in git or DVC

@@ -1,13 +1,13 @@
 import sys
 
-from pipeline import warm
+from pipeline.flow import warm
 
 
 def main() -> int:
     """Run one stage, in a process that has its libraries loaded where there is one; the exit code."""
-    code = warm.run("pipeline.flow.stage", sys.argv[1:])
+    code = warm.run("pipeline.flow.one", sys.argv[1:])
     if code is None:
-        from pipeline.flow import stage  # only now: torch comes with it, which who only asks never needs
+        from pipeline.flow import one as stage  # only now: torch comes with it, which who only asks never needs
 
         code = stage.main(sys.argv[1:])
     return code

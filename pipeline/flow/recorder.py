@@ -1,119 +1,225 @@
-"""The stage's side of the pipe: it says what the stage does."""
+"""The other side of the pipe: a process that tells the server what a stage does, and hears what a person asks for."""
 
 import contextlib
 import json
+import logging
 import os
-import select
-import subprocess
+import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+from uuid import UUID
 
-from pipeline import server, warm
-from pipeline.core.errors import UserError
-from pipeline.core.progress import Bar, Console
+from pipeline.flow import server
 
-PROGRESS_SECONDS = 2.0  # between two updates of a bar
-WAIT_SECONDS = 20.0  # for the recording process, once the stage has ended
+WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
+UNWIND_SECONDS = 30.0  # for a cancelled stage to end by itself, before it is killed
+SAMPLES, SHOWN = ("samples", "completions"), 3  # tables of completions, and how many of their rows a summary has
+CANCELLED = "cancelled in the UI; started again, it goes on from its last checkpoint"
 
 
-class Recorder(Console):
-    """A reporter that also tells the recorder process; if that has gone, nobody is told and the stage goes on."""
+def record() -> None:
+    """Read events from stdin and record them as one flow run. One line on stdout if that is not possible."""
+    try:
+        api = server.ensure()
+        if api is None:
+            print(f"not recorded: no Prefect server is up and none could be started; see {server.FOLDER}/server.log")
+        else:
+            server.use(api)
+            from prefect.context import refresh_global_settings_context
+
+            refresh_global_settings_context()  # where prefect was imported before, it has read other settings
+            threading.Thread(target=_stay_in_use, daemon=True).start()
+            with Recording() as recording:
+                for line in sys.stdin:
+                    details = json.loads(line)
+                    getattr(recording, details.pop("event"))(**details)
+    except Exception as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split())[:200]
+        print(f"not fully recorded: {type(error).__name__}: {reason}; see {server.FOLDER}/recorder.log")
+    sys.stdout.flush()
+    for _ in sys.stdin:  # the stage must not find the pipe closed
+        pass
+
+
+def _stay_in_use() -> None:
+    while True:
+        server.touch()
+        time.sleep(30)
+
+
+class Recording:
+    """One flow run on the server; a method for each event."""
 
     def __init__(self) -> None:
-        server.FOLDER.mkdir(parents=True, exist_ok=True)
-        hears, tells = os.pipe()
-        said, says = os.pipe()
-        with (server.FOLDER / "recorder.log").open("ab") as log:
-            streams = (hears, says, log.fileno())
-            # In a session of its own: a signal that ends the stage must not end the one who tells of it.
-            if not warm.start("pipeline.flow.recording", "record", streams):
-                code = "from pipeline.flow.recording import record; record()"
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", code], stdin=hears, stdout=says, stderr=log, start_new_session=True
-                )
-        os.close(hears)
-        os.close(says)
-        self._tells, self._said = os.fdopen(tells, "wb"), said
-        self._count = 0
+        from prefect.client.orchestration import get_client
 
-    def tell(self, event: str, **details: Any) -> None:
-        line = json.dumps({"event": event, **details}, default=str) + "\n"
-        with contextlib.suppress(OSError, ValueError):
-            self._tells.write(line.encode())
-            self._tells.flush()
+        self._client = get_client(sync_client=True)
+        self._run: UUID | None = None
+        self._name = ""
+        self._tasks: dict[int, UUID] = {}  # the steps that are running
+        self._bars: dict[int, UUID] = {}
+        self._samples: list[dict[str, Any]] = []
+        self._cancelled = threading.Event()
 
-    def close(self) -> None:
-        """End the recording, and pass on what the recorder has to say (nothing, if all went well)."""
-        with contextlib.suppress(OSError):
-            self._tells.close()
-        words, deadline = b"", time.monotonic() + WAIT_SECONDS
-        while select.select([self._said], [], [], max(0.0, deadline - time.monotonic()))[0]:
-            piece = os.read(self._said, 65536)
-            if not piece:
-                break
-            words += piece
-        os.close(self._said)  # if it is not done yet, it goes on by itself
-        if words.strip():
-            print(f"note: {words.decode().strip()}", file=sys.stderr)
+    def __enter__(self) -> Self:
+        self._client.__enter__()
+        return self
 
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        with super().step(name):
-            self._count += 1
-            number = self._count
-            self.tell("step", number=number, name=name)
-            try:
-                yield
-            except BaseException as error:
-                state, message = outcome(error)
-                self.tell("step_end", number=number, state=state, message=message)
-                raise
-            self.tell("step_end", number=number, state="Completed", message="")
+    def __exit__(self, *error: object) -> None:
+        if self._run and error[0] is None:
+            self.end(state="Crashed", message="the process was killed")
+        self._client.__exit__(*error)
 
-    @contextlib.contextmanager
-    def bar(self, name: str, total: int) -> Iterator[Bar]:
-        with super().bar(name, total) as drawn:
-            self._count += 1
-            recorded = _RecordedBar(self, drawn, number=self._count, name=name, total=total)
-            try:
-                yield recorded
-            finally:
-                recorded.show()
+    def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None, process: int) -> None:
+        from prefect import Flow, states
 
-    def markdown(self, key: str, text: str) -> None:
-        self.tell("markdown", key=key, text=text)
+        again = os.environ.get(server.AGAIN, "").rpartition("=")
+        if again[0] == name:  # somebody asked for this run once more
+            run = UUID(again[2])
+        else:
+            # Prefect offers to run again what belongs to a deployment, and nothing else.
+            model = Flow(fn=_nothing, name=flow)
+            run = self._client.create_flow_run_from_deployment(
+                self._client.create_deployment(self._client.create_flow(model), name="stage"),
+                name=name,
+                parameters=parameters,
+                parent_task_run_id=UUID(parent) if parent else None,
+                state=states.Pending(),
+            ).id
+        self._run, self._name = run, name
+        self._client.set_flow_run_state(run, states.Running(), force=True)
+        watch_for_cancelling(run, lambda: self._end_stage(process))
 
-    def table(self, key: str, rows: Sequence[Mapping[str, object]]) -> None:
-        self.tell("table", key=key, rows=list(rows))
+    def _end_stage(self, stage: int) -> None:
+        """End the stage's process as ``kill`` would, and if it does not listen, for good."""
+        self._cancelled.set()
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + UNWIND_SECONDS
+            with contextlib.suppress(ProcessLookupError):
+                if self._run:  # while the stage lives: the end of its pipe ends the run
+                    os.kill(stage, sign)
+            while self._run and time.monotonic() < deadline:
+                time.sleep(0.1)
+
+    def step(self, *, number: int, name: str) -> None:
+        from prefect import Task, states
+
+        task = Task(fn=_nothing, name=name)
+        run = self._client.create_task_run(task, self._run, str(number), name=name, state=states.Pending())
+        self._client.set_task_run_state(run.id, states.Running(), force=True)
+        self._tasks[number] = run.id
+        self.log(level=logging.INFO, text=name)
+
+    def step_end(self, *, number: int, state: str, message: str) -> None:
+        self._client.set_task_run_state(self._tasks.pop(number), _state(state, message), force=True)
+
+    def progress(self, *, number: int, percent: float, text: str) -> None:
+        from prefect.client.schemas.actions import ArtifactUpdate
+
+        if number not in self._bars:
+            self._bars[number] = self._artifact("progress", data=percent, description=text)
+        else:
+            self._client.update_artifact(self._bars[number], ArtifactUpdate(data=percent, description=text))
+
+    def markdown(self, *, key: str, text: str) -> None:
+        self._artifact("markdown", key=key, data=text)
+
+    def table(self, *, key: str, rows: list[dict[str, Any]]) -> None:
+        if key in SAMPLES:
+            self._samples = rows[:SHOWN]
+        self._artifact("table", key=key, data=json.dumps(rows))
+
+    def summary(self, *, task: str | None, commit: str | None, seconds: float, metrics: list[dict[str, Any]]) -> None:
+        """What a person wants to know of a run that went well, as one text."""
+        lines = [f"# {self._name}", "", f"{seconds:.1f} seconds" + (f", commit {commit}" if commit else "")]
+        key = self._name.partition("@")[2]
+        answered = f"site/completions.html#task={task}&cell={key}" if self._samples and task else ""
+        lines += [""] + [
+            _report_link(text, path)
+            for text, path in (("its completions", answered), ("its run", f"runs/index.html#{self._name}"))
+            if path
+        ]
+        lines += _markdown_table(metrics) + _markdown_table(self._samples)
+        self.markdown(key="summary", text="\n".join(lines))
+
+    def log(self, *, level: int, text: str) -> None:
+        from prefect.client.schemas.actions import LogCreate
+        from prefect.types._datetime import now
+
+        moment: Any = now("UTC")
+        self._client.create_logs(
+            [LogCreate(name="selfadapt", level=level, message=text, timestamp=moment, flow_run_id=self._run)]
+        )
+
+    def end(self, *, state: str, message: str) -> None:
+        if self._cancelled.is_set() and state != "Completed":
+            state, message = "Cancelled", CANCELLED
+        for task in self._tasks.values():
+            self._client.set_task_run_state(task, _state(state, message), force=True)
+        assert self._run is not None
+        self._client.set_flow_run_state(self._run, _state(state, message), force=True)
+        self._run = None
+
+    def _artifact(self, kind: str, *, data: Any, key: str | None = None, description: str | None = None) -> UUID:
+        from prefect.client.schemas.actions import ArtifactCreate
+
+        task = list(self._tasks.values())[-1] if self._tasks else None
+        # Under its run's name, so that the list of all artifacts reads well, and each shows its history.
+        whole = re.sub("[^a-z0-9]+", "-", f"{self._name}-{key}".lower()) if key else None
+        artifact = ArtifactCreate(
+            key=whole, type=kind, description=description, data=data, flow_run_id=self._run, task_run_id=task
+        )
+        return self._client.create_artifact(artifact).id
 
 
-class _RecordedBar:
-    def __init__(self, recorder: Recorder, drawn: Bar, *, number: int, name: str, total: int) -> None:
-        self._recorder, self._drawn, self._number, self._name, self._total = recorder, drawn, number, name, total
-        self._done, self._note, self._shown = 0, "", 0.0
-        self.show()
+def watch_for_cancelling(run: UUID, act: Callable[[], None]) -> None:
+    """Call ``act`` once, from a thread, when somebody cancels a run. No worker looks after our runs, so we do."""
+    from prefect.client.orchestration import get_client
 
-    def advance(self, amount: int = 1, note: str = "") -> None:
-        self._drawn.advance(amount, note)
-        self._done, self._note = self._done + amount, note or self._note
-        if time.monotonic() - self._shown >= PROGRESS_SECONDS:
-            self.show()
+    def watch() -> None:
+        with get_client(sync_client=True) as client:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                with contextlib.suppress(Exception):  # the server is away for a moment, or has gone
+                    state = client.read_flow_run(run).state
+                    if state and state.is_final() and not state.is_cancelled():
+                        return
+                    if state and (state.is_cancelling() or state.is_cancelled()):
+                        break
+        act()
 
-    def show(self) -> None:
-        self._shown = time.monotonic()
-        text = f"{self._name}: {self._done} of {self._total}" + (f", {self._note}" if self._note else "")
-        percent = 100.0 * self._done / max(self._total, 1)
-        self._recorder.tell("progress", number=self._number, percent=percent, text=text)
+    threading.Thread(target=watch, daemon=True).start()
 
 
-def outcome(error: BaseException) -> tuple[str, str]:
-    """The state a run ends in because of ``error``, and the reason shown with it."""
-    if isinstance(error, UserError):
-        return "Failed", str(error)
-    if isinstance(error, KeyboardInterrupt):
-        return "Cancelled", "interrupted"
-    if isinstance(error, SystemExit):
-        return ("Cancelled", "terminated") if error.code == 143 else ("Failed", f"exit code {error.code}")
-    return "Failed", f"{type(error).__name__}: {error}"
+def _report_link(text: str, path: str) -> str:
+    """A line of Markdown that leads to a page of the report, or names its file where no server of ours shows it."""
+    root = server.report_address()
+    return f"- [{text}]({root}/{path})" if root else f"- {text}: `reports/{path}`"
+
+
+def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+
+    def cells(values: Iterable[Any]) -> str:
+        # A model may write anything: no picture or link of its making is to be loaded.
+        texts = [re.sub(r"([\\`*_\[\]<>|!#])", r"\\\1", " ".join(str(value).split())[:300]) for value in values]
+        return f"| {' | '.join(texts)} |"
+
+    return ["", cells(rows[0]), cells(["---"] * len(rows[0])), *(cells(row.values()) for row in rows)]
+
+
+def _nothing() -> None:
+    """What Prefect's models of a flow and a task are made with: the stage is run by its own process."""
+
+
+def _state(name: str, message: str) -> Any:
+    from prefect import states
+
+    return getattr(states, name)(message=message or None)

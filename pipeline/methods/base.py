@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.core.adapters import Attachment, Factors
+from pipeline.model.forward.adapters import Attachment, Factors
 
 
 class Unadapted:

@@ -44,11 +44,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.models import decoder
-from pipeline.interventions import (
+from pipeline.methods.common.edits import (
     Editing,
     Positions,
     choose_layers,
@@ -63,6 +61,8 @@ from pipeline.interventions import (
     subspace_coordinates,
     width_of,
 )
+from pipeline.model.forward.adapters import Attachment, Factors
+from pipeline.model.forward.base import decoder
 
 THRESHOLD = 0.5  # of a hard gate, on the sigmoid's output
 OPEN_BIAS = 1.0  # the router's last bias at the start: sigmoid(1) = 0.73, an open gate

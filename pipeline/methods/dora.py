@@ -4,7 +4,7 @@
 
 Shapes: W, V (out, in), m and the norms of V's rows (out,). m starts at the norms of W's rows and B at 0, so the adapted
 model is the base at step 0. The norm is a constant to the gradient, as in the paper's Section 4.3. How it is trained,
-saved and written into W: ``pipeline.tuners``.
+saved and written into W: ``pipeline.methods.common.peft``.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.core.adapters import Factors
-from pipeline.core.models import linear_modules
-from pipeline.tuners import PREFIX, LowRank, LowRankSettings, linear_of, low_rank_config, low_rank_start, moved
+from pipeline.methods.common.peft import (
+    PREFIX,
+    LowRank,
+    LowRankSettings,
+    linear_of,
+    low_rank_config,
+    low_rank_start,
+    moved,
+)
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.base import linear_modules
 
 MAGNITUDE = "lora_magnitude_vector"
 

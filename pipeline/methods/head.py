@@ -3,7 +3,7 @@
     logits = A h + c,  A (labels, hidden), c (labels,)
 
 with h the final hidden state (hidden,) that the frozen, edited model gives a prompt: of its last token for a decoder,
-of its first for an encoder such as RoBERTa (``pipeline.reading``). The head and the edits are trained together and
+of its first for an encoder such as RoBERTa (``pipeline.training.reading``). The head and the edits are trained together and
 saved as one file. Parameters: labels · (hidden + 1) beside the edits'.
 
 **Deviations**
@@ -19,7 +19,7 @@ import torch
 from torch import BoolTensor, LongTensor, Tensor, nn
 from torch.nn import functional
 
-from pipeline.core.adapters import Attachment, Factors, method_module
+from pipeline.model.forward.adapters import Attachment, Factors, method_module
 
 
 class Inner(Protocol):
@@ -93,7 +93,7 @@ class Headed:
 
     @contextmanager
     def learning(self, model: nn.Module) -> Iterator[Attachment]:
-        """model: the base as this head reads it (``pipeline.reading``), with the base itself in ``frozen``."""
+        """model: the base as this head reads it (``pipeline.training.reading``), with the base itself in ``frozen``."""
         frozen = model.get_submodule("frozen")
         self.head.to(next(frozen.parameters()).device)
         with self.inner.learning(frozen) as attachment:

@@ -4,7 +4,7 @@
 
 Shapes: W (out, in), l (out, 1) or (1, in), as in peft; l starts at 1, so the adapted model is the base at step 0. A
 bias belongs to what a matrix gives and is scaled with it. How it is trained, saved and written into W:
-``pipeline.tuners``.
+``pipeline.methods.common.peft``.
 """
 
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.core.adapters import Factors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.models import linear_modules
-from pipeline.tuners import PREFIX, Tuner, linear_of, moved
+from pipeline.methods.common.peft import PREFIX, Tuner, linear_of, moved
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.base import linear_modules
 
 SUFFIX = ".ia3_l"
 

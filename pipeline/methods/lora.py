@@ -1,7 +1,7 @@
 """LoRA: a low-rank sum to chosen matrices, W + (α/r) B A (arXiv 2106.09685); the baseline, trained through peft.
 
 Shapes: W (out, in), A (r, in), B (out, r); B starts at 0, so the adapted model is the base at step 0. How it is
-trained, saved and written into W: ``pipeline.tuners``.
+trained, saved and written into W: ``pipeline.methods.common.peft``.
 """
 
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.core.adapters import Factors
-from pipeline.tuners import LowRank, LowRankSettings, low_rank_config, low_rank_start
+from pipeline.methods.common.peft import LowRank, LowRankSettings, low_rank_config, low_rank_start
+from pipeline.model.forward.adapters import Factors
 
 
 class Settings(LowRankSettings, at="lora.adapter"):

@@ -9,7 +9,7 @@ At each edited layer and token, with h (hidden), R and W (r, hidden), b (r,), th
 to h. The prompt is edited, generated tokens are not, so decoding costs nothing. Per layer and slot (a slot is
 the set of weights that prefix and suffix share, or one of the two sets where they do not) 2rd + r parameters.
 
-**Deviations** (see also ``pipeline.interventions``)
+**Deviations** (see also ``pipeline.methods.common.edits``)
 1. ``initial: identity`` starts LoReFT and NoReFT at W = R, b = 0 and DiReFT at W = 0, b = 0: the edited model is
    then the base, exactly, at step 0. ``random`` is the paper's start.
 
@@ -27,9 +27,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.core.adapters import Attachment, Factors
 from pipeline.core.config import Section
-from pipeline.interventions import (
+from pipeline.methods.common.edits import (
     Editing,
     Positions,
     choose_layers,
@@ -43,6 +42,7 @@ from pipeline.interventions import (
     subspace_coordinates,
     width_of,
 )
+from pipeline.model.forward.adapters import Attachment, Factors
 
 Formula = Literal["loreft", "direft", "noreft"]
 

@@ -34,12 +34,12 @@ import torch
 from pydantic import Field
 from torch import LongTensor, Tensor, nn
 
-from pipeline.core.adapters import Adapter, Attachment, Factors
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.layout import Linear
-from pipeline.core.models import layer_of
 from pipeline.core.types import Mixture
+from pipeline.model.forward.adapters import Adapter, Attachment, Factors
+from pipeline.model.forward.base import layer_of
+from pipeline.model.forward.linear import Linear
 
 CONDITION = 1e4  # σ₁/σᵣ up to which the squares of singular values give float32's precision
 

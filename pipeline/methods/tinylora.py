@@ -8,7 +8,7 @@ so the adapted model is the base at step 0. Where SVF scales every singular valu
 the first r of them.
 
 Trained through peft, which makes A, B and P; the file holds them beside v, as peft's own does, so that to use it needs
-neither peft nor another decomposition. How it is written into W: ``pipeline.tuners``. Of peft's other small tuners,
+neither peft nor another decomposition. How it is written into W: ``pipeline.methods.common.peft``. Of peft's other small tuners,
 VeRA and its kin project on random directions, and PiSSA trains a LoRA that starts from the singular ones: TinyLoRA
 alone trains next to nothing within a frozen decomposition of W, as SVF does.
 """
@@ -21,10 +21,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.core.adapters import Factors
 from pipeline.core.config import Section
-from pipeline.core.models import linear_modules
-from pipeline.tuners import PREFIX, Tuner, inserted, moved
+from pipeline.methods.common.peft import PREFIX, Tuner, inserted, moved
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.base import linear_modules
 
 VECTOR = "base_model.tinylora_v."
 FROZEN = ("tinylora_A", "tinylora_B", "tinylora_P")

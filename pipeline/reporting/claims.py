@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from pipeline.reporting.claims_of_variants import claims_for
-from pipeline.reporting.names import row_name
-from pipeline.reporting.tables import signed
+from pipeline.reporting.papers import row_name
+from pipeline.reporting.tables.listing import signed
 
 # Which other row than the base model's a table's claim is about: table -> row.
 RIVALS = {"table1": "lora", "table4": "svf", "table7": "svf", "csreft": "loreft"}

@@ -4,28 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.reporting import (
-    ablations,
-    claims,
-    further,
-    heads,
-    hyperparameters,
-    learning,
-    published,
-    reft,
-    runs,
-    site,
-    tables,
-    trained,
-    variants,
-)
-from pipeline.reporting.comparisons import comparison, name_of
-from pipeline.reporting.drawings import drawings
+from pipeline.reporting import claims, published, site, trained
+from pipeline.reporting.figures.choose import drawings
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
-from pipeline.reporting.run import Run
+from pipeline.reporting.read import Run
 from pipeline.reporting.site import Asked, Figure, Page
-from pipeline.reporting.tables import Comparison
+from pipeline.reporting.tables import ablations, further, heads, hyperparameters, learning, reft, variants
+from pipeline.reporting.tables import costs as runs
+from pipeline.reporting.tables import listing as tables
+from pipeline.reporting.tables.accuracy import comparison, name_of
+from pipeline.reporting.tables.listing import Comparison
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one diff
 
 @dataclass(frozen=True)
 class Statistics:
-    """What ``pipeline.evaluation`` says of a run.
+    """What ``pipeline.evaluation.intervals`` says of a run.
 
     comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
     about; versus: table to each row that claims given as data compare with, and the table against it.

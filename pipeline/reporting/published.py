@@ -1,6 +1,6 @@
 """Runs that were published: results, curves and expert vectors, small enough to be committed, read and shown.
 
-A published run is a folder of ``reports/published``, written whole by ``pipeline.publishing``:
+A published run is a folder of ``reports/published``, written whole by ``pipeline.reporting.publish``:
 
     run.json              what it was: see ``about``
     params.yaml           all its settings, with the published cells alone
@@ -26,11 +26,11 @@ import pandas as pd
 from pipeline.core.artifacts import read_json
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
-from pipeline.reporting.further import read_judged
-from pipeline.reporting.heads import read_heads
-from pipeline.reporting.run import Run, RunSettings, read_curves
+from pipeline.reporting.read import Run, RunSettings, read_curves
 from pipeline.reporting.site import Figure
-from pipeline.reporting.tables import Listing, read_listing
+from pipeline.reporting.tables.further import read_judged
+from pipeline.reporting.tables.heads import read_heads
+from pipeline.reporting.tables.listing import Listing, read_listing
 
 FORMAT = 1
 NO_SCORES = pd.DataFrame(columns=["row", "task"])  # of a run that has no cells
@@ -139,7 +139,7 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def read_scores(settings: RunSettings, path: Path) -> pd.DataFrame:
-    """The answers' scores, with the columns of ``pipeline.evaluation``."""
+    """The answers' scores, with the columns of ``pipeline.evaluation.intervals``."""
     try:
         frame = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)
         missing = [name for name in COLUMNS if name not in frame]

@@ -8,7 +8,7 @@ of its own that the paper has not got, and has no numbers here.
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.reporting.names import BENCHMARKS
+from pipeline.reporting.papers import BENCHMARKS
 
 UNSEEN = {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}
 TRAINED = {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from pipeline.reporting.run import Run
-from pipeline.reporting.tables import Trained
+from pipeline.reporting.read import Run
+from pipeline.reporting.tables.listing import Trained
 
 
 def trained_of(key: str, run: Run, papers: Mapping[str, str]) -> dict[str, Trained]:

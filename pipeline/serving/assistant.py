@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.core.models import load_base, prepare_process
+from pipeline.model.forward.base import load_base, prepare_process
 from pipeline.serving.engine import Answered, Decision, Engine, Job, Strategy
 from pipeline.serving.project import Project
 from pipeline.serving.rows import Resident

@@ -23,12 +23,11 @@ import torch
 from jinja2 import TemplateError
 from torch import LongTensor, Tensor
 
-from pipeline.core.adapters import Attachment, Factors
-from pipeline.core.errors import UserError
-from pipeline.core.memory import out_of_memory
-from pipeline.core.models import Base, Compute, decoder
-from pipeline.core.sampling import greedy, sample
+from pipeline.core.errors import UserError, out_of_memory
 from pipeline.methods.csreft import Gating
+from pipeline.model.decoding.sampling import greedy, sample
+from pipeline.model.forward.adapters import Attachment, Factors
+from pipeline.model.forward.base import Base, Compute, decoder
 from pipeline.serving.rows import Way, attached
 
 REMEDY = "use smaller coefficients, or make the model and the expert anew"

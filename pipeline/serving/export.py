@@ -9,7 +9,7 @@ every prompt: neither can be merged.
 *expert*: ``expert.safetensors``, ``config.json`` and ``README.md``, the card, with the data it was trained on and what
 the report measured. ``expert:FOLDER`` uses it again, on the base model it was trained for. For LoRA, peft's own two
 files stand beside, so that ``PeftModel.from_pretrained`` loads the folder, too; SVF inside peft is
-``pipeline.serving.tuner``.
+``pipeline.serving.peft``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ from typing import Any
 import yaml
 from torch import nn
 
-from pipeline.core.adapters import Adapter, Attachment, Factors
 from pipeline.core.artifacts import atomic_folder, write_json, write_tensors
 from pipeline.core.errors import UserError
-from pipeline.core.models import DTYPES, load_base
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import materialised_weights
+from pipeline.model.forward.adapters import Adapter, Attachment, Factors
+from pipeline.model.forward.base import DTYPES, load_base
 from pipeline.serving.project import CONFIG, WEIGHTS, Project, base_digest
 from pipeline.serving.rows import Way
 from pipeline.serving.strategies import Strategies

@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.core.adapters import Adapter, Factors, load_adapter, method_module
 from pipeline.core.artifacts import digest, read_json, read_tensors
 from pipeline.core.config import Section, lookup, read_params
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, layer_of
-from pipeline.graph import Stage, resolve
+from pipeline.flow.stages import Stage, resolve
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter
+from pipeline.model.forward.adapters import Adapter, Factors, load_adapter, method_module
+from pipeline.model.forward.base import Compute, layer_of
 
 
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:

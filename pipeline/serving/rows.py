@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import BoolTensor, LongTensor, Tensor, nn
 
-from pipeline.core.adapters import Adapter, Attachment, Factors
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import row_scaled
+from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 
 
 @dataclass(frozen=True, eq=False)

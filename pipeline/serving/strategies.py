@@ -25,13 +25,13 @@ import torch
 from torch import Tensor
 
 from pipeline.adaptation.dispatch import OTHERS, Dispatch, categories, predicted, question
-from pipeline.core.adapters import Adapter, Attachment, Factors
 from pipeline.core.artifacts import read_json
 from pipeline.core.errors import UserError
-from pipeline.core.models import Base, decoder_layers
 from pipeline.core.types import Example, Mixture
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
+from pipeline.model.forward.adapters import Adapter, Attachment, Factors
+from pipeline.model.forward.base import Base, decoder_layers
 from pipeline.serving.engine import Decision, FirstPass, Strategy
 from pipeline.serving.project import Project, nearest, read_exported
 from pipeline.serving.rows import Way

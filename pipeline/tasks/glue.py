@@ -142,7 +142,7 @@ def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
 
 
 def metrics(examples: Sequence[Example]) -> tuple[str, ...]:
-    """GLUE's metrics beside accuracy, by their names in ``pipeline.metrics``."""
+    """GLUE's metrics beside accuracy, by their names in ``pipeline.scoring.metrics``."""
     return METRICS.get(examples[0].meta["subset"], ())
 
 

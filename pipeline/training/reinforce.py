@@ -27,16 +27,16 @@ from typing import Any, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.generation import Answer, generate, weigh
-from pipeline.core.logprobs import head_weight, policy_objective
-from pipeline.core.models import Base, Compute, decoder
-from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.core.progress import bar
 from pipeline.core.types import Example, Scorer
+from pipeline.model.decoding.answer import Answer, generate, weigh
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import Base, Compute, decoder
+from pipeline.model.forward.logprobs import head_weight, policy_objective
+from pipeline.training.packing import Group, answer_hidden, packed_batches
 
 # An attachment, prompts, a generator (None: the most likely answer): to answers per prompt, samples of the policy or,
 # with their probabilities, all it can give.

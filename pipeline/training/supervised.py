@@ -23,15 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.logprobs import policy_objective, token_logprobs
-from pipeline.core.models import Base, decoder
-from pipeline.core.packing import Group, Packed, answer_hidden, packed_batches
 from pipeline.core.progress import bar
 from pipeline.core.types import Example
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import Base, decoder
+from pipeline.model.forward.logprobs import policy_objective, token_logprobs
+from pipeline.training.packing import Group, Packed, answer_hidden, packed_batches
 
 
 class Training(Section):

@@ -18,9 +18,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pipeline.core.adapters import Factors
 from pipeline.core.artifacts import atomic, read_examples, write_json
-from pipeline.core.models import Compute, load_base, prepare_process
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.base import Compute, load_base, prepare_process
 
 ROUNDS = 5
 MODEL, FACTORS, EXAMPLES = Path("artifacts/base/model"), Path("artifacts/svd/base.safetensors"), Path("data/tasks")

@@ -7,16 +7,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from pipeline.adaptation.candidates import judge
 from pipeline.adaptation.dispatch import Dispatch, categories, question
-from pipeline.adaptation.judging import judge
-from pipeline.core.adapters import Attachment
 from pipeline.core.artifacts import read_examples
 from pipeline.core.config import read_params
-from pipeline.core.generation import Decoding, generate
-from pipeline.core.logprobs import head_weight, token_logprobs
-from pipeline.core.models import Base, decoder, load_base
 from pipeline.core.types import Mixture
 from pipeline.methods.svf import SvfAdapter, materialised_weights, population, row_scaled
+from pipeline.model.decoding.answer import Decoding, generate
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import Base, decoder, load_base
+from pipeline.model.forward.logprobs import head_weight, token_logprobs
 from pipeline.tasks import groceries
 from tests.bench.conftest import COMPUTE, EXAMPLES, MODEL
 

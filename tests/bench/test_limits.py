@@ -12,12 +12,12 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.artifacts import read_examples
-from pipeline.core.models import decoder
-from pipeline.core.packing import Group, packed_batches
 from pipeline.methods.svf import SvfLearner
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import decoder
 from pipeline.training import reinforce
+from pipeline.training.packing import Group, packed_batches
 from tests.bench.conftest import COMPUTE, EXAMPLES, ROUNDS
 from tests.bench.test_training import TARGETS
 

@@ -8,9 +8,9 @@ import time
 import pytest
 import torch
 
-from pipeline.core.generation import generate
-from pipeline.core.models import Base, decoder
 from pipeline.methods import reft
+from pipeline.model.decoding.answer import generate
+from pipeline.model.forward.base import Base, decoder
 
 ROWS, TOKENS, RANK = 8, 128, 4
 SETTINGS = reft.Settings(formula="loreft", rank=RANK, layers="all", positions="f1+l1", tied=False, initial="random")

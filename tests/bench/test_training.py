@@ -10,12 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.artifacts import read_examples
-from pipeline.core.models import decoder
-from pipeline.core.packing import Group, answer_hidden, packed_batches
 from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import decoder
 from pipeline.training import reinforce
+from pipeline.training.packing import Group, answer_hidden, packed_batches
 from tests.bench.conftest import COMPUTE, EXAMPLES
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -22,7 +22,7 @@ import pytest
 import yaml
 
 from pipeline.core.artifacts import digest
-from pipeline.flow.graph import read_graph
+from pipeline.flow.run import read_graph
 from tests.clone import ENV, clone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
@@ -36,7 +36,7 @@ class Run:
     """One ``dvc repro`` in a process group of its own. starts: (seconds since its beginning, stage), as they start."""
 
     def __init__(self, folder: Path, *words: str) -> None:
-        subprocess.run([sys.executable, "-m", "pipeline.lockfile"], cwd=folder, env=ENV, check=True)  # as README says
+        subprocess.run([sys.executable, "-m", "pipeline.flow.lock"], cwd=folder, env=ENV, check=True)  # as README says
         self.begun = time.monotonic()
         self.process = subprocess.Popen(
             ["dvc", "repro", *words],

@@ -17,8 +17,8 @@ import yaml
 
 from pipeline.core.artifacts import digest, read_jsonl, read_tensors
 from pipeline.core.config import lookup
-from pipeline.core.splits import normalised
 from pipeline.core.types import Example
+from pipeline.data.splits import normalised
 from tests.clone import ENV, clone, dvc
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(2400)]  # three minutes, on two cores with nothing else to do
@@ -74,7 +74,7 @@ def test_the_report_says_what_the_run_found(project):
 
 def test_what_the_run_has_made_can_be_used_at_once(project, tmp_path):
     def selfadapt(*words: str) -> str:
-        command = [sys.executable, "-m", "pipeline.cli", *words]
+        command = [sys.executable, "-m", "selfadapt.cli", *words]
         done = subprocess.run(command, cwd=project, env=ENV, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("pipeline", "stages", "selfadapt")
 # imports by name: the standard library for the programs it runs; what it is asked to run
-BY_NAME = {"pipeline.scoring.code.worker", "pipeline.warm"}
+BY_NAME = {"pipeline.scoring.code.worker", "pipeline.flow.warm"}
 
 
 @dataclass(frozen=True)

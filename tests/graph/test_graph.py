@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 
 from pipeline.core.stage import In, Out
-from pipeline.graph import RUNNER, Stage, problems, resolve, sections
+from pipeline.flow.stages import RUNNER, Stage, problems, resolve, sections
 from tests.graph.code import ROOT, closure, imports, is_only_a_docstring, name_of
 
 PROFILES = sorted(path.stem for path in (ROOT / "pipeline/profiles").glob("*.yaml"))

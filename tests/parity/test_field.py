@@ -26,7 +26,7 @@ import pytest
 
 from pipeline.core.artifacts import read_jsonl
 from pipeline.core.types import Example
-from pipeline.tables import mirror, read_table
+from pipeline.data.tables import mirror, read_table
 from tests.parity import perturbed
 
 PYTHON = os.environ.get("SELFADAPT_PARITY_PYTHON")

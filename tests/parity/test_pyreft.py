@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 import torch
 
-from pipeline.core.generation import generate
-from pipeline.core.models import decoder, decoder_layers
 from pipeline.methods import reft
+from pipeline.model.decoding.answer import generate
+from pipeline.model.forward.base import decoder, decoder_layers
 from tests.tiny import tiny_base
 
 interventions = pytest.importorskip(

@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.core.adapters import Attachment, load_adapter, save_adapter
-from pipeline.reporting import ablations, claims
-from pipeline.reporting.run import kept_of_sweep
+from pipeline.model.forward.adapters import Attachment, load_adapter, save_adapter
+from pipeline.reporting import claims
+from pipeline.reporting.read import kept_of_sweep
+from pipeline.reporting.tables import ablations
 from stages import report
 from tests.made import TRAINED, UNSEEN, make_run
 

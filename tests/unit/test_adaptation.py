@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from pipeline.adaptation import dispatch, few_shot, select
-from pipeline.core.adapters import Attachment
+from pipeline.adaptation.contract import FewShot, ranking
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute
-from pipeline.core.search import FewShot, ranking
 from pipeline.core.types import Example
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import Compute
 from tests.tiny import tiny_base
 
 COMPUTE = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=200, cache_tokens=2000)

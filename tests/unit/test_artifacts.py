@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pipeline.core import artifacts
-from pipeline.core.adapters import Factors, load_adapter, natural_order
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
+from pipeline.model.forward.adapters import Factors, load_adapter, natural_order
 from tests.tiny import same_tensors
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pipeline.core.attention import attention
+from pipeline.model.forward.attention import attention
 
 ROWS, HEADS, GROUPS, SIZE = 3, 6, 2, 8
 

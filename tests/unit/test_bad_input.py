@@ -16,14 +16,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from pipeline import cli
 from pipeline.core.artifacts import read_tensors, write_json, write_jsonl, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
-from pipeline.flow import stage as one_stage
+from pipeline.flow import one as one_stage
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.http import Server
 from pipeline.serving.project import Project
+from selfadapt import cli
 from tests.project import ROOT, make_project
 from tests.serving import LIMITS, REFUSED, served
 
@@ -433,8 +433,8 @@ def mounts() -> bool:
 
 
 WRITING = {
-    "an export": '"$PYTHON" -m pipeline.cli export base out',
-    "a profile": '"$PYTHON" -m pipeline.cli profile use laptop',
+    "an export": '"$PYTHON" -m selfadapt.cli export base out',
+    "a profile": '"$PYTHON" -m selfadapt.cli profile use laptop',
     "a stage": '"$PYTHON" -m pipeline.flow factorize --model artifacts/base/model --factors out',
 }
 

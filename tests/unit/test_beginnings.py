@@ -1,6 +1,6 @@
 """Which common beginning of prompts is computed once."""
 
-from pipeline.core.beginnings import common_beginnings
+from pipeline.model.forward.prefixes import common_beginnings
 
 A, B = [1, 2, 3, 4, 5, 6, 7, 8], [9, 9, 9, 9, 9, 9]
 

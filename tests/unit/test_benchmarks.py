@@ -12,9 +12,9 @@ import pytest
 
 from pipeline.core.artifacts import read_jsonl
 from pipeline.core.errors import UserError
-from pipeline.core.splits import divide, normalised, of_each_subset
 from pipeline.core.types import Example, Origin, Table
-from pipeline.tables import MIRROR, mirror, read_table
+from pipeline.data.splits import divide, normalised, of_each_subset
+from pipeline.data.tables import MIRROR, mirror, read_table
 from pipeline.tasks import mbpp_pro
 from stages import fetch, prepare
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline import budget
-from pipeline.cli import PROFILES
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
+from pipeline.data.tables import MIRROR, mirror
+from pipeline.evaluation import budget
 from pipeline.methods import csreft, reft
-from pipeline.tables import MIRROR, mirror
-from pipeline.variants import adapter_settings, method_named
+from pipeline.training.variants import adapter_settings, method_named
+from selfadapt.cli import PROFILES
 from tests.tiny import MODULES, tiny_model
 
 LLAMA3 = budget.shape_of({"repo": budget.LLAMA3})

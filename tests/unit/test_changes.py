@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import changes
-from pipeline.evaluation import Estimate
+from pipeline.evaluation.intervals import Estimate
+from pipeline.reporting import commits as changes
 from stages import report
 from tests.made import make_run
 
@@ -100,8 +100,8 @@ def test_what_is_new_stands_without_a_difference(history: Path) -> None:
     ("argv", "said"),
     [
         (["nothing"], "expected a commit of this folder's git history, got 'nothing'; see 'git log'"),
-        (["--help"], "usage: python -m pipeline.changes"),
-        (["HEAD", "HEAD", "HEAD"], "usage: python -m pipeline.changes"),
+        (["--help"], "usage: python -m pipeline.reporting.commits"),
+        (["HEAD", "HEAD", "HEAD"], "usage: python -m pipeline.reporting.commits"),
     ],
 )
 def test_a_mistake_is_one_sentence(history: Path, argv: list[str], said: str) -> None:

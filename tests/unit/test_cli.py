@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
 from pipeline.core.errors import UserError
-from pipeline.graph import problems, resolve
+from pipeline.flow.stages import problems, resolve
+from selfadapt import cli
 
 PROFILE = "# {name}: for a test.\nprofile: {name}\nnumber: {number}\n"
 
@@ -55,7 +55,7 @@ def test_an_unknown_profile_is_refused_with_the_nearest_name_and_changes_nothing
 
 def test_help_is_light_and_names_the_commands() -> None:
     code = (
-        "import sys; from typer.testing import CliRunner; from pipeline.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from selfadapt.cli import app\n"
         "print(CliRunner().invoke(app, ['--help']).output)\n"
         "print([name for name in ('torch', 'prefect', 'dvc', 'pandas') if name in sys.modules])"
     )
@@ -79,7 +79,7 @@ def test_help_is_light_and_names_the_commands() -> None:
 
 def test_a_mistake_is_one_sentence_and_exit_code_1(folder: Path, root: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "profile", "use", "lptop"],
+        [sys.executable, "-m", "selfadapt.cli", "profile", "use", "lptop"],
         capture_output=True,
         text=True,
         check=False,

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from pipeline import cli
 from pipeline.core.artifacts import write_json
 from pipeline.serving.assistant import Assistant
+from selfadapt import cli
 from tests.project import METRICS, make_project
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.errors import UserError
-from pipeline.core.models import decoder, decoder_layers
 from pipeline.methods import csreft, reft
+from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.base import decoder, decoder_layers
 from stages.initialise import chat_tokenizer
 from tests.tiny import same_tensors
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pipeline.core.errors import UserError
-from pipeline.core.generation import generate
-from pipeline.core.models import load_base
+from pipeline.model.decoding.answer import generate
+from pipeline.model.forward.base import load_base
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.engine import Answered, Decision, Job, Late
 from pipeline.serving.rows import Way

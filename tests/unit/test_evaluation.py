@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline import evaluation
 from pipeline.core.artifacts import write_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
-from pipeline.evaluation import MEAN_OVER_TASKS, Estimate, Resampling
+from pipeline.evaluation import intervals as evaluation
+from pipeline.evaluation.intervals import MEAN_OVER_TASKS, Estimate, Resampling
 from stages import score
 
 RESAMPLING = Resampling(resamples=4000, seed=7)

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipeline.core.artifacts import write_json
 from pipeline.core.errors import UserError
-from pipeline.core.models import load_base
+from pipeline.model.forward.base import load_base
 from pipeline.serving import export
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.project import read_exported

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.flow.graph import cores
+from pipeline.flow.run import cores
 
 STAGE = '''
 """A toy stage."""
@@ -281,7 +281,7 @@ def test_the_whole_graph_cancelled_in_the_ui_ends_with_its_stages(recorded: Proj
     params = recorded.folder / "params.yaml"
     before = params.read_text()
     params.write_text(before + "  slow: {mode: slow, source: zero}\n")
-    process = recorded.start("pipeline.cli", "run", "toy@slow")
+    process = recorded.start("selfadapt.cli", "run", "toy@slow")
     wait_for(recorded, "toy@slow", "RUNNING")
     cancel(recorded, wait_for(recorded, "up to toy@slow", "RUNNING"))
     _, said = process.communicate(timeout=120)
@@ -294,7 +294,7 @@ def test_the_whole_graph_cancelled_in_the_ui_ends_with_its_stages(recorded: Proj
 
 
 def run_everything(project: Project) -> tuple[int, str]:
-    process = project.start("pipeline.cli", "run")
+    process = project.start("selfadapt.cli", "run")
     _, said = process.communicate(timeout=300)
     return process.returncode, said
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.core import generation
-from pipeline.core.adapters import Attachment
-from pipeline.core.generation import KEEP, Answer, answer_and_weigh, generate, weigh
-from pipeline.core.sampling import sample
+from pipeline.model.decoding import answer as generation
+from pipeline.model.decoding.answer import KEEP, Answer, answer_and_weigh, generate, weigh
+from pipeline.model.decoding.sampling import sample
+from pipeline.model.forward.adapters import Attachment
 from tests.tiny import END, tiny_base
 
 BUDGET = {"batch_tokens": 64, "cache_tokens": 400}

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pipeline.core.errors import UserError
-from pipeline.core.models import decoder
-from pipeline.growth import Grown, enlarged
 from pipeline.methods import csreft
+from pipeline.model.forward.base import decoder
+from pipeline.training.growing import Grown, enlarged
 from tests.unit.test_csreft import RANK, SKILLS, batch, made, model, run, settings, spread_gates  # noqa: F401 - a fixture
 
 OLD = len(SKILLS)

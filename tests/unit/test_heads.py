@@ -6,16 +6,16 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from pipeline import metrics
-from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Base, decoder
-from pipeline.core.packing import answer_hidden, packed_batches
 from pipeline.core.types import Example
 from pipeline.methods import head, reft
-from pipeline.reading import labelled, predict, reader
+from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.base import Base, decoder
+from pipeline.scoring import metrics
 from pipeline.training import supervised
+from pipeline.training.packing import answer_hidden, packed_batches
+from pipeline.training.reading import labelled, predict, reader
 from tests.tiny import same_tensors, tiny_model
 from tests.unit.test_reft import settings
 from tests.unit.test_supervised import training

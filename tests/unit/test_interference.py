@@ -5,9 +5,11 @@ import pytest
 
 from pipeline.core.artifacts import write_jsonl, write_tensors
 from pipeline.core.errors import UserError
-from pipeline.evaluation import Resampling
-from pipeline.interference import advantage, contrast, matrix
-from pipeline.reporting import skill_figures, skills, tables
+from pipeline.evaluation.interference import advantage, contrast, matrix
+from pipeline.evaluation.intervals import Resampling
+from pipeline.reporting.figures import skills as skill_figures
+from pipeline.reporting.tables import listing as tables
+from pipeline.reporting.tables import skills
 from stages.compare_skills import run
 
 DRAWN = Resampling(resamples=500, seed=0)

@@ -17,8 +17,15 @@ from transformers import (
 )
 
 from pipeline.core.errors import UserError
-from pipeline.interventions import Positions, choose_layers, find_spots, orthonormalised, random_orthonormal, stack_of
 from pipeline.methods import csreft, reft
+from pipeline.methods.common.edits import (
+    Positions,
+    choose_layers,
+    find_spots,
+    orthonormalised,
+    random_orthonormal,
+    stack_of,
+)
 from tests.unit.test_csreft import settings as csreft_settings
 from tests.unit.test_reft import settings as reft_settings
 

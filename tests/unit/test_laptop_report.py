@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from pipeline.core.artifacts import write_json, write_jsonl, write_tensors
-from pipeline.reporting.run import RunSettings
-from pipeline.spectra import FRACTIONS
+from pipeline.evaluation.spectra import FRACTIONS
+from pipeline.reporting.read import RunSettings
 from stages import report
 from tests.made import make_run
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pipeline import lockfile
+from pipeline.flow import lock as lockfile
 
 RECORD = """schema: '2.0'
 stages:

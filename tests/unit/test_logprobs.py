@@ -5,11 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from pipeline.core.adapters import Attachment
-from pipeline.core.logprobs import head_weight, policy_objective, token_logprobs
-from pipeline.core.models import decoder
-from pipeline.core.packing import STARTING, Group, answer_hidden, lay_out, pack, packed_batches, token_batches
 from pipeline.methods import reft, svf
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import decoder
+from pipeline.model.forward.logprobs import head_weight, policy_objective, token_logprobs
+from pipeline.training.packing import STARTING, Group, answer_hidden, lay_out, pack, packed_batches, token_batches
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
 GROUPS = [

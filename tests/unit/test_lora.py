@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.errors import UserError
 from pipeline.methods import lora
+from pipeline.model.forward.adapters import load_adapter, save_adapter
 from tests.tiny import same_tensors
 
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.artifacts import write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, load_base
 from pipeline.methods.base import Unadapted, provenance
+from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.base import Compute, load_base
 from stages import merge, tune
 from stages.initialise import Initialised, chat_tokenizer, random_model
 

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pipeline import metrics
 from pipeline.core.artifacts import write_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
-from pipeline.evaluation import Resampling, further
-from pipeline.metrics.huggingface import Answers, Paired
-from pipeline.reporting.further import further_metrics, metrics_table, with_weighed
+from pipeline.evaluation.intervals import Resampling, further
+from pipeline.reporting.tables.further import further_metrics, metrics_table, with_weighed
+from pipeline.scoring import metrics
+from pipeline.scoring.metrics.huggingface import Answers, Paired
 from pipeline.tasks import glue as glue_task
 from stages import score
 

@@ -14,13 +14,13 @@ import pytest
 from pipeline.core.artifacts import read_json, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute
-from pipeline.evaluation import Resampling, win_rates
-from pipeline.judging import PIECE, Judging, in_pieces, judge_of, preferred
-from pipeline.reporting.further import win_rate_table
+from pipeline.data.tables import MIRROR, mirror, read_table
+from pipeline.evaluation.intervals import Resampling, win_rates
+from pipeline.evaluation.judges import PIECE, Judging, in_pieces, judge_of, preferred
+from pipeline.model.forward.base import Compute
+from pipeline.reporting.tables.further import win_rate_table
 from pipeline.scoring import preference
 from pipeline.scoring.preference import judges
-from pipeline.tables import MIRROR, mirror, read_table
 from pipeline.tasks import alpaca_eval
 from stages import agree
 from stages.judge import run

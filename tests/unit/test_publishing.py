@@ -11,7 +11,6 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from pipeline import publishing
 from pipeline.core.artifacts import (
     digest,
     read_jsonl,
@@ -22,11 +21,13 @@ from pipeline.core.artifacts import (
     write_text,
 )
 from pipeline.core.errors import UserError
-from pipeline.reporting import figures, learning
+from pipeline.reporting import publish as publishing
 from pipeline.reporting.compose import published_section
+from pipeline.reporting.figures import draw as figures
 from pipeline.reporting.published import read_published_runs
-from pipeline.reporting.tables import Listing, listing_csv, listing_markdown
-from pipeline.statistics import published_statistics
+from pipeline.reporting.statistics import published_statistics
+from pipeline.reporting.tables import learning
+from pipeline.reporting.tables.listing import Listing, listing_csv, listing_markdown
 from stages import report
 from tests.made import TRAINED, make_run
 

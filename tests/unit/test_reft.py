@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.adapters import load_adapter, save_adapter
-from pipeline.core.models import decoder, decoder_layers
 from pipeline.methods import reft
+from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.base import decoder, decoder_layers
 from tests.tiny import same_tensors
 
 HIDDEN, RANK = 32, 3

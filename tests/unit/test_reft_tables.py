@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.core.artifacts import write_json, write_jsonl, write_tensors
 from pipeline.core.errors import UserError
-from pipeline.metrics import f1
-from pipeline.reporting import reft
+from pipeline.reporting.tables import reft
+from pipeline.scoring.metrics import f1
 from stages import compare_benchmarks, report
 from tests.made import PUBLISHED, make_run
 

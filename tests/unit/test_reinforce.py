@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.generation import Answer
-from pipeline.core.models import Compute
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.model.decoding.answer import Answer
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import Compute
 from pipeline.training import reinforce
 from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
 

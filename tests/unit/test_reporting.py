@@ -13,9 +13,10 @@ import yaml
 
 from pipeline.core.artifacts import digest
 from pipeline.core.errors import UserError
-from pipeline.reporting import claims, tables
-from pipeline.reporting.run import RunSettings, read_needs, read_scores
+from pipeline.reporting import claims
+from pipeline.reporting.read import RunSettings, read_needs, read_scores
 from pipeline.reporting.site import read_answers
+from pipeline.reporting.tables import listing as tables
 from stages import report
 from tests.made import TRAINED, cells_of, make_run, outputs
 

@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from pipeline.core.artifacts import write_jsonl
+from pipeline.evaluation.spectra import FRACTIONS
 from pipeline.reporting import claims, published_of_variants
 from pipeline.reporting.claims_of_variants import CLAIMS, rivals_for
-from pipeline.reporting.run import RunSettings, read_needs, read_published
-from pipeline.spectra import FRACTIONS
+from pipeline.reporting.read import RunSettings, read_needs, read_published
 from stages import report
 from tests.made import PUBLISHED, TRAINED, make_run
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from pipeline.adaptation import cma_es, shooting, uniform
+from pipeline.adaptation.contract import FewShot
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.search import FewShot
 
 SETTINGS = FewShot(
     shots=10,

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.core.adapters import load_adapter
 from pipeline.core.artifacts import digest, write_jsonl
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute, load_base
-from pipeline.sources import Hub, Local, Source, Wheel
+from pipeline.data.bases import Hub, Local, Source, Wheel
+from pipeline.model.forward.adapters import load_adapter
+from pipeline.model.forward.base import Compute, load_base
 from stages import download, initialise
 
 MEMBER = "tiny_model/tiny.gguf"

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from pipeline.core.adapters import save_adapter
 from pipeline.core.artifacts import write_tensors
+from pipeline.evaluation.spectra import FRACTIONS, shares, top_shares
 from pipeline.methods.svf import single
-from pipeline.spectra import FRACTIONS, shares, top_shares
+from pipeline.model.forward.adapters import save_adapter
 from stages import spectra
 
 

@@ -8,15 +8,15 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.adapters import Attachment
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.logprobs import head_weight, token_logprobs
-from pipeline.core.models import decoder
-from pipeline.core.packing import answer_hidden, packed_batches
 from pipeline.core.types import Example
 from pipeline.methods import csreft, lora, reft
+from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.base import decoder
+from pipeline.model.forward.logprobs import head_weight, token_logprobs
 from pipeline.training import supervised
+from pipeline.training.packing import answer_hidden, packed_batches
 from tests.tiny import same_tensors
 
 END = 2

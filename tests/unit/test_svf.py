@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.core.adapters import Attachment, load_adapter, save_adapter
 from pipeline.core.errors import UserError
-from pipeline.core.models import layer_of
 from pipeline.core.types import Mixture
 from pipeline.methods import svf
+from pipeline.model.forward.adapters import Attachment, load_adapter, save_adapter
+from pipeline.model.forward.base import layer_of
 from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
 
 

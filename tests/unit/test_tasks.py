@@ -12,8 +12,8 @@ import pytest
 from pipeline.core.artifacts import read_jsonl
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
-from pipeline.core.splits import fill, normalised
 from pipeline.core.types import SPLITS, Example
+from pipeline.data.splits import fill, normalised
 from stages.prepare import TaskData, run
 
 PARAMS = read_params(Path(importlib.import_module("pipeline").__file__).parent / "profiles" / "laptop.yaml")

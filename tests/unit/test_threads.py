@@ -14,10 +14,10 @@ import torch
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.core.generation import generate
-from pipeline.core.models import Compute, prepare_process
 from pipeline.core.types import Example
 from pipeline.methods import lora, reft, svf
+from pipeline.model.decoding.answer import generate
+from pipeline.model.forward.base import Compute, prepare_process
 from pipeline.training import supervised
 from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
 
@@ -107,7 +107,7 @@ def test_sampling_draws_the_same_tokens_with_one_thread_and_with_two(base, with_
 @pytest.mark.parametrize(("share", "threads"), [(None, 3), ("1", 1), ("8", 3)])
 def test_a_stage_has_the_threads_of_its_settings_and_at_most_its_share(monkeypatch, share, threads):
     code = (
-        "import torch; from pipeline.core.models import Compute, prepare_process\n"
+        "import torch; from pipeline.model.forward.base import Compute, prepare_process\n"
         "prepare_process(Compute(device='cpu', dtype='float32', threads=3, batch_tokens=1, cache_tokens=1))\n"
         "print(torch.get_num_threads())"
     )
@@ -128,7 +128,7 @@ def test_a_share_that_is_no_number_of_threads_is_one_sentence(monkeypatch, share
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library has no such settings")
 def test_a_stage_uses_the_memory_of_a_tensor_again_for_the_next():
     code = (
-        "import resource, torch; from pipeline.core.models import Compute, prepare_process\n"
+        "import resource, torch; from pipeline.model.forward.base import Compute, prepare_process\n"
         "prepare_process(Compute(device='cpu', dtype='float32', threads=1, batch_tokens=1, cache_tokens=1))\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "for _ in range(4): before = faults(); several = [torch.ones(4 << 20) for _ in range(6)]; del several\n"

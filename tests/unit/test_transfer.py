@@ -4,12 +4,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.core.adapters import load_adapter, save_adapter
+from pipeline.adaptation.transfer import kind_of, moved, resampled, same_depth, shuffled
 from pipeline.core.artifacts import read_tensors, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import single
-from pipeline.transfer import kind_of, moved, resampled, same_depth, shuffled
+from pipeline.model.forward.adapters import load_adapter, save_adapter
 from stages import transfer
 from tests.tiny import same_tensors, tiny_factors, tiny_model
 

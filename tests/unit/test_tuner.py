@@ -5,8 +5,8 @@ import torch
 from peft import PeftModel
 
 from pipeline.core.errors import UserError
-from pipeline.core.models import load_base
-from pipeline.serving.tuner import svf_config, svf_model
+from pipeline.model.forward.base import load_base
+from pipeline.serving.peft import svf_config, svf_model
 from tests.project import make_project
 from tests.tiny import MODULES
 

@@ -8,13 +8,13 @@ import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from pipeline.core.adapters import load_adapter, save_adapter
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.methods import dora, ia3, lora, svf, tinylora
+from pipeline.methods.common.peft import inserted
+from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.training import reinforce, supervised
-from pipeline.tuners import inserted
 from tests.tiny import same_tensors, tiny_base, tiny_factors
 
 LOW_RANK = {"rank": 4, "alpha": 8, "dropout": 0.0, "modules": ["q_proj", "down_proj"]}

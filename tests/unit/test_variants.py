@@ -7,11 +7,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from pipeline.core.adapters import method_module
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute
-from pipeline.variants import Sweep, Variant, method_named, swept
+from pipeline.model.forward.adapters import method_module
+from pipeline.model.forward.base import Compute
+from pipeline.training.variants import Sweep, Variant, method_named, swept
 from stages import train_baseline, train_head, train_next_token, train_policy, train_skills, tune
 
 SWEEP = Sweep(learning_rates=(0.1, 0.2), clips=(1.0, 2.0))
@@ -66,8 +66,8 @@ def test_a_name_that_is_no_methods_is_answered_by_those_that_are(name: str) -> N
 
 def test_what_a_method_cannot_import_is_not_taken_for_the_method(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pipeline.methods.dora")
-    monkeypatch.setitem(sys.modules, "pipeline.tuners", None)  # as if it were not there
-    with pytest.raises(ModuleNotFoundError, match="pipeline.tuners"):
+    monkeypatch.setitem(sys.modules, "pipeline.methods.common.peft", None)  # as if it were not there
+    with pytest.raises(ModuleNotFoundError, match="pipeline.methods.common.peft"):
         method_module("dora")
 
 

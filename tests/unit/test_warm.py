@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import warm
+from pipeline.flow import warm
 
 pytestmark = pytest.mark.skipif(not warm.possible(), reason="stages start warm on Linux without an NVIDIA GPU")
 
 FLOW = """
 import os, sys, time
 from pathlib import Path
-from pipeline import warm
+from pipeline.flow import warm
 
 def main(argv):
     word = {word!r}
@@ -90,7 +90,7 @@ def test_streams_environment_and_exit_code_are_the_stages_own(folder):
 
 def test_the_process_that_asks_for_a_stage_loads_no_library_itself():
     code = (
-        "import sys; from pipeline import warm; warm.run = lambda module, argv: 3\n"
+        "import sys; from pipeline.flow import warm; warm.run = lambda module, argv: 3\n"
         "from pipeline.flow.__main__ import main\n"
         "print(main(), [name for name in ('torch', 'transformers', 'prefect', 'pandas') if name in sys.modules])"
     )
@@ -154,7 +154,7 @@ def test_where_no_server_comes_up_the_stage_is_run_without_one(folder):
 
 
 def test_a_server_that_nobody_asks_ends(folder):
-    code = "import sys; from pipeline import warm; warm.IDLE_SECONDS = 0.1; warm.LIBRARIES = warm.RECORDING = (); "
+    code = "import sys; from pipeline.flow import warm; warm.IDLE_SECONDS = 0.1; warm.LIBRARIES = warm.RECORDING = (); "
     process = subprocess.run([sys.executable, "-c", f"{code} sys.exit(warm.serve('alone'))"], cwd=folder, timeout=20)
     assert process.returncode == 0
     assert not (folder / warm.FOLDER / "alone").exists()

@@ -8,8 +8,8 @@ import torch
 
 from pipeline.core.artifacts import read_jsonl, write_jsonl
 from pipeline.core.errors import UserError
-from pipeline.core.models import Compute
 from pipeline.methods.base import Unadapted
+from pipeline.model.forward.base import Compute
 from pipeline.scoring import choices
 from stages import weigh
 from tests.tiny import tiny_base

@@ -1,0 +1,1 @@
+"""What several methods share: adapters trained through peft, and edits of hidden states."""

@@ -1,0 +1,1 @@
+"""A frozen model: one pass of it (``forward``), and token after token (``decoding``)."""

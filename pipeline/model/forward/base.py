@@ -1,0 +1,155 @@
+"""Load a base model; render a chat; find decoder layers; fix what could differ between runs."""
+
+import contextlib
+import ctypes
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from pipeline.core.config import SHARE, Section
+from pipeline.core.errors import UserError
+from pipeline.model.forward.attention import ATTENTION
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+class Compute(Section, at="compute"):
+    """What the run computes on.
+
+    device: ``cpu`` or ``cuda``. dtype: of the frozen base, ``bfloat16`` or ``float32``.
+    threads: CPU threads of a stage that has the machine to itself; beside others it gets its share of the cores
+        (``SHARE``). Part of the settings because another number may round sums differently: most artifacts were the
+        same bytes with one thread and with two, LoReFT's and CS-ReFT's were not.
+    batch_tokens: tokens (padding included) in one forward pass of training or prefill; bounds the memory.
+    cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
+    """
+
+    device: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    threads: int = Field(ge=1)
+    batch_tokens: int = Field(ge=1)
+    cache_tokens: int = Field(ge=1)
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model with its tokenizer, in evaluation mode, without gradients of its own."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    end_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """The token ids of a chat up to where the answer begins."""
+        return list(
+            self.tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
+            )
+        )
+
+    def answer_ids(self, text: str) -> list[int]:
+        """The token ids of a reference answer, with the end-of-sequence token a chat answer ends with."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.tokenizer.eos_token_id]
+
+    def text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def prepare_process(compute: Compute, seed: int = 0) -> None:
+    """Fix threads, determinism and the seeds of libraries that draw from global generators; keep freed memory."""
+    _keep_freed_memory()
+    torch.set_num_threads(_threads(compute))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads memory before writing it
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed memory for the next tensor, where it would give it back to the system.
+
+    It does give back blocks of megabytes, and then every intermediate result is memory that the system hands out and
+    clears anew, page by page: a quarter of the CPU time of answering prompts.
+    """
+    mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(mmap_threshold, 32 << 20)  # the most that glibc takes
+        mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _threads(compute: Compute) -> int:
+    """Those of the settings, and no more than the share that the environment gives."""
+    share = os.environ.get(SHARE, str(compute.threads))
+    if not share.isdecimal() or int(share) < 1:
+        raise UserError(f"expected {SHARE} to be a number of threads from 1 on, got '{share}'; correct or unset it")
+    return min(compute.threads, int(share))
+
+
+def load_base(folder: Path, compute: Compute) -> Base:
+    """A base model from a folder that the stage ``download`` wrote."""
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("expected a CUDA device, but torch sees none; set compute.device to cpu in params.yaml")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"expected a model folder in {folder}, which has no config.json; run 'dvc repro download'")
+    transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"expected a whole model in {folder}, got: {reason}; remove the folder and run 'dvc repro' again"
+        ) from None
+    model = model.to(compute.device).eval().requires_grad_(False)
+    ends = model.generation_config.eos_token_id
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    return Base(model, tokenizer, frozenset([tokenizer.eos_token_id, *ends]))
+
+
+def decoder(model: nn.Module) -> nn.Module:
+    """The stack of decoder layers: embeddings in, final hidden states out, no language-model head."""
+    return model.get_decoder()
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The decoder's layers, in depth order, of any Llama-, Qwen-, Gemma- or Mistral-type model."""
+    return decoder(model).layers
+
+
+def linear_modules(model: nn.Module, suffixes: Sequence[str]) -> list[str]:
+    """Names of the decoder's linear modules whose last name part is in ``suffixes``, in model order."""
+    names = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in suffixes
+    ]
+    missing = set(suffixes) - {name.rpartition(".")[2] for name in names}
+    if missing:
+        known = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
+        raise UserError(
+            f"params.yaml: the model has no linear module {', '.join(sorted(missing))}; it has: {', '.join(known)}"
+        )
+    return names
+
+
+def layer_of(module_name: str) -> int:
+    """The decoder layer a module belongs to: ``model.layers.7.mlp.up_proj`` is in layer 7."""
+    parts = module_name.split(".")
+    return int(parts[parts.index("layers") + 1])

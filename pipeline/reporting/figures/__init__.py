@@ -1,0 +1,1 @@
+"""The report's figures: what is drawn (``choose``), and how (``draw``, ``skills``)."""

@@ -1,0 +1,142 @@
+"""What the report says of the runs themselves: seconds, memory, commits, settings.
+
+All of it varies between two equal runs, so it stands in a folder of its own, ``reports/runs``: every other file of
+the report is the same bytes each time. A stage whose output was fetched from a cache has no record here, and is
+shown without one.
+"""
+
+import datetime
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.reporting.papers import DISPATCHERS, PUBLISHED_MODEL, PUBLISHED_UNSEEN
+from pipeline.reporting.read import Run
+from pipeline.reporting.tables.listing import Listing
+
+# Steps that are paid once, however many prompts follow; the others of a stage are its work.
+ONCE = ("load ", "write ")
+
+
+def cost_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
+    """Seconds and memory by kind of stage."""
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for name, record in records.items():
+        kinds.setdefault(name.partition("@")[0], []).append(record)
+    rows = tuple(
+        (
+            kind,
+            len(group),
+            round(sum(one["seconds"] for one in group), 1),
+            round(max(one["seconds"] for one in group), 1),
+            round(max(one["peak_memory_bytes"] for one in group) / 2**20),
+        )
+        for kind, group in kinds.items()
+    )
+    columns = ("stage", "runs", "seconds, all", "seconds, longest", "peak memory, MiB")
+    return Listing("cost", "What it cost", columns, rows, cost_note(list(records.values())))
+
+
+def cost_note(records: Sequence[Mapping[str, Any]]) -> str:
+    if not records:
+        return "No stage ran here: all outputs were taken from a cache."
+    minutes = sum(one["seconds"] for one in records) / 60
+    most = max(one["peak_memory_bytes"] for one in records) / 2**20
+    hosts = sorted({f"{one['host']['cores']} cores, {one['host']['machine']}" for one in records})
+    return (
+        f"{len(records)} stages, {minutes:.1f} minutes in all (several may run side by side), at most {most:.0f} MiB "
+        f"in one stage; on {' and '.join(hosts)}."
+    )
+
+
+def stages_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
+    """Every stage that ran here: a file for other programs; the page has it with more."""
+    rows = tuple(
+        (name, round(one["seconds"], 1), round(one["peak_memory_bytes"] / 2**20), moment(one), one.get("commit"))
+        for name, one in records.items()
+    )
+    return Listing("stages", "Every stage", ("stage", "seconds", "peak memory, MiB", "started (UTC)", "commit"), rows)
+
+
+def passes_table(run: Run) -> Listing:
+    """Table 3: seconds a prompt of the first pass (naming the domain) and of the second (answering), by unseen task."""
+    papers = run.published.get("transformer2", {}).get("table3_two_pass_seconds", {}).get(PUBLISHED_MODEL, {})
+    rows: list[tuple[str | int | float | None, ...]] = []
+    compared: list[str] = []
+    for name, cell in run.settings.cells.items():
+        if cell.row not in DISPATCHERS:
+            continue
+        decided = int((run.decisions["row"] == cell.row).sum())
+        first = seconds_each(run.records.get(f"dispatch@{cell.row}"), decided)
+        second = seconds_each(run.records.get(f"generate@{name}"), len(run.examples[cell.task]))
+        share = None if first is None or second is None else round(100 * first / second, 1)
+        paper = papers.get(PUBLISHED_UNSEEN.get(run.settings.domains.get(cell.task, ""), ""), {}).get("ratio_percent")
+        timed = paper if cell.row == "prompt" else "not timed"
+        if cell.row == "prompt" and share is not None and paper is not None:
+            compared.append(f"{share:g} % on {cell.task} ({paper:g} % on the paper's benchmark of the domain)")
+        rows.append((cell.task, DISPATCHERS[cell.row], len(run.examples[cell.task]), first, second, share, timed))
+    columns = ("task", "first pass by", "prompts", "first, s a prompt", "second, s a prompt", "first, % of second")
+    note = (
+        "Seconds of naming and of answering, loading left out. The first pass is timed over the prompts of all tasks "
+        "together, the second on the task's own. The paper's shares are of another model, and of a first pass that "
+        "generates text."
+    )
+    if compared:
+        note = f"Of the second pass, the first by a prompt costs here {', '.join(compared)}. {note}"
+    return Listing("table3", "Table 3. What the first pass costs", (*columns, "paper, %"), tuple(rows), note)
+
+
+def seconds_each(record: Mapping[str, Any] | None, count: int) -> float | None:
+    """Seconds of a stage's work for each of ``count`` prompts; None without its record."""
+    if record is None or count == 0:
+        return None
+    work = [one["seconds"] for one in record.get("steps", ()) if not one["name"].startswith(ONCE)]
+    return round((sum(work) if work else record["seconds"]) / count, 4)
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """A stage as the page shows it. record: None where its outputs were fetched. needs: the stages before it."""
+
+    name: str
+    needs: tuple[str, ...]
+    record: Mapping[str, Any] | None
+
+    @property
+    def started(self) -> str | None:
+        return moment(self.record) if self.record else None
+
+    @property
+    def settings(self) -> str:
+        return json.dumps(self.record["arguments"], indent=1, ensure_ascii=False) if self.record else ""
+
+
+def stage_runs(run: Run) -> list[StageRun]:
+    """The stages behind the report's numbers, in the order they ran; those without a record last.
+
+    They are the scoring of each cell and all it comes from. What else ran in this folder was of other settings.
+    """
+    found = behind([f"{kind}@{name}" for name in run.settings.cells for kind in ("score", "generate")], run.needs)
+    if not run.needs:  # no lock file tells, so everything that ran here is shown
+        found |= dict.fromkeys(run.records)
+    places = {name: place for place, name in enumerate(run.records)}
+    names = sorted(found, key=lambda name: (places.get(name, len(places)), name))
+    return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in names]
+
+
+def behind(stages: Iterable[str], needs: Mapping[str, Sequence[str]]) -> dict[str, None]:
+    """Some stages and those they come from, as the keys of a dictionary. needs: see ``run.read_needs``."""
+    todo = list(stages)
+    found: dict[str, None] = {}
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found[name] = None
+            todo += needs.get(name, ())
+    return found
+
+
+def moment(record: Mapping[str, Any]) -> str:
+    started = datetime.datetime.fromtimestamp(record["started_unix_seconds"], datetime.UTC)
+    return started.strftime("%Y-%m-%d %H:%M:%S")

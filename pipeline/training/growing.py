@@ -1,0 +1,137 @@
+"""A skill that is added to a trained CS-ReFT later: one more subspace and gate, everything else as it is, to the bit.
+
+The new subspace's R (r, hidden) is kept orthonormal and, where the old ones are so across skills, orthogonal to all of
+them: RO ᵀ = 0 for the old O (k·r, hidden). The router's inner layer and its old outputs stay, the new gate is a new
+output of it. Old gates are then what they were, and a prompt whose new gate is closed is answered as before.
+
+Answers to old skills' prompts can be trained on beside the new skill's (the new gate has to learn where to stay
+closed); what is old is frozen all the same.
+"""
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.errors import UserError
+from pipeline.methods.common.edits import orthonormalised, random_linear
+from pipeline.model.forward.adapters import Attachment
+
+SUBSPACES = ("rotation", "weight", "bias")  # stacked by skill along their third dimension
+OUTPUTS = ("router_out_weight", "router_out_bias")  # a row a skill
+
+
+class Composed(Protocol):
+    """A trained CS-ReFT, as far as growing needs to know it."""
+
+    def parameters(self) -> Iterable[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]: ...
+
+    def config(self) -> dict[str, Any]: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]: ...
+
+    def extra_loss(self) -> Tensor | None: ...
+
+    def rates(self) -> Mapping[nn.Parameter, float]: ...
+
+
+def enlarged(
+    config: dict[str, Any], tensors: dict[str, Tensor], skill: str, open_bias: float, generator: torch.Generator
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Settings and tensors of a CS-ReFT with one more subspace (W = R, b = 0) and one more gate, of bias ``open_bias``.
+
+    A UserError where the skill is there already, or no router is, or no room is left beside the old subspaces.
+    """
+    skills = config["skills"]
+    if skill in skills or config["router"]["input"] == "none":
+        raise UserError(
+            f"expected a skill other than {', '.join(skills)}, of an adapter with a router, got '{skill}' and router "
+            f"input '{config['router']['input']}'; name another task or start from another adapter"
+        )
+    old = tensors["rotation"]
+    rank = old.shape[2] // len(skills)
+    if config["orthonormal"] == "across" and old.shape[2] + rank > old.shape[3]:
+        raise UserError(
+            f"expected room for {rank} more directions beside {old.shape[2]} of {old.shape[3]}; lower the rank"
+        )
+    drawn = torch.randn(*old.shape[:2], rank, old.shape[3], generator=generator)
+    rotation = apart(drawn, old if config["orthonormal"] == "across" else old[:, :, :0])
+    new = {"rotation": rotation, "weight": rotation.clone(), "bias": torch.zeros(rotation.shape[:-1])}
+    inner = tensors["router_in_weight"].shape[0]
+    new |= {"router_out_weight": random_linear((1, inner), generator), "router_out_bias": torch.tensor([open_bias])}
+    grown = {name: tensor.clone() for name, tensor in tensors.items()}
+    grown |= {name: torch.cat([tensors[name], new[name]], dim=2) for name in SUBSPACES}
+    grown |= {name: torch.cat([tensors[name], new[name]], dim=0) for name in OUTPUTS}
+    return {**config, "skills": [*skills, skill]}, grown
+
+
+def apart(rotation: Tensor, old: Tensor) -> Tensor:
+    """Orthonormal rows near those of R (..., r, hidden), orthogonal to those of ``old`` (..., m, hidden)."""
+    exact, others = rotation.double(), old.double()
+    return orthonormalised(exact - exact @ others.mT @ others).to(rotation.dtype)
+
+
+class Grown:
+    """Trains the last skill of an enlarged CS-ReFT alone."""
+
+    def __init__(self, adapter: Composed) -> None:
+        self.adapter = adapter
+        config = adapter.config()
+        self._across = config["orthonormal"] == "across"
+        self._old = {name: tensor.clone() for name, tensor in adapter.state().items()}
+        self._free: dict[str, tuple[slice, ...]] = {}
+        skills = len(config["skills"])
+        for name, parameter in adapter.named_parameters():
+            if name in SUBSPACES:
+                start = parameter.shape[2] // skills * (skills - 1)
+                self._free[name] = (slice(None), slice(None), slice(start, None))
+            elif name in OUTPUTS:
+                self._free[name] = (slice(skills - 1, None),)
+            # A gradient of what is frozen would count in the norm that gradients are clipped by.
+            parameter.register_hook(lambda gradient, name=name: self._masked(name, gradient))
+
+    def _masked(self, name: str, gradient: Tensor) -> Tensor:
+        kept = torch.zeros_like(gradient)
+        if name in self._free:
+            kept[self._free[name]] = gradient[self._free[name]]
+        return kept
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        return self.adapter.parameters()
+
+    def state(self) -> dict[str, Tensor]:
+        return self.adapter.state()
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None:
+        self.adapter.load_state(tensors)
+
+    def learning(self, model: nn.Module) -> AbstractContextManager[Attachment]:
+        return self.adapter.learning(model)
+
+    def extra_loss(self) -> Tensor | None:
+        return self.adapter.extra_loss()
+
+    def rates(self) -> Mapping[nn.Parameter, float]:
+        return self.adapter.rates()
+
+    def retract(self) -> None:
+        """What is old as it was, bit by bit (weight decay would move it); the new R orthonormal, apart from the old."""
+        with torch.no_grad():
+            for name, parameter in self.adapter.named_parameters():
+                before = self._old[name].to(parameter.device)
+                if name in self._free:
+                    before = before.clone()
+                    before[self._free[name]] = parameter[self._free[name]]
+                parameter.copy_(before)
+                if name == "rotation":
+                    place = self._free[name]
+                    old = parameter[:, :, : place[2].start if self._across else 0]
+                    parameter[place] = apart(parameter[place], old)

@@ -1,0 +1,328 @@
+"""The command line ``selfadapt``.
+
+Everything heavy is imported by the command that needs it, so that ``--help`` answers at once.
+"""
+
+import contextlib
+import difflib
+import importlib.metadata
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.core.errors import UserError
+from pipeline.serving import commands
+
+PROFILES = Path(__file__).parents[1] / "pipeline/profiles"
+PARAMS = Path("params.yaml")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Self-adapting language models, from the base model to the report.\n\n"
+    "'dvc repro' alone makes everything, one stage after the other. These commands are what else is needed: "
+    "a choice of settings (profile), stages side by side (run), the record of all runs (ui), and what to do when "
+    "something is missing (doctor). After the run: talk to the adapted model (generate, chat, compare), look into what "
+    "was trained (experts), take it away (export) or serve it (serve).",
+)
+profile = typer.Typer(no_args_is_help=True, help="The settings: params.yaml is a copy of one of the profiles.")
+app.add_typer(profile, name="profile")
+commands.register(app)
+
+
+# ---- run and see -------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    targets: Annotated[
+        list[str] | None, typer.Argument(help="Stages to bring up to date, with all they need (default: everything).")
+    ] = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")] = 2,
+) -> None:
+    """Run what is stale, independent stages side by side, recorded as one Prefect flow.
+
+    Stages are named as in dvc.yaml: 'selfadapt run report', 'selfadapt run train_svf@sums-0'. A stage whose code,
+    settings and inputs are unchanged is not run. When one fails, those that need it are skipped, the others still
+    run, and the next 'selfadapt run' goes on from there; a training that was killed resumes at its checkpoint.
+
+    Stages share the cores: with --jobs 2 on two cores each has one thread, and as many as compute.threads in
+    params.yaml says where there are more.
+    """
+    from rich.console import Console
+
+    from pipeline.flow import lock as lockfile
+    from pipeline.flow import server
+    from pipeline.flow.run import Outcome, run_graph
+
+    console = Console(stderr=True, highlight=False)
+    if not server.wanted():
+        raise UserError("expected SELFADAPT_PREFECT to be on, got 'off'; run 'dvc repro', which needs no Prefect")
+    if mended := lockfile.mend():
+        console.print(f"note: {mended}")
+    signs = {"done": "[green]✓[/]", "unchanged": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
+    started = time.monotonic()
+    running: dict[str, float] = {}
+    counts = dict.fromkeys(signs, 0)
+
+    with console.status("reading the graph") as status:
+
+        def tell(news: Outcome | str) -> None:
+            if isinstance(news, str):
+                running[news] = time.monotonic()
+            else:
+                running.pop(news.stage, None)
+                counts[news.state] += 1
+                took = f"  {news.seconds:.1f} s" if news.seconds else ""
+                console.print(f"{signs[news.state]} {news.stage}{took}{'  ' + news.reason if news.reason else ''}")
+            status.update(f"{sum(counts.values())} ended; running: {', '.join(running) or 'nothing'}")
+
+        run_graph(targets or [], jobs=jobs, tell=tell)
+    summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    console.print(f"{summary or 'nothing to do'} in {time.monotonic() - started:.0f} s; 'selfadapt ui' shows the runs")
+    if counts["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def publish(
+    cells: Annotated[
+        list[str] | None, typer.Argument(help="Cells of params.yaml (default: all that are scored).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The folder's name (default: the base model's).")] = None,
+) -> None:
+    """Keep a finished run's scores, curves and small trained vectors in reports/published, to be committed.
+
+    With no cells named, its classification heads and experiments on skills, too.
+
+    The report of any later run shows it: 'dvc repro report'.
+    """
+    from pipeline.reporting import publish as publishing
+
+    folder = publishing.publish(cells or [], name)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    print(f"{folder}, {size / 1e6:.1f} MB; 'dvc repro report' shows it")
+
+
+@app.command()
+def ui() -> None:
+    """Keep the Prefect server up, and say where to see the runs, until Ctrl-C."""
+    from pipeline.flow import server
+
+    print("starting the Prefect server …", flush=True)
+    api = server.ensure()
+    if api is None:
+        raise UserError(f"expected a Prefect server to start, but it did not; {server.FOLDER}/server.log says why")
+    print(f"every run is shown at {api.removesuffix('/api')} (Ctrl-C ends this)", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            server.touch()
+            time.sleep(20)
+    print("the server ends by itself a few minutes after the last run")
+
+
+# ---- profiles ----------------------------------------------------------------------------------------------------
+
+
+def _profiles() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(PROFILES.glob("*.yaml"))}
+
+
+def _profile(name: str) -> Path:
+    known = _profiles()
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"the profiles are: {', '.join(known)}"
+        raise UserError(f"expected a profile, got '{name}'; {hint}")
+    return known[name]
+
+
+def _headline(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip().removeprefix(f"{path.stem}:").strip()
+
+
+@profile.command("list")
+def list_profiles() -> None:
+    """Name the profiles, the active one marked with a star."""
+    active = PARAMS.read_bytes() if PARAMS.exists() else b""
+    known = _profiles()
+    width = max(map(len, known))
+    for name, path in known.items():
+        print(f"{'*' if path.read_bytes() == active else ' '} {name:{width}}  {_headline(path)}")
+
+
+@profile.command()
+def show(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profile list' names it.")]) -> None:
+    """Print a profile's settings."""
+    print(_profile(name).read_text(encoding="utf-8"), end="")
+
+
+@profile.command()
+def use(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profile list' names it.")]) -> None:
+    """Make a profile the active one: params.yaml becomes a copy of it."""
+    text = _profile(name).read_text(encoding="utf-8")
+    temporary = PARAMS.with_name(f".{PARAMS.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(PARAMS)
+    except OSError as error:
+        raise UserError(
+            f"expected to write {PARAMS.resolve()}, but: {error.strerror}; make room, or allow it"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    print(f"params.yaml is now the profile {name}; 'dvc repro' runs what that changes")
+
+
+@profile.command()
+def check(
+    name: Annotated[str | None, typer.Argument(help="A profile (default: params.yaml as it is).")] = None,
+) -> None:
+    """Read every setting, stage and source of a profile, count its parameters, and bound its memory and tokens.
+
+    Nothing is run and no weights are downloaded. Each mistake is one line; the exit code says whether there was one.
+    """
+    from pipeline.flow.stages import problems
+
+    path = _profile(name) if name else PARAMS
+    found = problems(path)
+    if not found:
+        from pipeline.evaluation.budget import report
+
+        lines, found = report(path)
+        print("\n".join(lines))
+    for problem in found:
+        print(f"error: {problem}", file=sys.stderr)
+    if found:
+        raise typer.Exit(1)
+    print(f"{name or PARAMS}: every stage resolves and every setting fits")
+
+
+# ---- doctor ------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def doctor() -> None:
+    """Look at what the pipeline needs; each line that is not ok says what to do."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("libraries", _libraries),
+        ("settings", _settings),
+        ("DVC", _dvc),
+        ("Prefect server", _server),
+        ("base model", _base),
+        ("sandbox", _sandbox),
+    ]
+    bad = 0
+    for name, look in checks:
+        try:
+            print(f"ok   {name}: {look()}")
+        except UserError as error:
+            bad += 1
+            print(f"BAD  {name}: {error}")
+    if bad:
+        raise typer.Exit(1)
+
+
+def _libraries() -> str:
+    from packaging.requirements import Requirement
+
+    remedy = "run 'make repro', or 'pip install --editable .' in an environment of your own"
+    try:
+        lines = importlib.metadata.requires("selfadapt") or []
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(f"expected the package selfadapt to be installed, but it is not; {remedy}") from None
+    wrong, right = [], 0
+    for line in lines:
+        requirement = Requirement(line)
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            version = "nothing"
+        if version != "nothing" and requirement.specifier.contains(version, prereleases=True):
+            right += 1
+        else:
+            wrong.append(f"{requirement.name}{requirement.specifier}, got {version}")
+    if wrong:
+        raise UserError(f"expected {'; '.join(wrong)}; {remedy}")
+    return f"{right} as pinned in pyproject.toml"
+
+
+def _settings() -> str:
+    from pipeline.flow.stages import problems
+
+    if found := problems(PARAMS):
+        raise UserError(f"{found[0]} ('selfadapt profile check' lists {len(found)})")
+    return f"{PARAMS} fits every stage"
+
+
+def _dvc() -> str:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            return f"{len(repo.index.graph.nodes)} stages"
+    except DvcException as error:
+        raise UserError(f"{' '.join(str(error).split())}; run this in the project's folder") from None
+
+
+def _server() -> str:
+    from pipeline.flow import server
+
+    if not server.wanted():
+        return "not wanted (SELFADAPT_PREFECT=off)"
+    if api := server.running():
+        return f"up at {api.removesuffix('/api')}"
+    if importlib.util.find_spec("prefect") is None:
+        raise UserError("expected prefect to be installed, but it is not; run 'pip install --editable .'")
+    return "not up; the first run starts one"
+
+
+def _base() -> str:
+    model = Path("artifacts/base/model")
+    if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
+        raise UserError(f"expected the base model in {model}, which is not there; run 'dvc repro' or 'dvc checkout'")
+    size = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())
+    return f"{model}, {size / 1e6:.0f} MB"
+
+
+def _sandbox() -> str:
+    from pipeline.scoring.code.sandbox import isolation
+
+    found = isolation()
+    if "namespaces" not in found:
+        raise UserError(
+            f"expected model-written code to run in namespaces of its own, got {found}; allow unprivileged user "
+            "namespaces, or run everything in a container without network"
+        )
+    return found
+
+
+@contextlib.contextmanager
+def _one_sentence() -> Iterator[Any]:
+    try:
+        yield
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def main() -> None:
+    with _one_sentence():
+        app(prog_name="selfadapt")
+
+
+if __name__ == "__main__":
+    main()
