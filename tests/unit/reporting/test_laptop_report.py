@@ -22,7 +22,7 @@ from pipeline.reporting.read import RunSettings
 from stages import report
 from tests.made import make_run
 
-PROFILE = Path(__file__).resolve().parents[2] / "pipeline/profiles/laptop.yaml"
+PROFILE = Path(__file__).resolve().parents[3] / "pipeline/profiles/laptop.yaml"
 COMPARED = ["table1", "table2", "table4", "table5", "table7", "table8", "table9", "table10", "searchers", "csreft"]
 FIGURES = ["figure4", "figure6", "figure7", "figure9", "figure10", "figure11"]
 EMPTY = ("", "–", "nan")

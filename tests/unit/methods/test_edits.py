@@ -26,8 +26,8 @@ from pipeline.methods.common.edits import (
     random_orthonormal,
     stack_of,
 )
-from tests.unit.test_csreft import settings as csreft_settings
-from tests.unit.test_reft import settings as reft_settings
+from tests.unit.methods.test_csreft import settings as csreft_settings
+from tests.unit.methods.test_reft import settings as reft_settings
 
 
 def spots_of(mask_rows: list[str], positions: str, slots: int) -> list[set[tuple[int, int]]]:

@@ -17,8 +17,8 @@ from pipeline.training import supervised
 from pipeline.training.packing import answer_hidden, packed_batches
 from pipeline.training.reading import labelled, predict, reader
 from tests.tiny import same_tensors, tiny_model
-from tests.unit.test_reft import settings
-from tests.unit.test_supervised import training
+from tests.unit.methods.test_reft import settings
+from tests.unit.training.test_supervised import training
 
 WIDTH, PAD = 32, 1
 

@@ -15,7 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.scoring import code
 from pipeline.scoring.code import sandbox
 from pipeline.scoring.code.sandbox import LIMITS, Outcome, Program, isolation, run
-from tests.unit.hostile import HOSTILE, REACHING
+from tests.unit.scoring.hostile import HOSTILE, REACHING
 
 TESTS = [[[1], 11], [[2], 12]]
 walled = pytest.mark.skipif("namespaces" not in isolation(), reason="the kernel gives no namespaces here")

@@ -7,7 +7,7 @@ from pipeline.core.errors import UserError
 from pipeline.methods import csreft
 from pipeline.model.forward.base import decoder
 from pipeline.training.growing import Grown, enlarged
-from tests.unit.test_csreft import RANK, SKILLS, batch, made, model, run, settings, spread_gates  # noqa: F401 - a fixture
+from tests.unit.methods.test_csreft import RANK, SKILLS, batch, made, model, run, settings, spread_gates  # noqa: F401 - a fixture
 
 OLD = len(SKILLS)
 

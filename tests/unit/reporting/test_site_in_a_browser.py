@@ -11,7 +11,7 @@ from stages import report
 from tests.browser import Browser, installed
 from tests.made import make_run
 
-STYLE = Path(__file__).resolve().parents[2] / "pipeline/reporting/static/style.css"
+STYLE = Path(__file__).resolve().parents[3] / "pipeline/reporting/static/style.css"
 
 
 @pytest.fixture(scope="module")
