@@ -7,6 +7,9 @@ changes no file that another method depends on:
     class TaskSettings(Section, at="tasks.{task}"): ...   # filled from the stage's argument ``task``
 
 No defaults for scientific numbers: what is not in ``params.yaml`` does not run.
+
+A mapping may stand on another and say what differs: ``{like: lora.adapter, rank: 4}`` is the mapping at ``lora.adapter``
+with another rank. Names instead of YAML's anchors, since ``dvc exp run -S`` writes an alias's old values back, in silence.
 """
 
 import difflib
@@ -38,6 +41,17 @@ class Section(BaseModel):
     def location(cls, arguments: Mapping[str, str]) -> str:
         """Where in params.yaml this section stands, e.g. ``tasks.sums``."""
         return cls.at.format(**arguments)
+
+    @classmethod
+    def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
+        """All places of params.yaml that this section is read from: its own, and those it stands on."""
+        return sources(params, cls.location(arguments))
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> Self:
+        """This section of the settings ``params``, for a stage with these arguments."""
+        where = cls.location(arguments)
+        return cls.parse(settings(params, where), where)
 
     @classmethod
     def parse(cls, value: Any, where: str) -> Self:
@@ -104,3 +118,44 @@ def lookup(params: Mapping[str, Any], where: str) -> Any:
         value = value[key]
         done.append(key)
     return value
+
+
+def settings(params: Mapping[str, Any], where: str) -> Any:
+    """The value at a dotted place, each ``like`` in it replaced by what it names. UserError if that is not there."""
+    return _resolved(params, where)[0]
+
+
+def sources(params: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """The places that ``settings`` reads: the one asked for, then those that a ``like`` names, each once."""
+    return tuple(dict.fromkeys(_resolved(params, where)[1]))
+
+
+def _resolved(params: Mapping[str, Any], where: str, inside: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
+    if where in inside:
+        raise UserError(f"params.yaml: '{where}' is like itself ({' like '.join((*inside, where))}); break the circle")
+    places = [where]
+
+    def resolve(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        own = {key: resolve(part) for key, part in value.items() if key != "like"}
+        if "like" not in value:
+            return own
+        start, more = _resolved(params, str(value["like"]), (*inside, where))
+        if not isinstance(start, Mapping):
+            raise UserError(
+                f"params.yaml: expected a mapping at '{value['like']}', which '{where}' is like; name another"
+            )
+        places.extend(more)
+        return merged(start, own)
+
+    return resolve(lookup(params, where)), places
+
+
+def merged(start: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``start`` with ``changes`` laid over it, mapping by mapping."""
+    found = dict(start)
+    for key, value in changes.items():
+        old = found.get(key)
+        found[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found

@@ -30,7 +30,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pipeline.core.artifacts import digest, write_json
 from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.config import Section, lookup, read_params
+from pipeline.core.config import Section, read_params
 from pipeline.core.errors import UserError, out_of_memory
 from pipeline.core.progress import finished_steps
 
@@ -95,8 +95,7 @@ def parse(name: str, argv: Sequence[str]) -> Call:
     outputs: list[Path] = []
     for key, kind in kinds.items():
         if isinstance(kind, type) and issubclass(kind, Section):
-            where = kind.location(plain)
-            arguments[key] = kind.parse(lookup(params, where), where)
+            arguments[key] = kind.read(params, plain)
         elif In in (kind, *get_args(kind)):
             inputs += [given[key]] if kind == In else given[key]
         elif Out in (kind, *get_args(kind)):
