@@ -4,9 +4,10 @@ from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.progress import bar, show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Completion
-from pipeline.model.decoding.answer import Decoding, generate
+from pipeline.model.decoding.answer import generate
+from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Factors, load_adapter
-from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.model.forward.base import Adapted, Compute, load_base, prepare_process
 
 
 def run(
@@ -32,12 +33,9 @@ def run(
         bar("prompts", len(asked)) as drawn,
     ):
         answers = generate(
-            base,
+            Adapted(base, compute, attachment),
             prompts,
             max_new_tokens=decoding.max_new_tokens,
-            batch_tokens=compute.batch_tokens,
-            cache_tokens=compute.cache_tokens,
-            attachment=attachment,
             rows=attachment.rows([example.id for example in asked]),
             watch=drawn.advance,
         )

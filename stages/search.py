@@ -8,7 +8,7 @@ from pipeline.adaptation.search import Files, search
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import Mixing
-from pipeline.model.decoding.answer import Decoding
+from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.base import Compute
 
 

@@ -10,7 +10,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.model.decoding.answer import Decoding
+from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Factors, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import reinforce, variants

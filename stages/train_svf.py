@@ -10,7 +10,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import SvfLearner, Targets
-from pipeline.model.decoding.answer import Decoding
+from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Factors, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training.reinforce import Reinforce, rewarding, train, written

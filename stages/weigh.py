@@ -12,9 +12,9 @@ from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
-from pipeline.model.decoding.answer import weigh
+from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Factors, load_adapter
-from pipeline.model.forward.base import Compute, load_base, prepare_process
+from pipeline.model.forward.base import Adapted, Compute, load_base, prepare_process
 from pipeline.scoring import choices
 
 MEASURES = ("likeliest", "likeliest_per_character")
@@ -35,12 +35,9 @@ def run(*, model: In, factors: In, adapter: In, examples: In, compute: Compute, 
         loaded.attached(base.model, Factors(factors)) as attachment,
     ):
         found = weigh(
-            base,
+            Adapted(base, compute, attachment),
             [base.prompt_ids(example.messages) for example in asked],
             [[base.answer_ids(text)[:-1] for text in one.values()] for one in offered],
-            batch_tokens=compute.batch_tokens,
-            cache_tokens=compute.cache_tokens,
-            attachment=attachment,
             rows=attachment.rows([example.id for example in asked]),
         )
     rows: list[dict[str, Any]] = []

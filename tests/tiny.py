@@ -9,7 +9,7 @@ from pipeline.core.artifacts import write_tensors
 from pipeline.methods.svf import decompose
 from pipeline.model.forward.adapters import Factors
 from pipeline.model.forward.attention import ATTENTION
-from pipeline.model.forward.base import linear_modules
+from pipeline.model.forward.base import Compute, linear_modules
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 END = 2
@@ -42,6 +42,10 @@ def tiny_base(layers: int = 2, vocab: int = 61, **shape: int) -> SimpleNamespace
         answer_ids=lambda text: [*(3 + ord(letter) % (vocab - 3) for letter in text), END],
         text=lambda ids: " ".join(str(id_) for id_ in ids),
     )
+
+
+def tiny_compute(batch_tokens: int = 10_000, cache_tokens: int = 10_000) -> Compute:
+    return Compute(device="cpu", dtype="float32", threads=1, batch_tokens=batch_tokens, cache_tokens=cache_tokens)
 
 
 def tiny_factors(model: LlamaForCausalLM, folder) -> Factors:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.core.types import Example, Scorer
-from pipeline.model.decoding.answer import Answer, Decoding, answer_and_weigh
+from pipeline.model.decoding.answer import answer_and_weigh
+from pipeline.model.decoding.batch import Answer, Decoding
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Base, Compute
+from pipeline.model.forward.base import Adapted, Base, Compute
 
 PILE = 8  # answers are scored when a 1/PILE of them has come in: a scorer may start processes for every call
 
@@ -67,13 +68,10 @@ def judge(
     references = [base.answer_ids(example.target) for example in examples]
     tally = _Tally(base, examples, candidates=candidates, best=best, score=score)
     found = answer_and_weigh(
-        base,
+        Adapted(base, compute, attachment),
         prompts * candidates,
         references * candidates,
         max_new_tokens=decoding.max_new_tokens,
-        batch_tokens=compute.batch_tokens,
-        cache_tokens=compute.cache_tokens,
-        attachment=attachment,
         rows=[candidate for candidate in range(candidates) for _ in examples],
         finished=tally,
     )

@@ -5,8 +5,8 @@ classification expert z^c attached. Both are this one function under another att
 weights.
 
 The model is not asked to write the category: the log-likelihoods of all category names are taken in one pass that
-computes each question once, and what all questions begin with once for all (``core.generation.weigh``); the largest
-wins. A name's log-likelihood includes the end-of-sequence token, so a name that begins another is not favoured.
+computes each question once, and what all questions begin with once for all (``decoding.weigh``); the largest wins. A
+name's log-likelihood includes the end-of-sequence token, so a name that begins another is not favoured.
 
 Deviations
 1. No free text is generated (the paper parses it): nothing can be unparsable, and it costs a prefill.
@@ -19,9 +19,9 @@ from typing import Literal
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Mixture
-from pipeline.model.decoding.answer import weigh
+from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Base, Compute
+from pipeline.model.forward.base import Adapted, Base, Compute
 
 OTHERS = "others"
 
@@ -62,12 +62,9 @@ def categories(
     """For every example the log-likelihood (nats) of each category's name."""
     names = {category: base.answer_ids(name) for category, name in settings.names.items()}
     found = weigh(
-        base,
+        Adapted(base, compute, attachment),
         [base.prompt_ids(question(example, settings, "").messages) for example in examples],
         [list(names.values())] * len(examples),
-        batch_tokens=compute.batch_tokens,
-        cache_tokens=compute.cache_tokens,
-        attachment=attachment,
     )
     return [dict(zip(names, values, strict=True)) for values in found]
 

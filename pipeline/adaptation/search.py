@@ -20,7 +20,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import show_table, step
 from pipeline.core.types import Mixture
 from pipeline.methods.svf import Mixing, SvfAdapter, population, stack_experts
-from pipeline.model.decoding.answer import Decoding
+from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Adapter, Factors, load_adapter, save_adapter
 from pipeline.model.forward.base import Compute, decoder_layers, load_base, prepare_process
 

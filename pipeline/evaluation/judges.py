@@ -17,8 +17,8 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import bar
-from pipeline.model.decoding.answer import weigh
-from pipeline.model.forward.base import Base, Compute, load_base
+from pipeline.model.decoding.weigh import weigh
+from pipeline.model.forward.base import Adapted, Base, Compute, load_base
 from pipeline.scoring.preference import DRAW
 from pipeline.scoring.preference.judges import QUESTION, Judge, by_chance, endpoint, longer
 
@@ -84,11 +84,9 @@ def local(base: Base, compute: Compute, characters: int) -> Judge:
             for first, second in ((one, other), (other, one))
         ]
         found = weigh(
-            base,
+            Adapted(base, compute),
             [base.prompt_ids([{"role": "user", "content": question}]) for question in questions],
             [replies] * len(questions),
-            batch_tokens=compute.batch_tokens,
-            cache_tokens=compute.cache_tokens,
         )
         return [preferred(found[place], found[place + 1]) for place in range(0, len(found), 2)]
 

@@ -32,9 +32,12 @@ from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import bar
 from pipeline.core.types import Example, Scorer
-from pipeline.model.decoding.answer import Answer, generate, weigh
+from pipeline.model.decoding.answer import generate
+from pipeline.model.decoding.batch import Answer
+from pipeline.model.decoding.sampling import Sampling
+from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Base, Compute, decoder
+from pipeline.model.forward.base import Adapted, Base, Compute, decoder
 from pipeline.model.forward.logprobs import head_weight, policy_objective
 from pipeline.training.packing import Group, answer_hidden, packed_batches
 
@@ -155,18 +158,11 @@ def written(base: Base, *, compute: Compute, max_new_tokens: int, samples: int, 
     def draw(
         attachment: Attachment, prompts: Sequence[Sequence[int]], generator: torch.Generator | None
     ) -> list[list[Answer]]:
-        greedy = generator is None or temperature == 0
-        return generate(
-            base,
-            prompts,
-            max_new_tokens=max_new_tokens,
-            batch_tokens=compute.batch_tokens,
-            cache_tokens=compute.cache_tokens,
-            attachment=attachment,
-            samples=1 if greedy else samples,
-            temperature=0.0 if greedy else temperature,
-            generator=generator,
-        )
+        sampling = None
+        if generator is not None and temperature > 0:
+            sampling = Sampling(generator=generator, samples=samples, temperature=temperature)
+        adapted = Adapted(base, compute, attachment)
+        return generate(adapted, prompts, max_new_tokens=max_new_tokens, sampling=sampling)
 
     return draw
 
@@ -181,14 +177,7 @@ def chosen_among(base: Base, names: Sequence[Sequence[int]], *, compute: Compute
     def draw(
         attachment: Attachment, prompts: Sequence[Sequence[int]], generator: torch.Generator | None
     ) -> list[list[Answer]]:
-        found = weigh(
-            base,
-            prompts,
-            [names] * len(prompts),
-            batch_tokens=compute.batch_tokens,
-            cache_tokens=compute.cache_tokens,
-            attachment=attachment,
-        )
+        found = weigh(Adapted(base, compute, attachment), prompts, [names] * len(prompts))
         likelihoods = torch.tensor(found, dtype=torch.float64)
         if generator is None:
             return [[Answer(tuple(names[k]), (), finished=True)] for k in likelihoods.argmax(1).tolist()]

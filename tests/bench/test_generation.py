@@ -13,14 +13,14 @@ from pipeline.core.artifacts import read_examples
 from pipeline.core.config import read_params
 from pipeline.core.types import Mixture
 from pipeline.methods.svf import SvfAdapter, materialised_weights, population, row_scaled
-from pipeline.model.decoding.answer import Decoding, generate
+from pipeline.model.decoding.answer import generate
+from pipeline.model.decoding.batch import Decoding
+from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Base, decoder, load_base
+from pipeline.model.forward.base import Adapted, Base, decoder, load_base
 from pipeline.model.forward.logprobs import head_weight, token_logprobs
 from pipeline.tasks import groceries
 from tests.bench.conftest import COMPUTE, EXAMPLES, MODEL
-
-BUDGET = {"batch_tokens": COMPUTE.batch_tokens, "cache_tokens": COMPUTE.cache_tokens}
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,8 @@ def test_rollout(paired, base, plain, prompts):
 
     def ours() -> float:
         start = time.perf_counter()
-        found = generate(
-            base,
-            asked,
-            max_new_tokens=64,
-            temperature=1.0,
-            generator=torch.Generator().manual_seed(next(seed)),
-            **BUDGET,
-        )
+        sampling = Sampling(generator=torch.Generator().manual_seed(next(seed)))
+        found = generate(Adapted(base, COMPUTE), asked, max_new_tokens=64, sampling=sampling)
         return (time.perf_counter() - start) / sum(len(answer.ids) for (answer,) in found)
 
     def alternative() -> float:
@@ -91,8 +85,8 @@ def test_rollout_samples(paired, base, prompts):
     asked, seeds = prompts(10), [iter(range(1000)), iter(range(1000))]
 
     def draw(prompts, samples: int, seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        generate(base, prompts, max_new_tokens=40, samples=samples, temperature=1.0, generator=generator, **BUDGET)
+        sampling = Sampling(generator=torch.Generator().manual_seed(seed), samples=samples)
+        generate(Adapted(base, COMPUTE), prompts, max_new_tokens=40, sampling=sampling)
 
     paired(
         "rollout_samples",
@@ -112,15 +106,14 @@ def test_mixed_batch_over_one(paired, base, factors, mixable, prompts):
     def mixed() -> float:
         with population(base.model, factors, mixable, mixtures) as attachment:
             start = time.perf_counter()
-            generate(
-                endless, asked, max_new_tokens=32, attachment=attachment, rows=[i % 8 for i in range(64)], **BUDGET
-            )
+            adapted = Adapted(endless, COMPUTE, attachment)
+            generate(adapted, asked, max_new_tokens=32, rows=[number % 8 for number in range(64)])
             return time.perf_counter() - start
 
     def one() -> float:
         with materialised_weights(base.model, factors, {name: mixable.z(name)[0] for name in mixable.experts}):
             start = time.perf_counter()
-            generate(endless, asked, max_new_tokens=32, **BUDGET)
+            generate(Adapted(endless, COMPUTE), asked, max_new_tokens=32)
             return time.perf_counter() - start
 
     paired(
@@ -216,7 +209,7 @@ def test_dispatch(paired, note, base):
     paired(
         "dispatch",
         ours,
-        lambda: generate(base, questions, max_new_tokens=32, **BUDGET) and None,
+        lambda: generate(Adapted(base, COMPUTE), questions, max_new_tokens=32) and None,
         unit="seconds, writing the category (our decode loop, ≤ 32 tokens) over weighing its names",
         n=f"{len(questions)} prompts",
     )
@@ -228,7 +221,7 @@ def test_dispatch(paired, note, base):
         ours()
         first = time.perf_counter() - start
         start = time.perf_counter()
-        generate(endless, asked, max_new_tokens=tokens, **BUDGET)
+        generate(Adapted(endless, COMPUTE), asked, max_new_tokens=tokens)
         second = time.perf_counter() - start
         curve.append(
             {"answer tokens": tokens, "first pass, s": first, "second pass, s": second, "share": first / second}
@@ -290,7 +283,7 @@ def test_greedy_equals_transformers_in_float32():
         for task in tasks
         for example in read_examples(EXAMPLES / task / "test.jsonl")[:50]
     ]
-    ours = generate(base, asked, max_new_tokens=24, attachment=Attachment(), **BUDGET)
+    ours = generate(Adapted(base, COMPUTE), asked, max_new_tokens=24)
     end = plain.generation_config.eos_token_id
     for start in range(0, 200, 50):
         ids, mask = padded(asked[start : start + 50])
@@ -304,9 +297,8 @@ def test_greedy_equals_transformers_in_float32():
 def test_logprobs_of_the_loop_are_those_of_one_pass(base, prompts):
     """Not a speed: bfloat16, the real model."""
     asked = prompts(16)
-    found = generate(
-        base, asked, max_new_tokens=24, temperature=1.0, generator=torch.Generator().manual_seed(0), **BUDGET
-    )
+    sampling = Sampling(generator=torch.Generator().manual_seed(0))
+    found = generate(Adapted(base, COMPUTE), asked, max_new_tokens=24, sampling=sampling)
     differences = []
     for prompt, (answer,) in zip(asked, found, strict=True):
         hidden = decoder(base.model)(input_ids=torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]

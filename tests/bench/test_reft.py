@@ -10,11 +10,11 @@ import torch
 
 from pipeline.methods import reft
 from pipeline.model.decoding.answer import generate
-from pipeline.model.forward.base import Base, decoder
+from pipeline.model.forward.base import Adapted, Base, decoder
+from tests.bench.conftest import COMPUTE
 
 ROWS, TOKENS, RANK = 8, 128, 4
 SETTINGS = reft.Settings(formula="loreft", rank=RANK, layers="all", positions="f1+l1", tied=False, initial="random")
-BUDGET = {"batch_tokens": 2048, "cache_tokens": 32768}
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,10 @@ def test_reft_generation(paired, base, adapter, prompts):
 
     def edited() -> None:
         with adapter.attached(base.model, None) as attachment:
-            generate(endless, asked, max_new_tokens=48, attachment=attachment, rows=range(len(asked)), **BUDGET)
+            generate(Adapted(endless, COMPUTE, attachment), asked, max_new_tokens=48, rows=range(len(asked)))
 
     def plain() -> None:
-        generate(endless, asked, max_new_tokens=48, **BUDGET)
+        generate(Adapted(endless, COMPUTE), asked, max_new_tokens=48)
 
     paired(
         "reft_generation",

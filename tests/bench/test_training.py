@@ -183,11 +183,10 @@ def test_rl_learning(paired, base, factors):
 STEP = """
 import json, sys, time
 import torch
-from pipeline.core.adapters import Factors
-from pipeline.core.generation import Answer
-from pipeline.core.models import load_base, prepare_process
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.base import load_base, prepare_process
 from pipeline.training import reinforce
 from tests.bench.conftest import COMPUTE, FACTORS, MODEL
 from tests.bench.test_training import TARGETS

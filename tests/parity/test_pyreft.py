@@ -11,8 +11,8 @@ import torch
 
 from pipeline.methods import reft
 from pipeline.model.decoding.answer import generate
-from pipeline.model.forward.base import decoder, decoder_layers
-from tests.tiny import tiny_base
+from pipeline.model.forward.base import Adapted, decoder, decoder_layers
+from tests.tiny import tiny_base, tiny_compute
 
 interventions = pytest.importorskip(
     "pyreft.interventions", reason="pyreft is not installed: pip install --no-deps pyreft pyvene"
@@ -133,7 +133,7 @@ def test_batched_generation_is_unbatched_generation_with_pyreft(base, formula):
     ids, mask = padded("right")
     prompts = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
     with adapter.attached(base.model, None) as attachment:
-        ours = generate(base, prompts, max_new_tokens=8, attachment=attachment, batch_tokens=1000, cache_tokens=1000)
+        ours = generate(Adapted(base, tiny_compute(1000, 1000), attachment), prompts, max_new_tokens=8)
     for prompt, (answer,) in zip(prompts, ours, strict=True):
         with hooked(base, adapter, formula, 7, 7, False, [0], [len(prompt)]):
             found = base.model.generate(

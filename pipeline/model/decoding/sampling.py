@@ -4,10 +4,30 @@ Sampling inverts the distribution function, first over blocks of the vocabulary,
 the logits instead of a sorted or renormalised copy. The log-probability of the token falls out of it.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import LongTensor, Tensor, nn
 
 BLOCK = 256  # vocabulary entries per block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How answers are drawn.
+
+    generator: of the random numbers. samples: answers to each prompt. temperature: above 0.
+    """
+
+    generator: torch.Generator
+    samples: int = 1
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature <= 0 or self.samples < 1:
+            raise ValueError(
+                f"expected a temperature above 0 and a sample or more, got {self}; answer greedily instead"
+            )
 
 
 def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[LongTensor, Tensor]:

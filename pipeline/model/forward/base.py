@@ -5,7 +5,7 @@ import ctypes
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.core.config import SHARE, Section
 from pipeline.core.errors import UserError
+from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.attention import ATTENTION
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -68,6 +69,19 @@ class Base:
 
     def text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A base model as it is used: on what, and with which adapter.
+
+    compute: its ``batch_tokens`` and ``cache_tokens`` bound a pass and the cache of a batch, padding included.
+    attachment: of the adapter that is attached to the model (default: none is).
+    """
+
+    base: Base
+    compute: Compute
+    attachment: Attachment = field(default_factory=Attachment)
 
 
 def prepare_process(compute: Compute, seed: int = 0) -> None:

@@ -5,13 +5,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pipeline.model.decoding import answer as generation
-from pipeline.model.decoding.answer import KEEP, Answer, answer_and_weigh, generate, weigh
-from pipeline.model.decoding.sampling import sample
+from pipeline.model.decoding import answer as answering
+from pipeline.model.decoding.answer import KEEP, answer_and_weigh, generate
+from pipeline.model.decoding.batch import Answer
+from pipeline.model.decoding.sampling import Sampling, sample
+from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
-from tests.tiny import END, tiny_base
+from pipeline.model.forward.base import Adapted
+from tests.tiny import END, tiny_base, tiny_compute
 
-BUDGET = {"batch_tokens": 64, "cache_tokens": 400}
+NARROW = tiny_compute(64, 400)  # several passes and batches
+
+
+def draws(seed: int, *, samples: int = 1, temperature: float = 1.0) -> Sampling:
+    return Sampling(generator=torch.Generator().manual_seed(seed), samples=samples, temperature=temperature)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +34,7 @@ def prompts(count: int, longest: int = 14) -> list[list[int]]:
 
 def test_greedy_equals_transformers_token_for_token(base):
     asked = prompts(40)
-    found = generate(base, asked, max_new_tokens=12, **BUDGET)
+    found = generate(Adapted(base, NARROW), asked, max_new_tokens=12)
     for prompt, (answer,) in zip(asked, found, strict=True):
         ids = torch.tensor([prompt])
         reference = base.model.generate(
@@ -41,50 +48,34 @@ def test_greedy_equals_transformers_token_for_token(base):
 
 def test_answers_do_not_depend_on_how_rows_are_batched(base):
     asked = prompts(17)
-    one = generate(base, asked, max_new_tokens=8, batch_tokens=1, cache_tokens=1)
-    many = generate(base, asked, max_new_tokens=8, batch_tokens=10_000, cache_tokens=10_000)
+    one = generate(Adapted(base, tiny_compute(1, 1)), asked, max_new_tokens=8)
+    many = generate(Adapted(base, tiny_compute()), asked, max_new_tokens=8)
     assert [a.ids for (a,) in one] == [a.ids for (a,) in many]
 
 
 def test_samples_do_not_depend_on_how_rows_are_batched(base):
     asked = prompts(9)
 
-    def draw(**budget):
-        return generate(
-            base,
-            asked,
-            max_new_tokens=6,
-            samples=3,
-            temperature=1.0,
-            generator=torch.Generator().manual_seed(4),
-            **budget,
-        )
+    def draw(compute):
+        return generate(Adapted(base, compute), asked, max_new_tokens=6, sampling=draws(4, samples=3))
 
-    small, large = draw(batch_tokens=20, cache_tokens=60), draw(batch_tokens=10_000, cache_tokens=10_000)
+    small, large = draw(tiny_compute(20, 60)), draw(tiny_compute())
     assert [[a.ids for a in group] for group in small] == [[a.ids for a in group] for group in large]
     assert any(len({a.ids for a in group}) > 1 for group in small)
 
 
 def test_samples_are_one_row_for_as_long_as_they_are_alike(base, monkeypatch):
     asked, computed = prompts(5), []
-    forward = generation._forward
+    forward = answering.forward
 
     def counted(base, cache, ids, positions, mask):
         if ids.shape[1] == 1:
             computed.append(len(ids))
         return forward(base, cache, ids, positions, mask)
 
-    monkeypatch.setattr(generation, "_forward", counted)
-    found = generate(
-        base,
-        asked,
-        max_new_tokens=7,
-        samples=8,
-        temperature=0.3,
-        generator=torch.Generator().manual_seed(2),
-        batch_tokens=10_000,
-        cache_tokens=10_000,
-    )
+    monkeypatch.setattr(answering, "forward", counted)
+    sampling = draws(2, samples=8, temperature=0.3)
+    found = generate(Adapted(base, tiny_compute()), asked, max_new_tokens=7, sampling=sampling)
     alike = [
         len({(number, a.ids[:step]) for number, group in enumerate(found) for a in group if len(a.ids) > step})
         for step in range(1, 7)
@@ -96,9 +87,8 @@ def test_samples_are_one_row_for_as_long_as_they_are_alike(base, monkeypatch):
 
 def test_logprobs_of_the_loop_are_those_of_the_whole_sequence(base):
     asked = prompts(6)
-    found = generate(
-        base, asked, max_new_tokens=6, samples=5, temperature=0.5, generator=torch.Generator().manual_seed(1), **BUDGET
-    )
+    sampling = draws(1, samples=5, temperature=0.5)
+    found = generate(Adapted(base, NARROW), asked, max_new_tokens=6, sampling=sampling)
     for prompt, group in zip(asked, found, strict=True):
         for answer in group:
             logits = base.model(input_ids=torch.tensor([[*prompt, *answer.ids]])).logits[0].float() / 0.5
@@ -109,15 +99,8 @@ def test_logprobs_of_the_loop_are_those_of_the_whole_sequence(base):
 
 
 def test_an_answer_ends_with_the_end_of_sequence_token_or_at_the_limit(base):
-    for group in generate(
-        base,
-        prompts(30),
-        max_new_tokens=25,
-        samples=2,
-        temperature=1.5,
-        generator=torch.Generator().manual_seed(3),
-        **BUDGET,
-    ):
+    sampling = draws(3, samples=2, temperature=1.5)
+    for group in generate(Adapted(base, NARROW), prompts(30), max_new_tokens=25, sampling=sampling):
         for answer in group:
             assert answer.finished == (answer.ids[-1] == END)
             assert END not in answer.ids[:-1]
@@ -155,7 +138,7 @@ def test_adapters_are_told_rows_and_prompts(base):
             told.append((rows.tolist(), None if prompt_mask is None else prompt_mask.sum(1).tolist()))
 
     asked = [[5, 6, 7], [8], [9, 10]]
-    generate(base, asked, max_new_tokens=2, attachment=Recorder(), rows=[7, 8, 9], **BUDGET)
+    generate(Adapted(base, NARROW, Recorder()), asked, max_new_tokens=2, rows=[7, 8, 9])
     assert told[0] == ([7, 9, 8], [3, 2, 1])  # longest first
     assert told[1] == ([7, 9, 8], None)
 
@@ -189,17 +172,8 @@ def test_a_common_beginning_is_computed_once_for_rows_that_are_alike_and_changes
     asked = [[*BEGINNING, *prompt] for prompt in prompts(10, longest=9)]
 
     def draw(attachment):
-        return generate(
-            base,
-            asked,
-            max_new_tokens=7,
-            samples=samples,
-            temperature=1.0,
-            generator=torch.Generator().manual_seed(2),
-            attachment=attachment,
-            batch_tokens=1000,
-            cache_tokens=10_000,
-        )
+        adapted = Adapted(base, tiny_compute(1000), attachment)
+        return generate(adapted, asked, max_new_tokens=7, sampling=draws(2, samples=samples))
 
     apart, together = Apart(), Grouped()
     one, other = draw(apart), draw(together)
@@ -216,9 +190,8 @@ def test_continuations_weigh_what_they_weigh_alone(base, attachment, batch_token
     asked = [[*BEGINNING, *prompt] for prompt in prompts(7, longest=5)]
     names = [[30, 31, END], [40], [50, 51, 52, END]]
     continuations = [names[: 1 + index % 3] for index in range(7)]
-    found = weigh(
-        base, asked, continuations, attachment=attachment(), batch_tokens=batch_tokens, cache_tokens=10 * batch_tokens
-    )
+    compute = tiny_compute(batch_tokens, 10 * batch_tokens)
+    found = weigh(Adapted(base, compute, attachment()), asked, continuations)
     for prompt, group, values in zip(asked, continuations, found, strict=True):
         for continuation, value in zip(group, values, strict=True):
             logits = base.model(input_ids=torch.tensor([[*prompt, *continuation]])).logits[0].float().log_softmax(-1)
@@ -239,10 +212,10 @@ DRAFTS = {
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_answering_and_weighing_together_gives_what_each_gives_alone(base, draft):
     asked = [[*BEGINNING, *prompt] for prompt in prompts(12)]
-    endless = [answer.ids for (answer,) in generate(base, asked, max_new_tokens=9, **BUDGET)]
+    endless = [answer.ids for (answer,) in generate(Adapted(base, NARROW), asked, max_new_tokens=9)]
     ends = frozenset([END, *(ids[3 + place % 4] for place, ids in enumerate(endless[:3]))])
     base = SimpleNamespace(**{**vars(base), "end_ids": ends})
-    alone = [answer for (answer,) in generate(base, asked, max_new_tokens=9, batch_tokens=64, cache_tokens=150)]
+    alone = [answer for (answer,) in generate(Adapted(base, tiny_compute(64, 150)), asked, max_new_tokens=9)]
     assert {answer.finished for answer in alone} == {True, False}
     references = [DRAFTS[draft](answer.ids) for answer in alone]
     told: dict[int, Answer] = {}
@@ -253,26 +226,24 @@ def test_answering_and_weighing_together_gives_what_each_gives_alone(base, draft
         return ()
 
     found = answer_and_weigh(
-        base,
+        Adapted(base, tiny_compute(64, 250)),
         asked,
         references,
         max_new_tokens=9,
-        attachment=Attachment(),
         rows=range(12),
         finished=finished,
-        batch_tokens=64,
-        cache_tokens=250,
     )
     for index, answer in enumerate(alone):
         assert (told[index].ids, told[index].finished) == (answer.ids, answer.finished)
         assert told[index].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
-    weighed = weigh(base, asked, [[reference] for reference in references], batch_tokens=64, cache_tokens=150)
+    weighed = weigh(Adapted(base, tiny_compute(64, 150)), asked, [[reference] for reference in references])
     assert found == pytest.approx([value for (value,) in weighed], abs=1e-4)
 
 
 def test_answers_that_nobody_needs_are_given_up(base):
     asked = prompts(12)
-    whole = [answer for (answer,) in generate(base, asked, max_new_tokens=9, batch_tokens=64, cache_tokens=4000)]
+    adapted = Adapted(base, tiny_compute(64, 4000))
+    whole = [answer for (answer,) in generate(adapted, asked, max_new_tokens=9)]
     shortest = min(len(answer.ids) for answer in whole)
     told: list[int] = []
 
@@ -280,15 +251,5 @@ def test_answers_that_nobody_needs_are_given_up(base):
         told.extend(answers)
         return range(12)  # the first answer is enough
 
-    answer_and_weigh(
-        base,
-        asked,
-        [[5]] * 12,
-        max_new_tokens=9,
-        attachment=Attachment(),
-        rows=range(12),
-        finished=finished,
-        batch_tokens=64,
-        cache_tokens=4000,
-    )
+    answer_and_weigh(adapted, asked, [[5]] * 12, max_new_tokens=9, rows=range(12), finished=finished)
     assert sorted(told) == [index for index, answer in enumerate(whole) if len(answer.ids) == shortest]

@@ -17,9 +17,10 @@ from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.methods import lora, reft, svf
 from pipeline.model.decoding.answer import generate
-from pipeline.model.forward.base import Compute, prepare_process
+from pipeline.model.decoding.sampling import Sampling
+from pipeline.model.forward.base import Adapted, Compute, prepare_process
 from pipeline.training import supervised
-from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
+from tests.tiny import MODULES, same_tensors, tiny_base, tiny_compute, tiny_factors
 
 EDITS = {"formula": "loreft", "rank": 8, "layers": "all", "positions": "f5+l5", "tied": True, "initial": "identity"}
 LOW_RANK = {"rank": 16, "alpha": 32, "dropout": 0.05, "modules": ["q_proj", "v_proj"]}
@@ -89,18 +90,9 @@ def test_sampling_draws_the_same_tokens_with_one_thread_and_with_two(base, with_
     for threads in (1, 2):
         with_threads(threads)
         asked = [base.prompt_ids(example.messages) for example in EXAMPLES]
-        answers.append(
-            generate(
-                base,
-                asked,
-                max_new_tokens=24,
-                samples=3,
-                temperature=1.0,
-                generator=torch.Generator().manual_seed(0),
-                batch_tokens=2048,
-                cache_tokens=32768,
-            )
-        )
+        sampling = Sampling(generator=torch.Generator().manual_seed(0), samples=3)
+        adapted = Adapted(base, tiny_compute(2048, 32768))
+        answers.append(generate(adapted, asked, max_new_tokens=24, sampling=sampling))
     assert answers[0] == answers[1]
 
 

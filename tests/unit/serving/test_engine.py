@@ -7,11 +7,12 @@ import torch
 
 from pipeline.core.errors import UserError
 from pipeline.model.decoding.answer import generate
-from pipeline.model.forward.base import load_base
+from pipeline.model.forward.base import Adapted, load_base
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.engine import Answered, Decision, Job, Late
 from pipeline.serving.rows import Way
 from tests.project import make_project
+from tests.tiny import tiny_compute
 
 PROMPTS = ["What is 12 + 30?", "Write a function.", "Who is the oldest? Anna, Ben or Carl.", "def", "12 " * 40]
 
@@ -34,9 +35,8 @@ def offline(project):
     def answer(path, prompt: str, tokens: int) -> tuple[str, int]:
         ids = base.prompt_ids([{"role": "user", "content": prompt}])
         adapter, _ = project.read(path)
-        budget = {"batch_tokens": 10_000, "cache_tokens": 10_000}
         with adapter.attached(base.model, project.factors) as attachment:
-            ((found,),) = generate(base, [ids], max_new_tokens=tokens, attachment=attachment, **budget)
+            ((found,),) = generate(Adapted(base, tiny_compute(), attachment), [ids], max_new_tokens=tokens)
         return base.text(found.ids), len(found.ids)
 
     return answer

@@ -11,7 +11,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
-from pipeline.model.decoding.answer import Answer
+from pipeline.model.decoding.batch import Answer
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Compute
 from pipeline.training import reinforce
