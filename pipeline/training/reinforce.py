@@ -38,7 +38,7 @@ from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted, Base, Compute, decoder
-from pipeline.model.forward.logprobs import head_weight, policy_objective
+from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective
 from pipeline.training.packing import Group, answer_hidden, packed_batches
 
 # An attachment, prompts, a generator (None: the most likely answer): to answers per prompt, samples of the policy or,
@@ -246,10 +246,11 @@ def loss_and_gradient(
         weighted = torch.cat([weights[index] for index in batch]).to(base.device)[packed.answer]
         if kl_coefficient == 0 and not bool(weighted.any()):
             continue  # every sample of these prompts was rewarded alike: nothing to learn from
-        reference = None
+        penalty = None
         if kl_coefficient > 0:
             with torch.no_grad():
                 reference = answer_hidden(decoder(base.model), packed, Attachment())
+            penalty = Penalty(reference, kl_coefficient / tokens, settings.kl_estimator)
         with learner.learning(base.model) as attachment:
             objective = policy_objective(
                 answer_hidden(decoder(base.model), packed, attachment),
@@ -257,9 +258,7 @@ def loss_and_gradient(
                 packed.target,
                 packed.state,
                 advantage=weighted,
-                reference=reference,
-                kl_coefficient=kl_coefficient / tokens,
-                kl_estimator=settings.kl_estimator,
+                penalty=penalty,
             )
             objective.loss.backward()
         sums["loss"] += float(objective.loss.detach())

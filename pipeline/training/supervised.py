@@ -226,16 +226,7 @@ def _accumulate(
             logprobs = _logprobs(head, hidden, packed)
             loss = -(weights * logprobs).sum()
         else:
-            objective = policy_objective(
-                hidden,
-                head.weight,
-                packed.target,
-                packed.state,
-                advantage=weights,
-                reference=None,
-                kl_coefficient=0.0,
-                kl_estimator="full",
-            )
+            objective = policy_objective(hidden, head.weight, packed.target, packed.state, advantage=weights)
             loss, logprobs = objective.loss, objective.logprobs
         extra = adapter.extra_loss()
         if extra is not None:

@@ -6,6 +6,7 @@ twice in, the backward pass. Logits are float32 whatever the model's dtype: bflo
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -39,6 +40,41 @@ def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> tuple[
 
 
 @dataclass(frozen=True)
+class Penalty:
+    """λ KL(π ‖ π_base), added to the loss.
+
+    reference: the base model's states, (S, hidden).
+    coefficient: λ, divided by whatever the loss is a mean over.
+    estimator: ``full`` sums over the whole vocabulary. ``k3`` is q/p − 1 − log(q/p) at the sampled token; its
+        expectation is the same KL, and its gradient is taken as that of the estimator.
+    """
+
+    reference: Tensor
+    coefficient: float
+    estimator: Literal["full", "k3"]
+
+    def of_vocabulary(self, log_p: Tensor, p: Tensor, log_q: Tensor, rows: LongTensor) -> tuple[Tensor, Tensor]:
+        """KL at each token, (N,), and the loss's slope with respect to the logits, (states, vocab).
+
+        rows: (N,) the state that predicts each token. ``log_p`` is overwritten.
+        """
+        ratio = log_p.sub_(log_q).add_(log_q.logsumexp(1, keepdim=True))  # log p − log q
+        of_states = (p * ratio).sum(1)
+        # ∂KL/∂logits = p (log p − log q − KL), as often as the state predicts; the factor p comes later
+        times = torch.zeros_like(of_states).index_add_(0, rows, torch.ones(len(rows), device=rows.device))
+        return of_states[rows], ratio.sub_(of_states[:, None]).mul_(self.coefficient * times[:, None])
+
+    def of_samples(self, sampled: Tensor, log_q: Tensor, rows: LongTensor, ids: LongTensor) -> tuple[Tensor, Tensor]:
+        """KL at each token, (N,), and the loss's slope with respect to the token's own log-probability, (N,).
+
+        sampled: (N,) log p of each token, whose id is in ``ids``.
+        """
+        log_ratio = log_q[rows, ids] - log_q.logsumexp(1, keepdim=True)[rows, 0] - sampled
+        # ∂k3/∂log p(y) = 1 − q/p
+        return log_ratio.exp() - 1 - log_ratio, self.coefficient * (1 - log_ratio.exp())
+
+
+@dataclass(frozen=True)
 class Objective:
     """loss: a scalar with a gradient. logprobs, kl, entropy: (N,), nats, for the record."""
 
@@ -69,17 +105,17 @@ def policy_objective(
     state: LongTensor,
     *,
     advantage: Tensor,
-    reference: Tensor | None,
-    kl_coefficient: float,
-    kl_estimator: str,
+    penalty: Penalty | None = None,
 ) -> Objective:
     """−Σ A · log π(target) + λ Σ KL(π ‖ π_base), over N tokens (Transformer², Eq. 1).
 
-    hidden: (S, hidden) of the policy. target: (N,) the tokens. state: (N,) which of the S predicts each: samples that
-    begin alike have states in common, whose logits are computed once. reference: (S, hidden) of the base model, or None
-    where λ is 0. advantage: (N,), already divided by whatever the mean is taken over; kl_coefficient likewise.
-    kl_estimator: ``full``: over the whole vocabulary; ``k3``: q/p − 1 − log(q/p) at the sampled token, whose
-        expectation is the same KL, and whose gradient is taken as that of the estimator.
+    hidden: the policy's states, (S, hidden).
+    weight: the language-model head, (vocab, hidden).
+    target: the tokens, (N,).
+    state: (N,) which of the S states predicts each token. Samples that begin alike have states in common, whose logits
+        are computed once.
+    advantage: A, (N,), divided by whatever the loss is a mean over.
+    penalty: default: λ is 0.
     """
     gradient = torch.empty_like(hidden)
     loss = torch.zeros((), device=hidden.device)
@@ -98,28 +134,19 @@ def policy_objective(
             entropies.append(-(p * log_p).sum(1)[rows])
             # ∂/∂logits of −A log p(y) is A (p − 1_y); at_target: what stands at y
             at_target = -weights
-            kl = torch.zeros_like(sampled)
-            change = None
-            if reference is not None and kl_coefficient > 0:
-                log_q = _logits(reference[piece], weight)
-                normaliser = log_q.logsumexp(1, keepdim=True)
-                if kl_estimator == "full":
-                    ratio = log_p.sub_(log_q).add_(normaliser)  # log p − log q; log_p is not needed any more
-                    of_states = (p * ratio).sum(1)
-                    kl = of_states[rows]
-                    # ∂KL/∂logits = p (log p − log q − KL), as often as the state predicts
-                    times = torch.zeros_like(of_states).index_add_(0, rows, torch.ones_like(weights))
-                    change = ratio.sub_(of_states[:, None]).mul_(kl_coefficient * times[:, None])
+            kl, slope = torch.zeros_like(sampled), None
+            if penalty is not None:
+                log_q = _logits(penalty.reference[piece], weight)
+                if penalty.estimator == "full":
+                    kl, slope = penalty.of_vocabulary(log_p, p, log_q, rows)
                 else:
-                    log_ratio = log_q[rows, ids] - normaliser[rows, 0] - sampled
-                    kl = log_ratio.exp() - 1 - log_ratio
-                    # ∂k3/∂log p(y) = 1 − q/p, and ∂log p(y)/∂logits = 1_y − p
-                    at_target = at_target + kl_coefficient * (1 - log_ratio.exp())
+                    kl, more = penalty.of_samples(sampled, log_q, rows, ids)
+                    at_target = at_target + more
             everywhere = torch.zeros(len(p), device=p.device).index_add_(0, rows, -at_target)[:, None]
-            direction = p.mul_(everywhere if change is None else change.add_(everywhere))
+            direction = p.mul_(everywhere if slope is None else slope.add_(everywhere))
             direction.index_put_((rows, ids), at_target, accumulate=True)
             gradient[piece] = direction.to(weight.dtype) @ weight
-            loss += (-weights * sampled).sum() + kl_coefficient * kl.sum()
+            loss += (-weights * sampled).sum() + (penalty.coefficient * kl.sum() if penalty is not None else 0.0)
             logprobs.append(sampled)
             kls.append(kl)
 

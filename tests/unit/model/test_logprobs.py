@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from pipeline.methods import reft, svf
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
-from pipeline.model.forward.logprobs import head_weight, policy_objective, token_logprobs
+from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective, token_logprobs
 from pipeline.training.packing import STARTING, Group, answer_hidden, lay_out, pack, packed_batches, token_batches
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
@@ -186,9 +186,7 @@ def test_a_tree_has_the_gradient_of_its_answers_alone(base, estimator, tmp_path)
                     packed.target,
                     packed.state,
                     advantage=torch.cat([groups[index][1] for index in batch])[packed.answer],
-                    reference=reference,
-                    kl_coefficient=0.3,
-                    kl_estimator=estimator,
+                    penalty=Penalty(reference, 0.3, estimator),
                 ).loss.backward()
         gradients.append(learner.flat.grad.clone())
         learner.flat.grad = None
@@ -284,9 +282,7 @@ def test_the_fused_gradient_equals_autograd(base, estimator):
         target,
         state,
         advantage=advantage,
-        reference=reference,
-        kl_coefficient=0.3,
-        kl_estimator=estimator,
+        penalty=Penalty(reference, 0.3, estimator),
     )
     (2 * objective.loss).backward()
     found = hidden.grad.clone()
@@ -319,9 +315,7 @@ def test_kl_is_zero_at_equality_and_has_the_stated_direction(base):
             target,
             torch.arange(20),
             advantage=torch.zeros(20),
-            reference=reference,
-            kl_coefficient=1.0,
-            kl_estimator="full",
+            penalty=Penalty(reference, 1.0, "full"),
         ).kl
 
     torch.testing.assert_close(kl(hidden, hidden), torch.zeros(20), atol=1e-5, rtol=0)
