@@ -13,14 +13,15 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
+
+if TYPE_CHECKING:  # torch takes seconds to import, and most who read or write a file have no tensors
+    from torch import Tensor
 
 METADATA_KEY = "selfadapt"
 # What a person can put right where a file is written: no room, no permission, a file in place of a folder.
@@ -141,15 +142,17 @@ def read_examples(path: Path) -> list[Example]:
         ) from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], meta: Mapping[str, Any]) -> None:
     """Write tensors and one JSON value of provenance as safetensors, on the CPU."""
+    from safetensors.torch import save_file
+
     value = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     with atomic(path) as temporary:
         save_file(stored, temporary, metadata={METADATA_KEY: value})
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """The tensors of a safetensors file (memory-mapped) and its provenance."""
     if not path.is_file():
         raise UserError(f"expected the file {path}, which is not there; run the stage that makes it")

@@ -8,11 +8,12 @@ an empty folder, one started again unchanged goes on and ends with the same byte
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from pipeline.core.artifacts import read_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Checkpoints:
@@ -21,10 +22,10 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def save(self, name: str, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    def save(self, name: str, tensors: Mapping[str, "Tensor"], meta: Mapping[str, Any]) -> None:
         write_tensors(self.folder / f"{name}.safetensors", tensors, meta)
 
-    def load(self, name: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    def load(self, name: str) -> tuple[dict[str, "Tensor"], dict[str, Any]] | None:
         """The state last saved under ``name``, or None. Cloned: the file may be replaced while it is in use."""
         path = self.folder / f"{name}.safetensors"
         if not path.is_file():

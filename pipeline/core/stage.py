@@ -15,6 +15,7 @@ memory, host): only the report reads it, and nothing is invalidated by it.
 import argparse
 import hashlib
 import importlib
+import importlib.metadata
 import inspect
 import json
 import os
@@ -30,6 +31,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pipeline.core.artifacts import digest, write_json
 from pipeline.core.checkpoints import Checkpoints
+from pipeline.core.code import FAMILIES, Code
 from pipeline.core.config import Section, read_params
 from pipeline.core.errors import UserError, out_of_memory
 from pipeline.core.progress import finished_steps
@@ -111,22 +113,25 @@ def parse(name: str, argv: Sequence[str]) -> Call:
 
 def _fingerprint(name: str, arguments: Mapping[str, Any], inputs: list[Path], outputs: list[Path]) -> str:
     """A hash of everything that determines a run: settings, bytes of the inputs, code, versions."""
-    import torch
-    import transformers
-
-    root = Path(__file__).resolve().parents[2]
-    code = sorted([*(root / "pipeline").rglob("*.py"), *(root / "stages").glob("*.py")])
     skipped = {str(path) for path in (*inputs, *outputs)}
     settings = {key: _plain(value) for key, value in arguments.items() if str(value) not in skipped}
     parts = [
         name,
         json.dumps(settings, sort_keys=True, default=str),
-        torch.__version__,
-        transformers.__version__,
+        *(importlib.metadata.version(library) for library in ("torch", "transformers")),
         *(digest(path) for path in inputs),
-        *(digest(path) for path in code),
+        *_fingerprints(name.partition("@")[0], [value for value in arguments.values() if isinstance(value, str)]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _fingerprints(stage: str, arguments: Sequence[str]) -> list[str]:
+    """Of the stage's code, and of each unit that one of its arguments names: its task, its method, its strategy."""
+    code = Code()
+    named = [
+        f"{FAMILIES[family]}.{value}" for family in FAMILIES for value in arguments if value in code.members(family)
+    ]
+    return [code.fingerprint(module) for module in (f"stages.{stage}", *named)]
 
 
 def execute(call: Call) -> Mapping[str, Any]:

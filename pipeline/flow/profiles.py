@@ -1,0 +1,127 @@
+"""Profiles: settings under a name, in ``pipeline/profiles``, and changes to them.
+
+A profile may stand on another (``like: laptop``) and state what differs. Mappings are laid over each other; what is
+null goes. What a profile makes (``MADE``) it says anew, or takes all of it over.
+
+What is written to ``params.yaml`` is the whole of it, with its comments: DVC reads no other file.
+"""
+
+import difflib
+import io
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
+from pipeline.core.config import read_params
+from pipeline.core.errors import UserError
+
+FOLDER = Path(__file__).parents[1] / "profiles"
+MADE = ("tables", "heads", "spectra", "skill_reports", "benchmark_reports")
+WIDTH = 160  # columns
+
+
+def names() -> list[str]:
+    """The profiles there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def path_of(name: str) -> Path:
+    """The file of a profile. UserError if there is none of this name."""
+    if name not in names():
+        close = difflib.get_close_matches(name, names(), n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"the profiles are: {', '.join(names())}"
+        raise UserError(f"expected a profile, got '{name}'; {hint}")
+    return FOLDER / f"{name}.yaml"
+
+
+def headline(name: str) -> str:
+    """What a profile is, in its first line."""
+    first = path_of(name).read_text(encoding="utf-8").partition("\n")[0]
+    return first.removeprefix("#").strip().removeprefix(f"{name}:").strip()
+
+
+def text(name: str) -> str:
+    """A profile as ``params.yaml`` has it."""
+    path = path_of(name)
+    own = path.read_text(encoding="utf-8")
+    if "like" not in read_params(path):
+        return own
+    head = own[: own.index("\nprofile:") + 1]  # the comment that says what it is
+    return head + _dumped(_whole(name, ()))
+
+
+def changed(params: str, changes: list[str], where: str = "params.yaml") -> str:
+    """Settings with ``place=value`` changes made, e.g. ``seeds=[0, 1, 2]`` or ``reinforce.steps=20``; comments stay."""
+    loaded = _loaded(params, where)
+    for change in changes:
+        place, sign, value = change.partition("=")
+        if not (sign and place):
+            raise UserError(f"expected a change as place=value, got '{change}'; write, say, seeds=[0,1,2]")
+        *parents, key = place.strip().split(".")
+        section: Any = loaded
+        for parent in parents:
+            if not isinstance(section.get(parent), dict):
+                known = [name for name, one in section.items() if isinstance(one, dict)]
+                raise UserError(f"{where}: '{place}' is not there, no section '{parent}'; sections: {', '.join(known)}")
+            section = section[parent]
+        if key not in section:
+            close = difflib.get_close_matches(key, list(section), n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(map(str, section))}"
+            raise UserError(f"{where}: '{place}' is not there; {hint}")
+        section[key] = _loaded(f"value: {value}", f"'{change}'")["value"]
+    return _dumped(loaded)
+
+
+def _whole(name: str, inside: tuple[str, ...]) -> CommentedMap:
+    """A profile laid over the one it is like."""
+    if name in inside:
+        raise UserError(f"the profile '{name}' is like itself ({' like '.join((*inside, name))}); break the circle")
+    path = path_of(name)
+    own = _loaded(path.read_text(encoding="utf-8"), str(path))
+    start = own.pop("like", None)
+    if start is None:
+        return own
+    whole = _whole(str(start), (*inside, name))
+    if any(section in own for section in MADE):
+        for section in MADE:
+            whole.pop(section, None)
+    _lay_over(whole, own)
+    return whole
+
+
+def _lay_over(start: Any, changes: Any) -> None:
+    for key, value in changes.items():
+        if value is None:
+            start.pop(key, None)
+        elif isinstance(value, dict) and isinstance(start.get(key), dict) and "like" not in value:
+            _lay_over(start[key], value)
+        else:
+            start[key] = value
+            if key in changes.ca.items:
+                start.ca.items[key] = changes.ca.items[key]
+
+
+def _yaml() -> YAML:
+    yaml = YAML()
+    yaml.width = WIDTH
+    yaml.indent(mapping=2, sequence=4, offset=2)
+    return yaml
+
+
+def _loaded(source: str, where: str) -> CommentedMap:
+    try:
+        value = _yaml().load(source)
+    except YAMLError as error:
+        raise UserError(f"expected YAML in {where}, got: {' '.join(str(error).split())}; correct it") from None
+    if not isinstance(value, CommentedMap):
+        raise UserError(f"expected a mapping of sections in {where}, got {type(value).__name__}; correct it")
+    return value
+
+
+def _dumped(value: CommentedMap) -> str:
+    stream = io.StringIO()
+    _yaml().dump(value, stream)
+    return stream.getvalue()
