@@ -4,24 +4,23 @@ Everything heavy is imported by the command that needs it, so that ``--help`` an
 """
 
 import contextlib
-import difflib
 import importlib.metadata
 import importlib.util
-import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from pipeline.core.errors import UserError
 from pipeline.serving import commands
 
-PROFILES = Path(__file__).parents[1] / "pipeline/profiles"
-PARAMS = Path("params.yaml")
+PARAMS, PLAN = Path("params.yaml"), Path("plan.yaml")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,9 +32,15 @@ app = typer.Typer(
     "something is missing (doctor). After the run: talk to the adapted model (generate, chat, compare), look into what "
     "was trained (experts), take it away (export) or serve it (serve).",
 )
-profile = typer.Typer(no_args_is_help=True, help="The settings: params.yaml is a copy of one of the profiles.")
+profile = typer.Typer(no_args_is_help=True, help="The settings: params.yaml is one of the profiles.")
 app.add_typer(profile, name="profile")
 commands.register(app)
+
+
+SET = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PLACE=VALUE", help="Change a setting, e.g. --set 'seeds=[0,1,2]'; may be repeated."),
+]
 
 
 # ---- run and see -------------------------------------------------------------------------------------------------
@@ -47,6 +52,7 @@ def run(
         list[str] | None, typer.Argument(help="Stages to bring up to date, with all they need (default: everything).")
     ] = None,
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")] = 2,
+    changes: SET = None,
 ) -> None:
     """Run what is stale, independent stages side by side, recorded as one Prefect flow.
 
@@ -68,6 +74,8 @@ def run(
         raise UserError("expected SELFADAPT_PREFECT to be on, got 'off'; run 'dvc repro', which needs no Prefect")
     if mended := lockfile.mend():
         console.print(f"note: {mended}")
+    _set(changes)
+    _say_plan()
     signs = {"done": "[green]✓[/]", "unchanged": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
     started = time.monotonic()
     running: dict[str, float] = {}
@@ -130,81 +138,127 @@ def ui() -> None:
     print("the server ends by itself a few minutes after the last run")
 
 
-# ---- profiles ----------------------------------------------------------------------------------------------------
+# ---- settings and plan -------------------------------------------------------------------------------------------
 
 
-def _profiles() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(PROFILES.glob("*.yaml"))}
+@app.command()
+def plan(
+    changes: SET = None,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side, for the time.")] = 2,
+) -> None:
+    """Bring plan.yaml up to date with params.yaml, and show what a run would make, and what of it is new."""
+    from pipeline.core.config import read_params
+    from pipeline.evaluation import budget
+    from pipeline.flow import forecast
+    from pipeline.flow.plan import expand
+    from pipeline.flow.stages import resolve
+
+    _set(changes)
+    _say_plan()
+    params = read_params(PARAMS)
+    expanded = expand(params)
+    commands, seconds = forecast.locked_commands(Path("dvc.lock")), forecast.recorded_seconds(Path(".selfadapt/runs"))
+    stages = forecast.kinds(resolve(PARAMS), commands, seconds)
+    lines = [
+        *forecast.described(expanded, params["seeds"]),
+        "",
+        *forecast.counted(stages, budget.work(params, expanded)),
+        "",
+        forecast.summed(stages, jobs),
+    ]
+    print("\n".join(lines))
 
 
-def _profile(name: str) -> Path:
-    known = _profiles()
-    if name not in known:
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"the profiles are: {', '.join(known)}"
-        raise UserError(f"expected a profile, got '{name}'; {hint}")
-    return known[name]
+def _set(changes: list[str] | None) -> None:
+    """Change settings in params.yaml."""
+    from pipeline.core.artifacts import write_text
+    from pipeline.flow.profiles import changed
+
+    if changes:
+        write_text(PARAMS, changed(_params_text(), changes))
 
 
-def _headline(path: Path) -> str:
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return first.removeprefix("#").strip().removeprefix(f"{path.stem}:").strip()
+def _params_text() -> str:
+    from pipeline.core.config import read_params
+
+    read_params(PARAMS)  # says in one sentence what is wrong with it
+    return PARAMS.read_text(encoding="utf-8")
+
+
+def _say_plan() -> None:
+    """Bring plan.yaml up to date; say what that adds and takes away."""
+    from pipeline.core.config import read_params
+    from pipeline.flow.plan import news, update
+
+    before = read_params(PLAN).get("plan", {}) if PLAN.is_file() else {}
+    if update(PARAMS, PLAN):
+        print(f"{PLAN} is written again: {news(before, read_params(PLAN)['plan'])}")
 
 
 @profile.command("list")
 def list_profiles() -> None:
     """Name the profiles, the active one marked with a star."""
-    active = PARAMS.read_bytes() if PARAMS.exists() else b""
-    known = _profiles()
-    width = max(map(len, known))
-    for name, path in known.items():
-        print(f"{'*' if path.read_bytes() == active else ' '} {name:{width}}  {_headline(path)}")
+    from pipeline.flow import profiles
+
+    active = PARAMS.read_text(encoding="utf-8") if PARAMS.exists() else ""
+    width = max(map(len, profiles.names()))
+    for name in profiles.names():
+        print(f"{'*' if profiles.text(name) == active else ' '} {name:{width}}  {profiles.headline(name)}")
 
 
 @profile.command()
 def show(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profile list' names it.")]) -> None:
-    """Print a profile's settings."""
-    print(_profile(name).read_text(encoding="utf-8"), end="")
+    """Print a profile's settings, as params.yaml would have them."""
+    from pipeline.flow import profiles
+
+    print(profiles.text(name), end="")
 
 
 @profile.command()
-def use(name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profile list' names it.")]) -> None:
-    """Make a profile the active one: params.yaml becomes a copy of it."""
-    text = _profile(name).read_text(encoding="utf-8")
-    temporary = PARAMS.with_name(f".{PARAMS.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(PARAMS)
-    except OSError as error:
-        raise UserError(
-            f"expected to write {PARAMS.resolve()}, but: {error.strerror}; make room, or allow it"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    print(f"params.yaml is now the profile {name}; 'dvc repro' runs what that changes")
+def use(
+    name: Annotated[str, typer.Argument(help="A profile, as 'selfadapt profile list' names it.")],
+    changes: SET = None,
+) -> None:
+    """Make a profile the active one: params.yaml becomes it, and plan.yaml what it plans."""
+    from pipeline.core.artifacts import write_text
+    from pipeline.flow import profiles
+    from pipeline.flow.plan import expand
+
+    text = profiles.text(name)
+    text = profiles.changed(text, changes) if changes else text
+    expand(yaml.safe_load(text))  # a profile that cannot be planned leaves everything as it was
+    write_text(PARAMS, text)
+    _say_plan()
+    print(
+        f"params.yaml is now the profile {name}{' with changes' if changes else ''}; 'dvc repro' runs what that changes"
+    )
 
 
 @profile.command()
 def check(
     name: Annotated[str | None, typer.Argument(help="A profile (default: params.yaml as it is).")] = None,
 ) -> None:
-    """Read every setting, stage and source of a profile, count its parameters, and bound its memory and tokens.
+    """Read every setting, stage and source of a profile, count its cells and parameters, and bound memory and tokens.
 
     Nothing is run and no weights are downloaded. Each mistake is one line; the exit code says whether there was one.
     """
+    from pipeline.flow import profiles
     from pipeline.flow.stages import problems
 
-    path = _profile(name) if name else PARAMS
-    found = problems(path)
-    if not found:
-        from pipeline.evaluation.budget import report
+    with tempfile.TemporaryDirectory() as folder:
+        path = PARAMS
+        if name:
+            path = Path(folder) / "params.yaml"
+            path.write_text(profiles.text(name), encoding="utf-8")
+        wrong = problems(path)
+        if not wrong:
+            from pipeline.evaluation.budget import report
 
-        lines, found = report(path)
-        print("\n".join(lines))
-    for problem in found:
+            lines, wrong = report(path)
+            print("\n".join(lines))
+    for problem in wrong:
         print(f"error: {problem}", file=sys.stderr)
-    if found:
+    if wrong:
         raise typer.Exit(1)
     print(f"{name or PARAMS}: every stage resolves and every setting fits")
 

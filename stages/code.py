@@ -6,7 +6,7 @@ from pipeline.core.stage import In, Out, main
 
 
 def run(*, plan: In, units: Out) -> dict[str, int]:
-    """One file a unit, e.g. ``stages/train_svf``. ``plan`` is only waited for: nothing runs on a plan that is behind."""
+    """One file a unit, e.g. ``stages/train_svf``. ``plan`` is waited for: nothing runs on a plan that is behind."""
     fingerprints = Code().units()
     with atomic_folder(units) as folder:
         for name, text in fingerprints.items():

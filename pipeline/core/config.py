@@ -8,8 +8,8 @@ changes no file that another method depends on:
 
 No defaults for scientific numbers: what is not in ``params.yaml`` does not run.
 
-A mapping may stand on another and say what differs: ``{like: lora.adapter, rank: 4}`` is the mapping at ``lora.adapter``
-with another rank. Names instead of YAML's anchors, since ``dvc exp run -S`` writes an alias's old values back, in silence.
+A mapping may stand on another and say what differs: ``{like: lora.adapter, rank: 4}`` is ``lora.adapter`` with another
+rank. It names what YAML would alias: ``dvc exp run -S`` writes the old values of an alias back, in silence.
 """
 
 import difflib
@@ -100,6 +100,14 @@ def read_params(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"expected a mapping of sections in {path}, got {type(value).__name__}; correct it")
     return value
+
+
+def read_plan(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """The plan that ``pipeline.flow.plan`` has written: for each kind of stage, its items by key."""
+    plan = read_params(path).get("plan")
+    if not isinstance(plan, dict):
+        raise UserError(f"expected a plan in {path}, got none; run 'selfadapt plan'")
+    return {section: dict(items or {}) for section, items in plan.items()}
 
 
 def lookup(params: Mapping[str, Any], where: str) -> Any:

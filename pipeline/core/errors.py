@@ -11,7 +11,7 @@ class UserError(Exception):
 
 def out_of_memory(error: Exception) -> UserError | None:
     """The sentence for an allocation that failed, on a CPU or an accelerator; None for any other error."""
-    # By name, since who only reports an error need not load torch, which has no exception of its own for a CPU's memory.
+    # By name, since who only reports an error need not load torch; for a CPU it has no exception of its own.
     known = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if not known and "can't allocate memory" not in str(error):
         return None

@@ -189,8 +189,8 @@ class Planner:
         asked = self.data([*skills, *self.profile.group("unseen", "tasks")])
         if task not in asked:
             raise UserError(
-                f"params.yaml: expected the row '{about['row']}' on a task out of {', '.join(asked)} (unseen, or the first "
-                f"trained one of its domain), got '{task}'; name one of them"
+                f"params.yaml: expected the row '{about['row']}' on a task out of {', '.join(asked)} (unseen, or first of "
+                f"its domain), got '{task}'; name one of them"
             )
         classifier = made.asks == "classifier"
         key = _name(base, about["row"], seed)
@@ -347,3 +347,14 @@ def update(params: Path, plan: Path) -> bool:
         return False
     write_text(plan, wanted)
     return True
+
+
+def news(before: Plan, after: Plan) -> str:
+    """What a new plan adds to an old one and takes away, in words."""
+    said = []
+    for section in SECTIONS:
+        old, new = before.get(section) or {}, after.get(section) or {}
+        added, gone = [key for key in new if old.get(key) != new[key]], [key for key in old if key not in new]
+        said += [f"+{len(added)} {section} ({', '.join(added[:3])}{', …' if len(added) > 3 else ''})"] if added else []
+        said += [f"−{len(gone)} {section}"] if gone else []
+    return "; ".join(said) or "nothing new"

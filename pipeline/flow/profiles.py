@@ -20,7 +20,7 @@ from pipeline.core.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "profiles"
 MADE = ("tables", "heads", "spectra", "skill_reports", "benchmark_reports")
-WIDTH = 160  # columns
+WIDTH = 4096  # columns: a line stays a line
 
 
 def names() -> list[str]:

@@ -9,12 +9,12 @@ import logging
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core.config import Section, lookup, read_params
+from pipeline.core.config import Section, read_params
 from pipeline.core.errors import UserError
+from pipeline.flow.plan import update
 
 RUNNER = ["python", "-m", "pipeline.flow"]  # what every command begins with
 
@@ -44,6 +44,11 @@ class Stage:
         return self.command[len(RUNNER)].partition("@")[0]
 
     @property
+    def record(self) -> str:
+        """The name that its run record has."""
+        return self.command[len(RUNNER)]
+
+    @property
     def arguments(self) -> dict[str, list[str]]:
         """The values after each flag of the command, the flag spelled as the parameter of ``run``."""
         values: dict[str, list[str]] = {}
@@ -57,7 +62,7 @@ class Stage:
 
 
 def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
-    """All stages of ``graph`` with the settings ``params``. Raises UserError if DVC cannot make sense of them."""
+    """All stages of ``graph`` as they are planned by ``params``. UserError if DVC cannot make sense of them."""
     from dvc.dependency import ParamsDependency
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -69,6 +74,7 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
         folder = Path(name)
         shutil.copyfile(graph, folder / "dvc.yaml")
         shutil.copyfile(params, folder / "params.yaml")
+        update(params, folder / "plan.yaml")
         try:
             with Repo.init(str(folder), no_scm=True) as repo:
                 stages = []
@@ -80,7 +86,7 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
                         Stage(
                             name=stage.name,
                             command=tuple(shlex.split(stage.cmd)),
-                            deps=frozenset(paths - {"params.yaml"}),
+                            deps=frozenset(paths),
                             outs=frozenset(out.def_path for out in stage.outs),
                             params=frozenset(place for dep in settings for place in dep.params)
                             | ({""} if "params.yaml" in paths else frozenset()),
@@ -93,12 +99,16 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
     return sorted(stages, key=lambda stage: stage.name)
 
 
-def sections(stage: Stage) -> dict[str, type[Section]]:
-    """The settings a stage reads: the place of each in params.yaml, and its model."""
+def kinds(stage: Stage) -> dict[str, type[Section]]:
+    """The sections of params.yaml that a stage's ``run`` takes, by parameter."""
     run = importlib.import_module(f"stages.{stage.module}").run
-    kinds = [parameter.annotation for parameter in inspect.signature(run).parameters.values()]
-    plain: Mapping[str, str] = {key: " ".join(values) for key, values in stage.arguments.items()}
-    return {kind.location(plain): kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)}
+    taken = {key: parameter.annotation for key, parameter in inspect.signature(run).parameters.items()}
+    return {key: kind for key, kind in taken.items() if isinstance(kind, type) and issubclass(kind, Section)}
+
+
+def plain_arguments(stage: Stage) -> dict[str, str]:
+    """A stage's arguments as one text each, as its sections are found by."""
+    return {key: " ".join(values) for key, values in stage.arguments.items()}
 
 
 def problems(params: Path) -> list[str]:
@@ -108,19 +118,15 @@ def problems(params: Path) -> list[str]:
         stages = resolve(params)
     except UserError as error:
         return [str(error)]
-    found: dict[str, None] = {}  # in order, each once
+    wrong: dict[str, None] = {}  # in order, each once
     for stage in stages:
         try:
-            places = sections(stage)
+            for kind in kinds(stage).values():
+                kind.read(values, plain_arguments(stage))
         except ModuleNotFoundError as error:
-            found[f"{stage.name}: expected the module {error.name}, which is not there; write it"] = None
-            continue
+            wrong[f"{stage.name}: expected the module {error.name}, which is not there; write it"] = None
         except KeyError as error:
-            found[f"{stage.name}: expected --{error.args[0]} in its cmd, which names its settings; add it"] = None
-            continue
-        for place, kind in places.items():
-            try:
-                kind.parse(lookup(values, place), place)
-            except UserError as error:
-                found[str(error)] = None
-    return list(found)
+            wrong[f"{stage.name}: expected --{error.args[0]} in its cmd, which names its settings; add it"] = None
+        except UserError as error:
+            wrong[str(error)] = None
+    return list(wrong)

@@ -1,0 +1,112 @@
+"""What a run would make, and about how long that takes: the plan beside the lock file and earlier runs' records."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import yaml
+
+from pipeline.core.artifacts import read_json
+from pipeline.core.errors import UserError
+from pipeline.flow.plan import Plan
+from pipeline.flow.stages import Stage
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The stages of one entry of dvc.yaml.
+
+    new: those that the lock file does not know, or knows with another command. seconds: what all of them take, as their
+    own records say, or those of their kind; None where there is no record.
+    """
+
+    entry: str
+    count: int
+    new: int
+    seconds: float | None
+
+
+def kinds(stages: Sequence[Stage], commands: Mapping[str, str], seconds: Mapping[str, float]) -> list[Kind]:
+    """The stages by entry, in their order. commands, seconds: by stage, of the lock file and of earlier runs."""
+    by_entry: dict[str, list[Stage]] = {}
+    for stage in stages:
+        by_entry.setdefault(stage.entry, []).append(stage)
+    usual = {
+        entry: [seconds[one.record] for one in group if one.record in seconds] for entry, group in by_entry.items()
+    }
+    return [
+        Kind(
+            entry=entry,
+            count=len(group),
+            new=sum(commands.get(stage.name) != " ".join(stage.command) for stage in group),
+            seconds=sum(seconds.get(one.record, mean(usual[entry])) for one in group) if usual[entry] else None,
+        )
+        for entry, group in by_entry.items()
+    ]
+
+
+def locked_commands(lock: Path) -> dict[str, str]:
+    """The command of each stage that DVC's lock file knows; none where there is no file."""
+    if not lock.is_file():
+        return {}
+    try:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C, where there is one: the file is long
+        locked = yaml.load(lock.read_text(encoding="utf-8"), Loader=loader)
+        return {name: " ".join(stage["cmd"].split()) for name, stage in locked["stages"].items()}
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        raise UserError(f"expected DVC's lock file in {lock}, got another text; run 'git checkout {lock}'") from None
+
+
+def recorded_seconds(records: Path) -> dict[str, float]:
+    """The seconds of each stage that ran here, the last time it did."""
+    return {path.stem: float(read_json(path)["seconds"]) for path in sorted(records.glob("*.json"))}
+
+
+def described(plan: Plan, seeds: Sequence[int]) -> list[str]:
+    """Lines on the tables of a plan and their cells."""
+    cells = plan["cells"].values()
+    tables: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        for table in cell["tables"]:
+            tables.setdefault(table, []).append(cell)
+    width = max(map(len, tables), default=0)
+    lines = [f"{len(tables)} tables of {len(cells)} cells; seeds {', '.join(map(str, seeds))}"]
+    for name, one in tables.items():
+        tasks, rows = (list(dict.fromkeys(cell[key] for cell in one)) for key in ("task", "row"))
+        lines.append(f"  {name:{width}}  {len(one):>3} cells: {', '.join(tasks)} × {', '.join(rows)}")
+    return lines
+
+
+def counted(found: Sequence[Kind], work: Mapping[str, tuple[int | None, int | None]]) -> list[str]:
+    """Lines on the stages. work: by entry, the prompts answered and the most tokens generated; None: not known."""
+    head = ("stages", "", "new", "prompts", "tokens at most", "time")
+    rows = [head]
+    for kind in found:
+        prompts, tokens = work.get(kind.entry, (0, 0))
+        numbers = [("all" if value is None else f"{value:,}" if value else "") for value in (prompts, tokens)]
+        rows.append((kind.entry, str(kind.count), str(kind.new or ""), *numbers, _time(kind.seconds)))
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    return [
+        "  ".join(f"{cell:{'<' if place == 0 else '>'}{widths[place]}}" for place, cell in enumerate(row)).rstrip()
+        for row in rows
+    ]
+
+
+def summed(found: Sequence[Kind], jobs: int) -> str:
+    """A sentence on the whole."""
+    totals = Counter({"stages": sum(kind.count for kind in found), "new": sum(kind.new for kind in found)})
+    timed = [kind.seconds for kind in found if kind.seconds is not None]
+    untimed = [kind.entry for kind in found if kind.seconds is None]
+    said = f"{totals['stages']} stages, {totals['new']} of them new against the last run"
+    if timed:
+        said += f"; all of them about {_time(sum(timed))}, {jobs} side by side about {_time(sum(timed) / jobs)}"
+    return said + (f" (no record yet of {', '.join(untimed)})" if untimed else "")
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
