@@ -60,7 +60,9 @@ class Section(BaseModel):
             # JSON mode: strict about numbers and words, yet a YAML list may fill a tuple.
             return cls.model_validate_json(json.dumps(value))
         except ValidationError as error:
-            raise UserError("; ".join(_sentence(cls, problem, where) for problem in error.errors()[:1])) from None
+            # A misspelt setting is missing under its right name, too: what is written is what is said.
+            first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
+            raise UserError(_sentence(cls, first, where)) from None
 
 
 def _fields_at(model: type[BaseModel], path: tuple) -> list[str]:

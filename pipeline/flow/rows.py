@@ -112,13 +112,19 @@ class Compared(Section):
     adapters: str
 
 
+class Seeds(Section):
+    """seeds: every training and search is done with each of them."""
+
+    seeds: tuple[int, ...] = Field(min_length=1)
+
+
 class Profile:
     """The settings of a profile, as far as they say what is compared; every name in them is checked as it is used."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         self.params = params
         self.name = str(lookup(params, "profile"))
-        self.seeds = [int(seed) for seed in lookup(params, "seeds")]
+        self.seeds = Seeds.parse({"seeds": lookup(params, "seeds")}, "").seeds
         self.rows = {name: Row.parse(value, f"rows.{name}") for name, value in params.get("rows", {}).items()}
         self.tables = {name: Table.parse(value, f"tables.{name}") for name, value in params.get("tables", {}).items()}
         self.heads = {name: Heads.parse(value, f"heads.{name}") for name, value in params.get("heads", {}).items()}

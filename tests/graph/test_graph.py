@@ -2,40 +2,48 @@
 
 import importlib
 import inspect
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import yaml
 
+from pipeline.core.code import FAMILIES, Code
+from pipeline.core.config import read_params
 from pipeline.core.stage import In, Out
-from pipeline.flow.stages import RUNNER, Stage, problems, resolve, sections
-from tests.graph.code import ROOT, closure, imports, is_only_a_docstring, name_of
+from pipeline.flow import profiles
+from pipeline.flow.stages import RUNNER, Stage, kinds, plain_arguments, problems, resolve
+from tests.graph.code import ROOT
 
-PROFILES = sorted(path.stem for path in (ROOT / "pipeline/profiles").glob("*.yaml"))
-CODE = ("pipeline/", "stages/")
+UNITS = "artifacts/code/"
+WAITED_FOR = {"plan", "code"}  # what all others wait for, and what depends on source files
+code = Code()
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The profiles as params.yaml has them, a file each."""
+    folder = tmp_path_factory.mktemp("profiles")
+    for name in profiles.names():
+        (folder / f"{name}.yaml").write_text(profiles.text(name), encoding="utf-8")
+    return folder
 
 
 @cache
-def stages(profile: str) -> list[Stage]:
-    return resolve(ROOT / "pipeline/profiles" / f"{profile}.yaml", ROOT / "dvc.yaml")
+def resolved(path: Path) -> list[Stage]:
+    return resolve(path, ROOT / "dvc.yaml")
 
 
-def modules() -> list[str]:
-    """The stages' names, from the graph's text: a graph that does not resolve fails its tests by name, too."""
-    import yaml
-
-    return list(yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"])
+@pytest.fixture(params=profiles.names())
+def profile(request: pytest.FixtureRequest, settings: Path) -> Path:
+    return settings / f"{request.param}.yaml"
 
 
-CASES = [(profile, module) for profile in PROFILES for module in modules()]
-
-
-@pytest.fixture(params=CASES, ids=lambda case: "-".join(case))
-def instances(request: pytest.FixtureRequest) -> list[Stage]:
-    """All stages made by one entry of dvc.yaml under one profile."""
-    profile, module = request.param
-    return [stage for stage in stages(profile) if stage.entry == module]
+def planned(profile: Path) -> Iterator[Stage]:
+    """The stages of a profile but those that all others wait for."""
+    return (stage for stage in resolved(profile) if stage.entry not in WAITED_FOR)
 
 
 def covered(path: str, names: frozenset[str]) -> bool:
@@ -43,67 +51,72 @@ def covered(path: str, names: frozenset[str]) -> bool:
     return any(path == name or path.startswith(f"{name}/") for name in names)
 
 
-def reachable(stage: Stage) -> set[Path]:
-    """The files of ours that a stage can reach, its dynamic imports resolved by what its deps name."""
-    start = ROOT / "stages" / f"{stage.module}.py"
-    found = closure(start)
-    while True:
-        more = set()
-        for file in found:
-            for prefix in imports(file).dynamic:
-                folder = prefix.replace(".", "/")
-                named = [dep for dep in stage.deps if dep.startswith(f"{folder}/")]
-                if folder in stage.deps:  # whatever is there
-                    named += [str(path.relative_to(ROOT)) for path in (ROOT / folder).glob("[a-z]*.py")]
-                # The core imports a method by its name when it is asked to, or loads an adapter, and no other time.
-                loads = any({"load_adapter", "method_module"} & imports(user).names for user in found)
-                if prefix != "stages" and (file.parent != ROOT / "pipeline/core" or loads):
-                    assert named, f"{stage.name}: {name_of(file)} imports from {prefix}, but no dep names a file there"
-                for dep in named:
-                    path = ROOT / dep
-                    more |= closure(path / "__init__.py" if path.is_dir() else path)
-        if more <= found:
-            return found
-        found |= more
-
-
-def test_every_file_a_stage_can_reach_stands_in_its_deps(instances: list[Stage]) -> None:
-    for stage in instances:
-        files = [file for file in reachable(stage) if not (file.name == "__init__.py" and is_only_a_docstring(file))]
-        missing = [path for file in files if not covered(path := str(file.relative_to(ROOT)), stage.deps)]
-        assert not missing, f"{stage.name}: add to its deps: {sorted(missing)}"
-
-
-def test_every_code_dep_exists_and_is_reached(instances: list[Stage]) -> None:
-    # By one of the stages at least, under one profile: what the one method needs, a cell of another names all the same.
-    entries = {stage.entry for stage in instances}
-    alike = [stage for profile in PROFILES for stage in stages(profile) if stage.entry in entries]
-    reached = {str(file.relative_to(ROOT)) for stage in alike for file in reachable(stage)}
-    for dep in {dep for stage in instances for dep in stage.deps if dep.startswith(CODE)}:
-        assert (ROOT / dep).exists(), f"{dep} is not there"
-        used = any(covered(file, frozenset([dep])) for file in reached)
-        assert used, f"{dep} is never imported: what changes there would rerun the stage for nothing"
-
-
-def kinds(stage: Stage) -> dict[str, Any]:
+def run_kinds(stage: Stage) -> dict[str, Any]:
     run = importlib.import_module(f"stages.{stage.module}").run
     return {key: parameter.annotation for key, parameter in inspect.signature(run).parameters.items()}
 
 
-def test_commands_call_their_stage_with_what_it_takes(instances: list[Stage]) -> None:
-    for stage in instances:
+def units(stage: Stage) -> set[str]:
+    """The units of code that a stage depends on: ``tasks/sums``; all of a family where it names the folder."""
+    named = {dep.removeprefix(UNITS) for dep in stage.deps if dep.startswith(UNITS)}
+    whole = {name for name in named if "/" not in name}
+    return (named - whole) | {f"{family}/{member}" for family in whole for member in code.members(family)}
+
+
+def dynamic(unit: str) -> set[str]:
+    """The families that a unit of code imports from by names known only at run time."""
+    family, name = unit.split("/")
+    prefixes = {prefix for file in code.closure(f"{FAMILIES[family]}.{name}").values() for prefix in file.dynamic}
+    return {family for family, package in FAMILIES.items() if package in prefixes} - {"stages"}
+
+
+def loads_adapters(unit: str) -> bool:
+    """Whether a unit imports what reads an adapter: those that only load a model import no method by name."""
+    family, name = unit.split("/")
+    files = code.closure(f"{FAMILIES[family]}.{name}").values()
+    return any({"load_adapter", "method_module"} & file.names for file in files)
+
+
+def test_a_stage_depends_on_its_own_code_and_on_every_unit_it_imports_by_name(profile: Path) -> None:
+    for stage in planned(profile):
+        named = units(stage)
+        assert f"stages/{stage.module}" in named, f"{stage.name}: its own code is not among its deps"
+        for unit in sorted(named):
+            for family in dynamic(unit):
+                if family == "methods" and not loads_adapters(unit):
+                    continue
+                assert any(one.startswith(f"{family}/") for one in named), f"{stage.name}: {unit} imports from {family}"
+
+
+def test_every_unit_that_a_stage_depends_on_is_there(profile: Path) -> None:
+    known = {f"{family}/{member}" for family in FAMILIES for member in code.members(family)}
+    for stage in planned(profile):
+        assert units(stage) <= known, f"{stage.name}: {sorted(units(stage) - known)}"
+
+
+def test_the_plan_depends_on_all_its_code() -> None:
+    (plan,) = [stage for stage in resolved(ROOT / "params.yaml") if stage.name == "plan"]
+    reached = {str(path.relative_to(ROOT)) for path, file in code.closure("pipeline.flow.plan").items() if file.digest}
+    common = {"pipeline/core/artifacts.py", "pipeline/core/errors.py", "pipeline/core/types.py"}  # how it writes
+    assert reached - common <= plan.deps
+
+
+def test_commands_call_their_stage_with_what_it_takes(profile: Path) -> None:
+    for stage in resolved(profile):
         assert list(stage.command[:3]) == RUNNER
-        assert stage.command[3].partition("@")[2] == stage.name.partition("@")[2]
+        assert stage.command[3].partition("@")[2] in ("", stage.name.partition("@")[2])
         taken = {
-            key for key, kind in kinds(stage).items() if kind in (str, int, In, Out) or {In, Out} & set(get_args(kind))
+            key
+            for key, kind in run_kinds(stage).items()
+            if kind in (str, int, In, Out) or {In, Out} & set(get_args(kind))
         }
         assert set(stage.arguments) == taken, f"{stage.name}: flags of cmd against parameters of run"
 
 
-def test_paths_of_the_command_are_deps_and_outs_and_the_other_way_round(instances: list[Stage]) -> None:
-    for stage in instances:
+def test_paths_of_the_command_are_deps_and_outs_and_the_other_way_round(profile: Path) -> None:
+    for stage in planned(profile):
         read, written = set(), set()
-        for key, kind in kinds(stage).items():
+        for key, kind in run_kinds(stage).items():
             if In in (kind, *get_args(kind)):
                 read |= set(stage.arguments[key])
             elif Out in (kind, *get_args(kind)):
@@ -111,26 +124,38 @@ def test_paths_of_the_command_are_deps_and_outs_and_the_other_way_round(instance
         unnamed = sorted(path for path in read if not covered(path, stage.deps))
         assert not unnamed, f"{stage.name}: read, but not in deps: {unnamed}"
         assert written == set(stage.outs), f"{stage.name}: outs against what cmd writes"
-        data = {dep for dep in stage.deps if not dep.startswith(CODE)}
+        data = {dep for dep in stage.deps if not dep.startswith(UNITS) and dep != "params.yaml"}
         unread = sorted(dep for dep in data if not any(covered(path, frozenset([dep])) for path in read))
         assert not unread, f"{stage.name}: in deps, but not in cmd: {unread}"
 
 
-def test_every_setting_a_stage_reads_stands_in_its_params(instances: list[Stage]) -> None:
-    for stage in instances:
-        read = sections(stage)
-        whole = read.pop("", None)  # a section that is the whole file reads what it has fields for
-        for place in [*read, *(whole.model_fields if whole else ())]:
-            named = any(name in ("", place) or place.startswith(f"{name}.") for name in stage.params)
+def test_every_setting_a_stage_reads_stands_in_its_params_and_no_other(profile: Path) -> None:
+    params = read_params(profile)
+    for stage in planned(profile):
+        if "params.yaml" in stage.deps:  # all of it: it prints the settings of whatever was trained
+            continue
+        read = {place for kind in kinds(stage).values() for place in kind.places(params, plain_arguments(stage))}
+        for place in read:
+            named = any(place == name or place.startswith(f"{name}.") for name in stage.params)
             assert named, f"{stage.name}: reads {place}; its params name {sorted(stage.params)}"
+        for name in stage.params:
+            used = any(place == name or place.startswith(f"{name}.") for place in read)
+            assert used, f"{stage.name}: its params name {name}, which it does not read"
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-def test_profiles_fit_every_stage(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profiles_fit_every_stage(profile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    assert problems(ROOT / "pipeline/profiles" / f"{profile}.yaml") == []
+    assert problems(profile) == []
 
 
 def test_the_settings_are_a_profile() -> None:
     active = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    assert active in [(ROOT / "pipeline/profiles" / f"{name}.yaml").read_text(encoding="utf-8") for name in PROFILES]
+    assert active in [profiles.text(name) for name in profiles.names()]
+
+
+def test_every_entry_of_the_graph_walks_a_section_of_the_plan() -> None:
+    from pipeline.flow.plan import SECTIONS
+
+    entries = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    walked = {entry["foreach"].strip("${}") for entry in entries.values() if "foreach" in entry}
+    assert walked == {f"plan.{section}" for section in SECTIONS}
