@@ -42,8 +42,9 @@ def expand(params: Mapping[str, Any]) -> Plan:
     """The plan of some settings. Raises UserError for settings that cannot be planned."""
     planner = Planner(Profile(params))
     planner.base(BASE)
-    for name, table in planner.profile.tables.items():
-        planner.table(name, table)
+    for name, parts in planner.profile.tables.items():
+        for part in parts:
+            planner.table(name, part)
     for heads in planner.profile.heads.values():
         planner.heads(heads)
     planner.reports()
@@ -66,14 +67,14 @@ class Planner:
     # ---- what is asked for -------------------------------------------------------------------------------------------
 
     def table(self, name: str, table: Table) -> None:
-        """Every cell of a table."""
+        """Every cell of a table, or of a part of it."""
         for task in self.profile.group(table.tasks, f"tables.{name}.tasks"):
             for row in table.rows:
                 untrained = self.profile.row(row, f"tables.{name}.rows").maker == "base"
                 for seed in [0] if untrained else table.seeds or self.profile.seeds:
                     key = self.cell(row, task, table.base, seed)
                     cell = self.plan["cells"][key]
-                    cell["tables"].append(name)
+                    cell["tables"] += [] if name in cell["tables"] else [name]
                     if table.weigh:
                         self.add("weigh", key, **{part: cell[part] for part in ("base", "method", "task", "adapter")})
                     for judge in table.judges:
@@ -235,13 +236,15 @@ class Planner:
         return f"adapted/{stem}"
 
     def moved(self, made: Row, task: str, about: Item) -> str:
-        """An expert of the first base model, moved to another."""
+        """An expert of one base model, moved to another."""
         row, base, seed = about["row"], about["base"], about["seed"]
-        if base == BASE:
-            raise UserError(f"params.yaml: expected the row '{row}' in a table of another base than '{BASE}'; name one")
+        if base == made.source:
+            raise UserError(
+                f"params.yaml: expected the row '{row}' in a table of another base than '{made.source}'; name one"
+            )
         task = self.profile.teacher(task)
         stem = _name(base, row, task, seed)
-        expert = self.adapter(str(made.experts), task, BASE, seed)
+        expert = self.adapter(str(made.experts), task, made.source, seed)
         self.add("transfer", stem, order=made.order, expert=expert, base=base, seed=seed, adapter=f"transferred/{stem}")
         return f"transferred/{stem}"
 

@@ -6,6 +6,7 @@ rows:
   few_shot:  {method: svf, from: adapt, strategy: few_shot, experts: svf}
 tables:
   table1: {tasks: trained, rows: [base, lora, svf]}
+  table7: [{tasks: trained, rows: [base, dora, svf]}, {tasks: unseen, rows: [base, best_dora]}]
 """
 
 from collections.abc import Iterable, Mapping
@@ -46,7 +47,7 @@ class Row(Section):
     alone: train_skills: on one task each. start, task: grow_skills: the row that is grown, and by which task.
     asks: dispatch: ``prompt`` (the base model is asked) or ``classifier``. experts: of which row, or rows, is mixed.
     strategy, search: adapt: module of ``pipeline.adaptation``, and its settings where they are not ``few_shot``.
-    order: transfer: ``ordered`` or ``shuffled``.
+    order: transfer: ``ordered`` or ``shuffled``. source: the base model whose ``experts`` are moved.
     row, of: another row, and the task whose adapter is taken.
     """
 
@@ -65,12 +66,13 @@ class Row(Section):
     strategy: str = ""
     search: dict[str, Any] | None = None
     order: Literal["ordered", "shuffled"] = "ordered"
+    source: str = BASE
     row: str = ""
     of: str = ""
 
 
 class Table(Section):
-    """Tasks × rows.
+    """Tasks × rows: a table, or a part of one that has other rows for other tasks.
 
     tasks: names, or a group: ``trained``, ``unseen``, ``skills`` (the first trained task of each domain).
     base: the model that all its rows adapt. seeds: default: those of the profile. weigh: the choices of its tasks are
@@ -126,7 +128,7 @@ class Profile:
         self.name = str(lookup(params, "profile"))
         self.seeds = Seeds.parse({"seeds": lookup(params, "seeds")}, "").seeds
         self.rows = {name: Row.parse(value, f"rows.{name}") for name, value in params.get("rows", {}).items()}
-        self.tables = {name: Table.parse(value, f"tables.{name}") for name, value in params.get("tables", {}).items()}
+        self.tables = {name: _in_parts(value, f"tables.{name}") for name, value in params.get("tables", {}).items()}
         self.heads = {name: Heads.parse(value, f"heads.{name}") for name, value in params.get("heads", {}).items()}
         self.roles = {name: str(lookup(params, f"tasks.{name}.role")) for name in lookup(params, "tasks")}
 
@@ -178,3 +180,10 @@ class Profile:
         where = [*parts(self.params, row, made.method, objective).values()]
         where += [f"rows.{row}.shots"] if made.shots else []
         return list(dict.fromkeys(place for part in where for place in sources(self.params, part)))
+
+
+def _in_parts(value: Any, where: str) -> tuple[Table, ...]:
+    """A table as its parts; one that is no list has one part."""
+    if isinstance(value, list):
+        return tuple(Table.parse(part, f"{where}.{number}") for number, part in enumerate(value))
+    return (Table.parse(value, where),)
