@@ -14,47 +14,46 @@ from pipeline.training.reading import labelled, predict, reader
 def run(
     *,
     method: str,
-    tasks: str,
     subset: str,
     label: str,
     metric: str,
     model: In,
     adapter: In,
-    examples: In,
+    examples: list[In],
     compute: Compute,
     labels: Out,
     measured: Out,
 ) -> dict[str, float]:
-    """``subset``: of the tasks' examples, or ``all``; ``label``: its place in their meta; ``method``: below it."""
+    """``subset``: of the examples, or ``all``; ``label``: its place in their meta; ``method``: below the head."""
     prepare_process(compute)
     with step("load the base model and the head"):
         base = load_base(model, compute)
         trained, provenance = load_adapter(adapter)
         if not isinstance(trained, head.Headed):
             raise UserError(f"expected a classification head in {adapter}, got a {trained.kind}; train one")
-        files = [examples / task / "test.jsonl" for task in tasks.split()]
-        asked = labelled([example for path in files for example in read_examples(path)], label, subset)
+        asked = labelled([example for path in examples for example in read_examples(path)], label, subset)
     with step(f"label {len(asked)} prompts"), trained.attached(base.model, None) as attachment:
         reading = reader(base, trained.head, trained.labels, trained.read)
         given = predict(reading, attachment, asked, compute.batch_tokens)
     expected = [example.target for example in asked]
     value = metrics.of_labels(metric, given, expected)
-    found = {
+    said = {
         "method": method,
         "subset": subset,
-        "seed": provenance["seed"],
         "metric": metric,
         "value": value,
         "accuracy": metrics.of_labels("accuracy", given, expected),
         "n": len(asked),
-        "parameters": provenance["parameters"],
-        "parameters_without_head": provenance["parameters_without_head"],
+        **{key: provenance[key] for key in ("seed", "parameters", "parameters_without_head")},
     }
     write_jsonl(
         labels,
-        ({"id": one.id, "label": one.target, "given": said} for one, said in zip(asked, given, strict=True)),
+        (
+            {"id": example.id, "label": example.target, "given": guess}
+            for example, guess in zip(asked, given, strict=True)
+        ),
     )
-    write_json(measured, found)
+    write_json(measured, said)
     return {metric: value, "n": len(asked)}
 
 

@@ -1,6 +1,7 @@
 """Train the classification expert z^c: an SVF expert that names the category of a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -13,11 +14,17 @@ from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
 from pipeline.model.forward.adapters import Factors, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
-from pipeline.training.reinforce import Optimisation, chosen_among, train
+from pipeline.training import reinforce
+from pipeline.training.loop import Training
+from pipeline.training.variants import provenance
 
 
-class Classifier(Optimisation, at="classifier"):
-    """How the classification expert is trained: on ``examples_per_task`` prompts of each trained task."""
+class Classifier(reinforce.Reinforce, at="classifier"):
+    """How the classification expert is trained.
+
+    examples_per_task: prompts of each trained task.
+    samples, advantage: mean nothing here, where the reward of all answers is known; they come with ``like: reinforce``.
+    """
 
     examples_per_task: int
 
@@ -27,8 +34,8 @@ def run(
     seed: int,
     model: In,
     factors: In,
-    train_splits: list[In],
-    validation_splits: list[In],
+    train: list[In],
+    validation: list[In],
     compute: Compute,
     targets: Targets,
     settings: Classifier,
@@ -37,13 +44,8 @@ def run(
     curve: Out,
     checkpoints: Checkpoints,
 ) -> dict[str, float]:
-    prepare_process(compute, seed)
-
-    def asked(splits: Sequence, count: int) -> list[Example]:
-        """Questions about the prompts of every task, one task after the other in turn."""
-        tasks = [read_examples(path)[:count] for path in splits]
-        turns = [example for turn in zip(*tasks, strict=True) for example in turn]
-        return [question(example, dispatch, dispatch.names[example.meta["domain"]]) for example in turns]
+    def begin() -> SvfLearner:
+        return SvfLearner(decomposed, targets, torch.Generator().manual_seed(seed))
 
     def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
         return [
@@ -51,35 +53,30 @@ def run(
             for example, answer in zip(examples, answers, strict=True)
         ]
 
+    prepare_process(compute, seed)
     with step("load the base model"):
         base = load_base(model, compute)
-    with step("train z^c by REINFORCE"):
-        learner, rows = train(
-            base,
-            lambda: SvfLearner(Factors(factors), targets, torch.Generator().manual_seed(seed)),
-            train_examples=asked(train_splits, settings.examples_per_task),
-            validation_examples=asked(validation_splits, settings.examples_per_task),
-            reward=reward,
-            settings=settings,
-            compute=compute,
-            draw=chosen_among(
-                base,
-                [base.answer_ids(name) for name in dispatch.names.values()],
-                compute=compute,
-                temperature=settings.temperature,
-            ),
-            advantage="exact",
-            seed=seed,
-            checkpoints=checkpoints,
+        decomposed = Factors(factors)
+        names = [base.answer_ids(name) for name in dispatch.names.values()]
+        questions = reinforce.Questions(
+            asked(train, settings.examples_per_task, dispatch),
+            asked(validation, settings.examples_per_task, dispatch)[: settings.validation_examples],
+            reinforce.chosen_among(base, names, compute=compute, temperature=settings.temperature),
+            reward,
+            "exact",
         )
-    provenance = {
-        "method": "svf",
-        "task": "classification",
-        "seed": seed,
-        "base": model.parent.name,
-        "parameters": learner.flat.numel(),
-    }
-    return save_trained(learner.adapter("classifier"), rows, path=expert, curve=curve, provenance=provenance)
+    with step("train z^c by REINFORCE"):
+        training = Training(settings, seed, checkpoints)
+        learner, rows = reinforce.train(base, begin, questions, compute=compute, training=training)
+    about = provenance(learner, method="svf", seed=seed, model=model, task="classification")
+    return save_trained(learner.adapter("classifier"), rows, path=expert, curve=curve, provenance=about)
+
+
+def asked(splits: Iterable[Path], count: int, dispatch: Dispatch) -> list[Example]:
+    """Questions about the first ``count`` prompts of every task, one task after the other in turn."""
+    tasks = [read_examples(path)[:count] for path in splits]
+    turns = [example for turn in zip(*tasks, strict=True) for example in turn]
+    return [question(example, dispatch, dispatch.names[example.meta["domain"]]) for example in turns]
 
 
 if __name__ == "__main__":

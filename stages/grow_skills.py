@@ -6,57 +6,55 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.methods import csreft
-from pipeline.model.forward.adapters import load_adapter
+from pipeline.model.forward.adapters import load_adapter, method_module, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
-from pipeline.training.growing import Grown, enlarged
-from pipeline.training.skills import Recipe, Skills, fit, read_gates, read_tasks, save
+from pipeline.training import supervised
+from pipeline.training.growing import Grown, enlarged, new_skill
+from pipeline.training.loop import Training
+from pipeline.training.skills import Skills, read_gates, read_skills
+from pipeline.training.variants import provenance
 
 
 def run(
     *,
-    recipe: str,
-    task: str,
+    name: str,
+    row: str,
+    method: str,
     seed: int,
     model: In,
     start: In,
-    examples: In,
+    train: list[In],
+    validation: list[In],
     compute: Compute,
-    settings: Recipe,
+    settings: supervised.Supervised,
     adapter: Out,
     curve: Out,
     gates: Out,
     checkpoints: Checkpoints,
 ) -> dict[str, float]:
-    """``task``: the new skill; its examples are trained on beside those of the skills that ``start`` has."""
+    """The new skill is the one whose examples ``start`` does not know; they are trained on beside the old skills'."""
     prepare_process(compute, seed)
+    module = method_module(method, "OPEN_BIAS", "from_state", "gates")
     with step("load the base model and the adapter"):
         base = load_base(model, compute)
         before, _ = load_adapter(start)
-        if not isinstance(before, csreft.CsReft):
-            raise UserError(f"expected a CS-ReFT in {start}, got a {before.kind}; name another start")
+        if before.kind != method:
+            raise UserError(f"expected an adapter of {method} in {start}, got one of {before.kind}; name another start")
+        read = read_skills(train, validation, settings.training.validation_examples)
+        added = new_skill(before.config()["skills"], read.names)
         draw = torch.Generator().manual_seed(seed)
-        config, tensors = enlarged(before.config(), before.state(), task, csreft.OPEN_BIAS, draw)
-        read = read_tasks(examples, config["skills"], settings.training.validation_examples)
-        skills = Skills(tuple(config["skills"]), read.examples, read.held_out)
-    with step(f"train the subspace of {task}"):
-        trained = csreft.from_state(config, tensors)
+        config, tensors = enlarged(before.config(), before.state(), added, module.OPEN_BIAS, draw)
+        skills = Skills(read.train, read.validation, tuple(config["skills"]))
+    with step(f"train the subspace of {added}"):
+        trained = module.from_state(config, tensors)
         trained.supervise(skills.labels)
-        grown = Grown(trained)
-        rows = fit(base, grown, skills, training=settings.training, compute=compute, seed=seed, checkpoints=checkpoints)
-    routed = read_gates(base, trained, skills, gates_of=csreft.gates, compute=compute, path=gates)
-    return save(
-        trained,
-        rows,
-        skills,
-        method="csreft",
-        seed=seed,
-        model=model,
-        path=adapter,
-        curve=curve,
-        **routed,
-        start=start.stem,
+        training = Training(settings.training, seed, checkpoints)
+        rows = supervised.train(base, Grown(trained), skills, compute=compute, training=training)
+    routed = read_gates(base, trained, skills, method=method, compute=compute, path=gates)
+    about = provenance(
+        trained, method=method, seed=seed, model=model, tasks=list(skills.names), start=start.stem, **routed
     )
+    return save_trained(trained, rows, path=adapter, curve=curve, provenance=about)
 
 
 if __name__ == "__main__":

@@ -6,34 +6,37 @@ name says so.
 """
 
 import shutil
-
-import torch
+from typing import Any, Literal
 
 from pipeline.core.artifacts import atomic_folder
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.methods import lora
 from pipeline.methods.base import Unadapted, provenance
 from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
-from pipeline.training.skills import fit, read_skills
+from pipeline.training.loop import Optimisation, Training
+from pipeline.training.skills import initial, read_skills
+
+TITLES = {"lora": "LoRA", "dora": "DoRA", "ia3": "(IA)³"}  # what the label calls the method
 
 
-class Merged(Section, at="merged.{name}"):
-    """seed: of the training. data: domain to the task whose training split is learnt. adapter, training: the LoRA's."""
+class Merged(Section, at="bases.{name}"):
+    """of: the base model that it is made of (default: the profile's). adapter: the method's own settings."""
 
-    seed: int
-    data: dict[str, str]
-    adapter: lora.Settings
-    training: supervised.Training
+    source: Literal["merge"]
+    of: str | None = None
+    adapter: dict[str, Any]
+    training: Optimisation
 
 
 def run(
     *,
     name: str,
+    method: str,
+    seed: int,
     model: In,
     unadapted: In,
     train: list[In],
@@ -44,32 +47,26 @@ def run(
     adapter: Out,
     checkpoints: Checkpoints,
 ) -> dict[str, object]:
-    """Make the base model ``name`` of params.yaml out of ``model``, which ``unadapted`` says the name of."""
-    prepare_process(compute, settings.seed)
+    """Make the base model ``name`` of params.yaml out of ``model``; ``unadapted`` says what that one is called."""
+    prepare_process(compute, seed)
     with step("load the base model"):
         base = load_base(model, compute)
         skills = read_skills(train, validation, settings.training.validation_examples)
-    with step("train a LoRA"):
-        trained = lora.initial(base.model, settings.adapter, torch.Generator().manual_seed(settings.seed))
-        rows = fit(
-            base,
-            trained,
-            skills,
-            training=settings.training,
-            compute=compute,
-            seed=settings.seed,
-            checkpoints=checkpoints,
-        )
+    title = TITLES.get(method, method)
+    with step(f"train a {title}"):
+        trained = initial(base, method, settings.adapter, seed=seed)
+        training = Training(settings.training, seed, checkpoints)
+        rows = supervised.train(base, trained, skills, compute=compute, training=training)
     with step("merge it into the weights"):
         # float32 whatever it was trained in: the sum is not rounded before it is decomposed
         whole = load_base(model, compute.model_copy(update={"dtype": "float32"}))
         with trained.attached(whole.model, None), atomic_folder(merged) as folder:
             shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors*"), dirs_exist_ok=True)
             whole.model.save_pretrained(folder)
-    chosen = next(row for row in rows if row["chosen"])
     of = load_adapter(unadapted)[1]["base"]
-    label = f"{name}, {of} with a LoRA on {', '.join(settings.data.values())} merged into it"
+    label = f"{name}, {of} with a {title} on {', '.join(skills.names)} merged into it"
     save_adapter(adapter, Unadapted(), provenance(label, whole.model.num_parameters()))
+    chosen = next(row for row in rows if row["chosen"])
     return {
         "base": label,
         "chosen_step": chosen["step"],

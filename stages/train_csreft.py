@@ -1,44 +1,44 @@
-"""Train CS-ReFT on the answers of all skills together, and read its gates on the validation prompts."""
-
-import torch
+"""Train CS-ReFT, or another method with a router, on the answers of all skills together, and read its gates."""
 
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
-from pipeline.methods import csreft
+from pipeline.model.forward.adapters import save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
-from pipeline.training.skills import fit, read_gates, read_skills, save
-
-
-class Training(supervised.Training, at="csreft.training"):
-    """How subspaces and router are trained."""
+from pipeline.training.loop import Training
+from pipeline.training.skills import initial_routed, read_gates, read_skills
+from pipeline.training.variants import provenance
 
 
 def run(
     *,
+    name: str,
+    row: str,
+    method: str,
     seed: int,
     model: In,
     train: list[In],
     validation: list[In],
     compute: Compute,
-    settings: csreft.Settings,
-    training: Training,
+    settings: supervised.Supervised,
     adapter: Out,
     curve: Out,
     gates: Out,
     checkpoints: Checkpoints,
 ) -> dict[str, float]:
+    """The skills are those of the examples; ``gates``: those of the validation prompts."""
     prepare_process(compute, seed)
     with step("load the base model"):
         base = load_base(model, compute)
-        skills = read_skills(train, validation, training.validation_examples)
-    with step("train the subspaces and the router"):
-        trained = csreft.initial(base.model, settings, skills.names, torch.Generator().manual_seed(seed))
-        trained.supervise(skills.labels)
-        rows = fit(base, trained, skills, training=training, compute=compute, seed=seed, checkpoints=checkpoints)
-    routed = read_gates(base, trained, skills, gates_of=csreft.gates, compute=compute, path=gates)
-    return save(trained, rows, skills, method="csreft", seed=seed, model=model, path=adapter, curve=curve, **routed)
+        skills = read_skills(train, validation, settings.training.validation_examples)
+    with step(f"train {name} on {', '.join(skills.names)}"):
+        trained = initial_routed(base, method, settings.adapter, skills=skills, seed=seed)
+        training = Training(settings.training, seed, checkpoints)
+        rows = supervised.train(base, trained, skills, compute=compute, training=training)
+    routed = read_gates(base, trained, skills, method=method, compute=compute, path=gates)
+    about = provenance(trained, method=method, seed=seed, model=model, tasks=list(skills.names), **routed)
+    return save_trained(trained, rows, path=adapter, curve=curve, provenance=about)
 
 
 if __name__ == "__main__":

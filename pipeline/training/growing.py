@@ -1,14 +1,15 @@
-"""A skill that is added to a trained CS-ReFT later: one more subspace and gate, everything else as it is, to the bit.
+"""A skill that is added to a trained CS-ReFT: one more subspace and one more gate. Everything else stays as it is, to
+the bit.
 
-The new subspace's R (r, hidden) is kept orthonormal and, where the old ones are so across skills, orthogonal to all of
-them: RO ᵀ = 0 for the old O (k·r, hidden). The router's inner layer and its old outputs stay, the new gate is a new
-output of it. Old gates are then what they were, and a prompt whose new gate is closed is answered as before.
+The new subspace's R (r, hidden) is kept orthonormal. Where the old subspaces O (k·r, hidden) are orthonormal across
+skills, it is kept orthogonal to all of them, R Oᵀ = 0. The router's inner layer and its old outputs stay; the new gate
+is a new output. So old gates open where they did, and a prompt whose new gate is closed is answered as before.
 
-Answers to old skills' prompts can be trained on beside the new skill's (the new gate has to learn where to stay
-closed); what is old is frozen all the same.
+Answers to the old skills' prompts can be trained on beside those to the new skill's: the new gate has to learn where to
+stay closed. What is old is frozen all the same.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -19,12 +20,12 @@ from pipeline.core.errors import UserError
 from pipeline.methods.common.edits import orthonormalised, random_linear
 from pipeline.model.forward.adapters import Attachment
 
-SUBSPACES = ("rotation", "weight", "bias")  # stacked by skill along their third dimension
-OUTPUTS = ("router_out_weight", "router_out_bias")  # a row a skill
+SUBSPACES = ("rotation", "weight", "bias")  # the skills are stacked along their third dimension
+OUTPUTS = ("router_out_weight", "router_out_bias")  # one row for each skill
 
 
 class Composed(Protocol):
-    """A trained CS-ReFT, as far as growing needs to know it."""
+    """What growing needs of a trained CS-ReFT."""
 
     def parameters(self) -> Iterable[nn.Parameter]: ...
 
@@ -43,12 +44,24 @@ class Composed(Protocol):
     def rates(self) -> Mapping[nn.Parameter, float]: ...
 
 
+def new_skill(known: Sequence[str], present: Sequence[str]) -> str:
+    """The one skill of those present that is not known yet; a UserError where there is none or several."""
+    added = [skill for skill in present if skill not in known]
+    if len(added) != 1:
+        raise UserError(
+            f"expected examples of one skill beside {', '.join(known)}, which the adapter has, got "
+            f"{', '.join(added) or 'none'}; name one new task, or start from another adapter"
+        )
+    return added[0]
+
+
 def enlarged(
     config: dict[str, Any], tensors: dict[str, Tensor], skill: str, open_bias: float, generator: torch.Generator
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Settings and tensors of a CS-ReFT with one more subspace (W = R, b = 0) and one more gate, of bias ``open_bias``.
+    """Settings and tensors of a CS-ReFT with one more subspace (W = R, b = 0) and one more gate.
 
-    A UserError where the skill is there already, or no router is, or no room is left beside the old subspaces.
+    open_bias: the new gate's bias, which decides how far it is open at the start.
+    UserError where the skill is there already, the adapter has no router, or the old subspaces leave no room.
     """
     skills = config["skills"]
     if skill in skills or config["router"]["input"] == "none":
@@ -74,13 +87,13 @@ def enlarged(
 
 
 def apart(rotation: Tensor, old: Tensor) -> Tensor:
-    """Orthonormal rows near those of R (..., r, hidden), orthogonal to those of ``old`` (..., m, hidden)."""
+    """Orthonormal rows near those of ``rotation`` (..., r, hidden), orthogonal to those of ``old`` (..., m, hidden)."""
     exact, others = rotation.double(), old.double()
     return orthonormalised(exact - exact @ others.mT @ others).to(rotation.dtype)
 
 
 class Grown:
-    """Trains the last skill of an enlarged CS-ReFT alone."""
+    """A learner of the last skill of an enlarged CS-ReFT. What belongs to the other skills is frozen."""
 
     def __init__(self, adapter: Composed) -> None:
         self.adapter = adapter
@@ -95,10 +108,11 @@ class Grown:
                 self._free[name] = (slice(None), slice(None), slice(start, None))
             elif name in OUTPUTS:
                 self._free[name] = (slice(skills - 1, None),)
-            # A gradient of what is frozen would count in the norm that gradients are clipped by.
+            # The gradient of what is frozen would count in the norm by which gradients are clipped.
             parameter.register_hook(lambda gradient, name=name: self._masked(name, gradient))
 
     def _masked(self, name: str, gradient: Tensor) -> Tensor:
+        """The gradient, zero where the parameter is frozen."""
         kept = torch.zeros_like(gradient)
         if name in self._free:
             kept[self._free[name]] = gradient[self._free[name]]
@@ -123,7 +137,7 @@ class Grown:
         return self.adapter.rates()
 
     def retract(self) -> None:
-        """What is old as it was, bit by bit (weight decay would move it); the new R orthonormal, apart from the old."""
+        """Put back what is old, which weight decay has moved; make the new R orthonormal and apart from the old."""
         with torch.no_grad():
             for name, parameter in self.adapter.named_parameters():
                 before = self._old[name].to(parameter.device)

@@ -1,15 +1,17 @@
-"""A frozen model read by a classification head, in the shape that next-token training and packing know.
+"""A frozen model read by a classification head, in the form that next-token training and packing know.
 
-A label is taken for the one token of the answer, and the head for the language-model head: training by next-token
-prediction is then training the head by cross-entropy, with the same schedule, checkpoints and memory.
+The label stands for the one token of the answer, and the head for the language-model head. Next-token training then
+trains the head by cross-entropy, with the same loop and the same use of memory.
 
-- ``last``: a decoder; the head reads the last prompt token's state.
-- ``first``: an encoder, of RoBERTa's kind; the head reads the first token's state, every token sees all of the prompt,
-  and the label is no token of the input. A prompt's lines are the texts of a pair.
+The head reads one token's state:
+- ``last``: the last of the prompt, in a decoder.
+- ``first``: the first, in an encoder of RoBERTa's kind. Every token sees the whole prompt, and the label is no token of
+  the input. The lines of a prompt are the texts of a pair.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -20,10 +22,11 @@ from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, decoder
 from pipeline.training.packing import Group, answer_hidden, packed_batches
+from pipeline.training.skills import Skills, read_skills
 
 
 class _Encoder(nn.Module):
-    """An encoder that is called as a decoder is, with prompts (batch, seq) of which nothing is shared."""
+    """An encoder that can be called as a decoder is, with whole prompts (batch, seq): none shares a prefix."""
 
     def __init__(self, body: nn.Module, pad_id: int) -> None:
         super().__init__()
@@ -36,13 +39,13 @@ class _Encoder(nn.Module):
         last = prompt.sum(dim=1) - 1
         ids = input_ids.masked_fill(~prompt, self.pad_id)
         states = self.body(input_ids=ids, attention_mask=prompt.long()).last_hidden_state
-        # A label is predicted from where the prompt ends: that is where the first token's state is put.
-        every = torch.arange(len(states), device=states.device)
-        return SimpleNamespace(last_hidden_state=states.index_put((every, last), states[:, 0]))
+        # The label is predicted from where the prompt ends, so the first token's state is put there.
+        rows = torch.arange(len(states), device=states.device)
+        return SimpleNamespace(last_hidden_state=states.index_put((rows, last), states[:, 0]))
 
 
 class _Classified(nn.Module):
-    """The frozen model with the head in the language-model head's place."""
+    """The frozen model with a classification head in place of its own head."""
 
     def __init__(self, frozen: nn.Module, head: nn.Module, read: str, pad_id: int) -> None:
         super().__init__()
@@ -80,7 +83,10 @@ class Reader(Base):
 
 
 def reader(base: Base, head: nn.Module, labels: Sequence[str], read: str) -> Reader:
-    """``base`` read by ``head``, whose logits are of ``labels``. read: ``last`` or ``first``, else a UserError."""
+    """``base`` as ``head`` reads it.
+
+    labels: what the head's logits are of, in order. read: ``last`` or ``first``, see the module.
+    """
     if read not in ("last", "first"):
         raise UserError(f"expected a head to read the 'last' token or the 'first', got '{read}'; correct params.yaml")
     pad_id = base.tokenizer.pad_token_id
@@ -89,25 +95,38 @@ def reader(base: Base, head: nn.Module, labels: Sequence[str], read: str) -> Rea
 
 
 def labelled(examples: Sequence[Example], label: str, subset: str) -> list[Example]:
-    """The examples of a subset (``all``: every one) with the label, a text of their meta, as what is to be answered."""
-    chosen = [one for one in examples if subset in ("all", one.meta.get("subset"))]
-    found = [replace(one, target=str(one.meta[label])) for one in chosen if label in one.meta]
-    if not found or len(found) < len(chosen):
+    """The examples of a subset, each with its label as its target.
+
+    label: the key of the label, a text, in an example's meta. subset: ``all`` takes every example.
+    """
+    chosen = [example for example in examples if subset in ("all", example.meta.get("subset"))]
+    answered = [replace(example, target=str(example.meta[label])) for example in chosen if label in example.meta]
+    if not answered or len(answered) < len(chosen):
         raise UserError(
-            f"expected examples of the subset '{subset}' with '{label}' in their meta, got {len(found)} of "
+            f"expected examples of the subset '{subset}' with '{label}' in their meta, got {len(answered)} of "
             f"{len(examples)}; correct the entry of 'heads' or prepare that subset"
         )
-    return found
+    return answered
+
+
+def read_labelled(
+    train: Iterable[Path], validation: Iterable[Path], validation_examples: int, *, label: str, subset: str
+) -> Skills:
+    """The labelled examples of some files: see ``labelled``. validation_examples: how many are used, from the start."""
+    # A subset's examples can be counted only once it is known which they are.
+    skills = read_skills(train, validation, None)
+    held_out = labelled(skills.validation, label, subset)[:validation_examples]
+    return Skills(labelled(skills.train, label, subset), held_out, skills.names)
 
 
 def predict(reading: Reader, attachment: Attachment, examples: Sequence[Example], batch_tokens: int) -> list[str]:
     """The likeliest label of each example, with whatever adapter is attached."""
-    groups = [Group(reading.prompt_ids(one.messages), [[0]], row) for row, one in enumerate(examples)]
-    found = [""] * len(groups)
+    groups = [Group(reading.prompt_ids(example.messages), [[0]], row) for row, example in enumerate(examples)]
+    given = [""] * len(groups)
     with torch.no_grad():
         for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=reading.device):
             hidden = answer_hidden(decoder(reading.model), packed, attachment)[packed.state]
             logits = reading.model.get_output_embeddings()(hidden)
             for index, best in zip(batch, logits.argmax(dim=-1).tolist(), strict=True):
-                found[index] = reading.labels[best]
-    return found
+                given[index] = reading.labels[best]
+    return given
