@@ -1,21 +1,13 @@
-"""The first pass by category: which expert every test prompt gets, from the base model or the classification expert."""
+"""The first pass by category: the base model, or the classification expert, decides which expert each prompt gets."""
 
 from pipeline.adaptation import dispatch as dispatching
 from pipeline.core.artifacts import atomic_folder, read_examples, write_jsonl
-from pipeline.core.config import Section
+from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.svf import Mixing, stack_experts
 from pipeline.model.forward.adapters import Factors, load_adapter, save_adapter
 from pipeline.model.forward.base import Compute, load_base, prepare_process
-
-
-class Trained(Section, at="trained"):
-    """The trained task of each domain, in the order of the experts."""
-
-    math: str
-    code: str
-    reasoning: str
 
 
 def run(
@@ -24,17 +16,22 @@ def run(
     model: In,
     factors: In,
     experts: list[In],
+    domains: str,
     examples: list[In],
     compute: Compute,
     dispatch: dispatching.Dispatch,
     mixing: Mixing,
-    trained: Trained,
     adapted: Out,
     decisions: Out,
 ) -> dict[str, float]:
+    """Decide for the prompts of every task of ``examples``; returns the share of right domains of each.
+
+    adapter: what is attached while the model is asked. domains: of the experts, in their order, in words.
+    """
     prepare_process(compute)
-    domains = list(trained.model_dump())
-    names = [path.stem for path in experts]
+    names, kinds = [path.stem for path in experts], domains.split()
+    if len(kinds) != len(names):
+        raise UserError(f"expected a domain for each of {len(names)} experts, got '{domains}'; plan again")
     with step("load the base model and the experts"):
         base = load_base(model, compute)
         classifier, _ = load_adapter(adapter)
@@ -43,7 +40,7 @@ def run(
     rows = []
     with step("name the category of every prompt"), classifier.attached(base.model, Factors(factors)) as attachment:
         for task, prompts in tasks.items():
-            found = dispatching.categories(base, prompts, attachment, settings=dispatch, compute=compute)
+            weights = dispatching.categories(base, prompts, attachment, settings=dispatch, compute=compute)
             rows += [
                 {
                     "id": example.id,
@@ -52,7 +49,7 @@ def run(
                     "predicted": dispatching.predicted(values),
                     "log_likelihoods": values,
                 }
-                for example, values in zip(prompts, found, strict=True)
+                for example, values in zip(prompts, weights, strict=True)
             ]
     with step("write the mixtures"), atomic_folder(adapted) as folder:
         for task in tasks:
@@ -60,7 +57,7 @@ def run(
             mixture = dispatching.mixture(
                 [row["id"] for row in own],
                 [row["predicted"] for row in own],
-                domains=domains,
+                domains=kinds,
                 experts=names,
                 mix=mixing.mix,
             )

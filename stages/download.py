@@ -8,7 +8,7 @@ from pipeline.model.forward.adapters import save_adapter
 
 
 def run(*, name: str, source: Source, model: Out, adapter: Out) -> dict[str, object]:
-    """Fetch the base model ``name`` of params.yaml into the folder ``model``."""
+    """Fetch the base model ``bases.<name>`` of params.yaml into the folder ``model``."""
     parameters = source.fetch(model)
     save_adapter(adapter, Unadapted(), provenance(source.name, parameters))
     return {

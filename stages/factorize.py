@@ -1,6 +1,7 @@
-"""Decompose the targeted matrices of the base model: W = U diag(σ) Vᵀ, factors in float32.
+"""Decompose the matrices of a base model that experts scale: W = U diag(σ) Vᵀ, with factors in float32.
 
-On a CPU, a thread a matrix: LAPACK's own threads bring little, and round otherwise for each number of them.
+On a CPU each matrix has a thread of its own. LAPACK's threads bring little, and with another number of them results are
+rounded otherwise.
 """
 
 from multiprocessing.pool import ThreadPool
@@ -16,6 +17,7 @@ from pipeline.model.forward.base import Compute, linear_modules, load_base, prep
 
 
 def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[str, float]:
+    """Decompose ``model``; returns how many matrices and singular values there are, and the largest error."""
     prepare_process(compute)
     with step("load the base model"):
         # float32 whatever the run computes in: the factors are of the weights as they were published
@@ -26,8 +28,8 @@ def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[
     weights = [base.model.get_submodule(name).weight for name in names]
     side_by_side = torch.get_num_threads() if base.device.type == "cpu" else 1
     with step("decompose"), ThreadPool(side_by_side, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        found = zip(names, weights, pool.imap(decompose, weights), strict=True)
-        for name, weight, (u, sigma, vt) in progress("decompose", found, len(names)):
+        decomposed = zip(names, weights, pool.imap(decompose, weights), strict=True)
+        for name, weight, (u, sigma, vt) in progress("decompose", decomposed, len(names)):
             error = max(error, float(((u * sigma) @ vt - weight).abs().max()))
             tensors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
     with step("write the factors"):

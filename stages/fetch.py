@@ -1,55 +1,50 @@
 """Bring the raw tables of every benchmark among the tasks, and list the texts that no training may see.
 
-Tasks that are generated have no tables. ``held_out.json`` has, for each task, a digest of each test prompt's normalised
-text: the preparation of every other task drops what is in there.
+Tasks that are generated have no tables. ``held_out.json`` has, for each benchmark, a digest of the normalised text of
+each test prompt; the preparation of every other task drops what is in there.
 """
 
-import importlib
 import json
 from collections.abc import Mapping
-from typing import Any
-
-from pydantic import ConfigDict
+from typing import Any, Self
 
 from pipeline.core.artifacts import atomic_folder, write_json
-from pipeline.core.config import Section
-from pipeline.core.errors import UserError
+from pipeline.core.config import Section, settings, sources
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import Out, main
 from pipeline.data.splits import text_digest
 from pipeline.data.tables import read_table
+from pipeline.data.tasks import needed_tables, task_module
 
 
-class Tasks(Section, at=""):
-    """The tasks of params.yaml, as far as the tables depend on them."""
-
-    model_config = ConfigDict(extra="ignore")
+class Tasks(Section, at="tasks"):
+    """All tasks of params.yaml, by name: their tables depend on the options in their ``data``."""
 
     tasks: dict[str, dict[str, Any]]
 
+    @classmethod
+    def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
+        return sources(params, cls.at)
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> Self:
+        return cls.parse({cls.at: settings(params, cls.at)}, "")
+
 
 def run(*, settings: Tasks, raw: Out) -> Mapping[str, Any]:
-    """Bring the tables of all tasks of params.yaml."""
+    """Bring the tables of all tasks of params.yaml; returns their numbers of rows."""
     rows: dict[str, int] = {}
     held_out: dict[str, list[str]] = {}
     with atomic_folder(raw) as folder:
         for task, entry in settings.tasks.items():
-            try:
-                module = importlib.import_module(f"pipeline.tasks.{task}")
-            except ModuleNotFoundError as error:
-                if error.name != f"pipeline.tasks.{task}":
-                    raise
-                raise UserError(
-                    f"params.yaml names the task '{task}'; add pipeline/tasks/{task}.py or remove it"
-                ) from None
+            module = task_module(task)
             if not hasattr(module, "TABLES"):
                 continue
             options = module.Options.parse(entry["data"]["options"], f"tasks.{task}.data.options")
-            needed = module.needed(options) if hasattr(module, "needed") else module.TABLES
             with step(f"read the tables of {task}"):
                 texts: set[str] = set()
-                for name in sorted(needed):
-                    table = read_table(f"the table '{name}' of {task}", module.TABLES[name])
+                for name, source in needed_tables(module, options).items():
+                    table = read_table(f"the table '{name}' of {task}", source)
                     rows[f"{task}/{name}"] = len(table)
                     path = folder / task / f"{name}.jsonl"
                     path.parent.mkdir(exist_ok=True)

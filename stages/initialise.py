@@ -1,8 +1,10 @@
-"""Make a small random base model, with a tokenizer trained on the tasks' own text: nothing is downloaded.
+"""Make a small random base model, with a tokenizer trained on the tasks' own texts: nothing is downloaded.
 
-The tokenizer is a byte-level BPE, so any text survives it, with the three ChatML tokens of SmolLM2 and Qwen. The
-model is a Llama with random weights: it knows nothing, and serves to run the whole graph in a short time.
+The tokenizer is a byte-level BPE, which any text survives, with the three ChatML tokens of SmolLM2 and Qwen. The model
+is a Llama with random weights: it knows nothing, and serves to run the whole graph in a short time.
 """
+
+from typing import Literal
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -22,9 +24,14 @@ CHAT_TEMPLATE = (
 )
 
 
-class Initialised(Section, at="bases.initialised.{name}"):
-    """The shape of a random model. vocabulary: tokens, at most. max_positions: tokens of prompt and answer."""
+class Initialised(Section, at="bases.{name}"):
+    """A random model.
 
+    name: what it is called in the report. seed: of its weights. vocabulary: tokens, at most.
+    max_positions: tokens of prompt and answer, at most. The other sizes are LlamaConfig's.
+    """
+
+    source: Literal["random"]
     name: str
     seed: int
     hidden_size: int
@@ -79,10 +86,10 @@ def random_model(settings: Initialised, tokenizer: PreTrainedTokenizerFast) -> L
 
 
 def run(*, name: str, text: list[In], settings: Initialised, model: Out, adapter: Out) -> dict[str, object]:
-    """Make the base model ``name`` of params.yaml; ``text`` holds the examples its tokenizer is trained on."""
+    """Make the base model ``bases.<name>`` of params.yaml. text: the examples that its tokenizer is trained on."""
     with step("train the tokenizer"):
         rows = [row for path in text for row in read_jsonl(path)]
-        texts = [piece for row in rows for piece in (*(turn["content"] for turn in row["messages"]), row["target"])]
+        texts = [part for row in rows for part in (*(turn["content"] for turn in row["messages"]), row["target"])]
         tokenizer = chat_tokenizer(texts, settings.vocabulary)
     with step("draw the weights"), atomic_folder(model) as folder:
         drawn = random_model(settings, tokenizer)

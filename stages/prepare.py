@@ -1,19 +1,19 @@
-"""Draw or read the examples of a task, divide them among its splits, and write one JSONL file per split."""
+"""Draw or read the examples of a task, divide them among its splits, and write each split as JSONL."""
 
-import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pipeline.core.artifacts import atomic_folder, read_json, read_jsonl, write_jsonl
-from pipeline.core.config import Section
+from pipeline.core.artifacts import atomic_folder, write_jsonl
+from pipeline.core.config import Section, settings, sources
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import SPLITS, Example
 from pipeline.data.splits import divide, fill, of_each_subset
+from pipeline.data.tasks import held_out_of_others, native_splits, task_module
+
+Size = int | Literal["all"]
 
 
 class Each(Section):
@@ -22,33 +22,58 @@ class Each(Section):
     each: int
 
 
+class Sizes(Section, at="splits"):
+    """How many examples each split has, in the tasks that do not say it themselves."""
+
+    train: Size | None = None
+    validation: Size | None = None
+    test: Size | Each | None = None
+    few_shot: Size | None = None
+
+
 class TaskData(Section, at="tasks.{task}.data"):
-    """Sizes are numbers of examples, or all there are; ``options`` are the task's own, checked by its ``Options``."""
+    """What a task's examples are, and how many.
+
+    train, validation, test, few_shot: sizes, in examples or ``all`` there are; those of ``splits`` where left out.
+    options: the task's own, checked by its ``Options``.
+    """
 
     domain: Literal["math", "code", "reasoning", "others"]
     seed: int
-    train: int | Literal["all"]
-    validation: int | Literal["all"]
-    test: int | Literal["all"] | Each
-    few_shot: int | Literal["all"]
+    train: Size
+    validation: Size
+    test: Size | Each
+    few_shot: Size
     options: dict[str, Any]
+
+    @classmethod
+    def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
+        shared = sources(params, Sizes.at) if Sizes.at in params else ()
+        return tuple(dict.fromkeys([*shared, *sources(params, cls.location(arguments))]))
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> Self:
+        where = cls.location(arguments)
+        own = settings(params, where)
+        if Sizes.at in params and isinstance(own, Mapping):
+            shared = settings(params, Sizes.at)
+            Sizes.parse(shared, Sizes.at)  # a mistake in there is named there
+            own = {**shared, **own}
+        return cls.parse(own, where)
 
 
 def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, Any]:
-    """Prepare one task."""
-    try:
-        module = importlib.import_module(f"pipeline.tasks.{task}")
-    except ModuleNotFoundError as error:
-        if error.name != f"pipeline.tasks.{task}":
-            raise
-        raise UserError(f"params.yaml names the task '{task}'; add pipeline/tasks/{task}.py or remove it") from None
+    """Prepare a task; returns the sizes of its splits, and how many rows of a benchmark were dropped, and why."""
+    module = task_module(task)
     options = module.Options.parse(data.options, f"tasks.{task}.data.options")
     each = data.test.each if isinstance(data.test, Each) else None
     sizes: dict[str, Any] = {split: "all" if split == "test" and each else getattr(data, split) for split in SPLITS}
+    splits: dict[str, list[Example]]
     dropped: Mapping[str, int] = {}
     if hasattr(module, "TABLES"):
         with step("read the tables and divide them"):
-            splits, dropped = divide(native(module, task, options, raw), sizes, data.seed, others(task, raw))
+            native = native_splits(module, task, options, raw)
+            splits, dropped = divide(native, sizes, data.seed, held_out_of_others(task, raw))
             if each:
                 splits["test"] = of_each_subset(splits["test"], each, data.seed)
     elif "all" in sizes.values():
@@ -60,27 +85,16 @@ def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, An
             splits = fill(module.examples(data.seed, options), sizes)
     with step("write splits"), atomic_folder(examples) as folder:
         for split in SPLITS:
-            rows = [asdict(example) for example in splits[split]]
-            for row in rows:
-                row["meta"] = {**row["meta"], "task": task, "domain": data.domain}
-            write_jsonl(folder / f"{split}.jsonl", rows)
+            write_jsonl(folder / f"{split}.jsonl", rows_of(splits[split], task, data.domain))
     shown = splits["test"][:5]
     show_table("examples", [{"prompt": example.messages[-1]["content"], "target": example.target} for example in shown])
     return {**{split: len(rows) for split, rows in splits.items()}, **dropped}
 
 
-def native(module: ModuleType, task: str, options: Section, raw: Path) -> dict[str, list[Example]]:
-    """A benchmark's own splits, from the tables that ``fetch`` has brought."""
-    paths = sorted((raw / task).glob("*.jsonl"))
-    if not paths:
-        raise UserError(f"expected the tables of '{task}' in {raw / task}, found none; run 'dvc repro fetch'")
-    return module.native_splits({path.stem: read_jsonl(path) for path in paths}, options)
-
-
-def others(task: str, raw: Path) -> frozenset[str]:
-    """Digests of the other tasks' test prompts."""
-    held_out = read_json(raw / "held_out.json")
-    return frozenset(digest for other, digests in held_out.items() if other != task for digest in digests)
+def rows_of(examples: Sequence[Example], task: str, domain: str) -> list[dict[str, Any]]:
+    """Examples as JSON values, each with its task and domain."""
+    rows = [asdict(example) for example in examples]
+    return [{**row, "meta": {**row["meta"], "task": task, "domain": domain}} for row in rows]
 
 
 if __name__ == "__main__":

@@ -11,8 +11,11 @@ from pipeline.methods.svf import SvfAdapter, single
 from pipeline.model.forward.adapters import Factors, load_adapter, save_adapter
 
 
-def run(*, order: str, seed: int, expert: In, factors: In, transferred: Out) -> dict[str, object]:
-    """Move ``expert`` to the model that ``factors`` are of. order: ``ordered`` or ``shuffled``."""
+def run(*, order: str, seed: int, name: str, expert: In, factors: In, transferred: Out) -> dict[str, object]:
+    """Move ``expert`` to the model that ``factors`` are of.
+
+    order: ``ordered`` or ``shuffled``. seed: of the shuffling. name: what the moved expert is called in mixtures.
+    """
     if order not in ORDERS:
         raise UserError(f"params.yaml: expected an order out of {', '.join(ORDERS)}, got '{order}'; correct it")
     with step("read the expert and the shapes"):
@@ -26,7 +29,7 @@ def run(*, order: str, seed: int, expert: In, factors: In, transferred: Out) -> 
         new = moved(z, ranks)
         if order == "shuffled":
             new = shuffled(new, torch.Generator().manual_seed(seed))
-    # Modules of other names or sizes are of a model of another shape.
+    # Where names or sizes of modules differ, the other model has another shape.
     resampled = sum(name not in z or len(vector) != len(z[name]) for name, vector in new.items())
     facts = {
         "method": "svf",
@@ -38,7 +41,7 @@ def run(*, order: str, seed: int, expert: In, factors: In, transferred: Out) -> 
         "expert_of": provenance["base"],
         "resampled": resampled,
     }
-    save_adapter(transferred, single(new, transferred.stem), facts)
+    save_adapter(transferred, single(new, name), facts)
     show_table("transferred", [facts])
     return {"order": order, "matrices": len(new), "resampled": resampled}
 

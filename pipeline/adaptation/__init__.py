@@ -1,1 +1,1 @@
-"""The first pass: how the experts are mixed for a prompt or a task. Every strategy ends in a ``Mixture``."""
+"""The first pass: how experts are mixed for a prompt or a task. All that a strategy returns ends in a ``Mixture``."""

@@ -1,36 +1,48 @@
-"""How well candidate mixtures answer a few prompts: what a search for α is driven by.
+"""How well candidate mixtures answer a few prompts: what drives a search for α.
 
-All candidates answer all prompts in one batch, each row of it under its own mixture. The likelihood of the reference
-answers is taken behind the same prefill. A candidate that can no longer be among the best ones is not answered with
-any further.
+All candidates answer all prompts in one batch, each row of it under its own mixture; the likelihood of the reference
+answers is taken behind the same prefill. A candidate that can no longer be among the best ones gets no further answers.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pipeline.core.types import Example, Scorer
 from pipeline.model.decoding.answer import answer_and_weigh
-from pipeline.model.decoding.batch import Answer, Decoding
-from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Adapted, Base, Compute
+from pipeline.model.decoding.batch import Answer
+from pipeline.model.forward.base import Adapted, Base
 
 PILE = 8  # answers are scored when a 1/PILE of them has come in: a scorer may start processes for every call
 
 
-class _Tally:
-    """Right and open answers of every candidate; candidates × examples answers, candidate by candidate."""
+@dataclass(frozen=True)
+class Exam:
+    """What candidates are judged by. examples: the prompts. score: of their task. max_new_tokens: of an answer."""
 
-    def __init__(self, base: Base, examples: Sequence[Example], *, candidates: int, best: int, score: Scorer) -> None:
-        self._base, self._examples, self._score, self._best = base, examples, score, best
+    examples: Sequence[Example]
+    score: Scorer
+    max_new_tokens: int
+
+
+class _Tally:
+    """Right and open answers of every candidate.
+
+    best: how many candidates matter. right: (candidates,), correct answers so far. Answers are numbered candidate by
+    candidate, candidates × examples in all.
+    """
+
+    def __init__(self, base: Base, exam: Exam, *, candidates: int, best: int) -> None:
+        self._base, self._examples, self._score, self._best = base, exam.examples, exam.score, best
         self.right = torch.zeros(candidates)
-        self._open = torch.full((candidates,), float(len(examples)))
+        self._open = torch.full((candidates,), float(len(exam.examples)))
         self._waiting: dict[int, Answer] = {}
-        self._awaited = set(range(candidates * len(examples)))
+        self._awaited = set(range(candidates * len(exam.examples)))
 
     def __call__(self, answers: Mapping[int, Answer]) -> Collection[int]:
-        """Take in answers; returns those still awaited of candidates that can't reach the ``best`` best any more."""
+        """Take in answers by number; returns those still awaited of candidates that can't reach the ``best`` best."""
         self._waiting |= answers
         self._awaited -= answers.keys()
         if len(self._waiting) * PILE < len(self.right) * len(self._examples) and self._awaited:
@@ -48,32 +60,24 @@ class _Tally:
         return needless
 
 
-def judge(
-    base: Base,
-    attachment: Attachment,
-    examples: Sequence[Example],
-    *,
-    candidates: int,
-    best: int,
-    score: Scorer,
-    decoding: Decoding,
-    compute: Compute,
-) -> tuple[Tensor, Tensor]:
-    """Of every candidate, row 0 … C−1 of the attachment: accuracy of its greedy answers, (C,), and the mean
-    log-likelihood of a token of the reference answers, (C,), nats.
+def judge(adapted: Adapted, exam: Exam, *, candidates: int, best: int) -> tuple[Tensor, Tensor]:
+    """How good candidates are. Row c of the attachment is candidate c.
 
-    best: how many candidates matter. The accuracy of a candidate that is not among them may be a lower bound of it.
+    best: how many candidates matter; the accuracy of another may be a lower bound of it.
+    Returns the accuracy of their greedy answers, (candidates,), and the mean log-likelihood of a token of the reference
+    answers, (candidates,), in nats.
     """
+    base, examples = adapted.base, exam.examples
     prompts = [base.prompt_ids(example.messages) for example in examples]
     references = [base.answer_ids(example.target) for example in examples]
-    tally = _Tally(base, examples, candidates=candidates, best=best, score=score)
-    found = answer_and_weigh(
-        Adapted(base, compute, attachment),
+    tally = _Tally(base, exam, candidates=candidates, best=best)
+    weights = answer_and_weigh(
+        adapted,
         prompts * candidates,
         references * candidates,
-        max_new_tokens=decoding.max_new_tokens,
+        max_new_tokens=exam.max_new_tokens,
         rows=[candidate for candidate in range(candidates) for _ in examples],
         finished=tally,
     )
-    likelihood = torch.tensor(found).view(candidates, len(examples)).sum(1)
+    likelihood = torch.tensor(weights).view(candidates, len(examples)).sum(1)
     return tally.right / len(examples), likelihood / sum(len(reference) for reference in references)

@@ -1,15 +1,14 @@
 """Name the category of a prompt (Transformer², arXiv 2501.06252, Section 3.2, A and B).
 
-A: the base model is asked for the category ("prompt"). B: the same question is put to the model with the
-classification expert z^c attached. Both are this one function under another attachment. "others" means the base
-weights.
+A, ``prompt``: the base model is asked for the category. B, ``classifier``: the model with the classification expert z^c
+attached is asked the same. The two differ in the attachment alone. The category ``others`` means the base weights.
 
-The model is not asked to write the category: the log-likelihoods of all category names are taken in one pass that
+The model does not write the category: the log-likelihoods of all category names are taken in one pass that
 computes each question once, and what all questions begin with once for all (``decoding.weigh``); the largest wins. A
 name's log-likelihood includes the end-of-sequence token, so a name that begins another is not favoured.
 
 Deviations
-1. No free text is generated (the paper parses it): nothing can be unparsable, and it costs a prefill.
+1. No free text is generated (the paper parses it), so that nothing can be unparsable and it costs one prefill.
 2. z^c is trained on training splits only. (The public code trains it on the test splits of two of the tasks.)
 """
 
@@ -27,10 +26,10 @@ OTHERS = "others"
 
 
 class Dispatch(Section, at="dispatch"):
-    """How the question is put.
+    """How the model is asked.
 
-    names: what the model is to say for each domain and for ``others``. question: the user's message, with
-    ``{prompt}`` where the prompt to classify goes. system: the system message.
+    names: what the model should say for each domain and for ``others``. system: the system message.
+    question: the user's message, with ``{prompt}`` where the prompt to classify goes.
     """
 
     names: dict[str, str]
@@ -39,7 +38,7 @@ class Dispatch(Section, at="dispatch"):
 
 
 def question(example: Example, settings: Dispatch, target: str) -> Example:
-    """The example whose answer is the category of ``example``; ``target`` is that answer."""
+    """The example that asks for the category of ``example``. target: its answer."""
     if "{prompt}" not in settings.question:
         raise UserError("params.yaml: expected '{prompt}' in dispatch.question, got none; put it where the prompt goes")
     asked = example.messages[-1]["content"]  # earlier turns are worked examples of the task
@@ -51,7 +50,7 @@ def question(example: Example, settings: Dispatch, target: str) -> Example:
 
 
 def said(text: str, settings: Dispatch) -> str | None:
-    """The category an answer in words names, or None: the name must be the whole answer, up to case and full stop."""
+    """The category that an answer in words names, or None. The name must be all of it, up to case and full stop."""
     word = text.strip().rstrip(".").lower()
     return next((category for category, name in settings.names.items() if name.lower() == word), None)
 
@@ -59,14 +58,14 @@ def said(text: str, settings: Dispatch) -> str | None:
 def categories(
     base: Base, examples: Sequence[Example], attachment: Attachment, *, settings: Dispatch, compute: Compute
 ) -> list[dict[str, float]]:
-    """For every example the log-likelihood (nats) of each category's name."""
+    """For each example, the log-likelihood of each category's name (nats). attachment: see the module."""
     names = {category: base.answer_ids(name) for category, name in settings.names.items()}
-    found = weigh(
+    weights = weigh(
         Adapted(base, compute, attachment),
         [base.prompt_ids(question(example, settings, "").messages) for example in examples],
         [list(names.values())] * len(examples),
     )
-    return [dict(zip(names, values, strict=True)) for values in found]
+    return [dict(zip(names, values, strict=True)) for values in weights]
 
 
 def predicted(log_likelihoods: Mapping[str, float]) -> str:
@@ -82,9 +81,9 @@ def mixture(
     experts: Sequence[str],
     mix: Literal["paper", "delta"],
 ) -> Mixture:
-    """One row per prompt: 1 for the expert of the chosen domain; zeros, the base model, for ``others``.
+    """One row for each prompt: 1 for the expert of the chosen domain, all zeros, the base model, for ``others``.
 
-    domains: of the experts, in their order.
+    ids, chosen: of each prompt, its id and category. domains: of each expert.
     """
     rows = tuple(tuple(1.0 if domain == choice else 0.0 for domain in domains) for choice in chosen)
     return Mixture(experts=tuple(experts), axis="prompt", coefficients=rows, mix=mix, ids=tuple(ids))

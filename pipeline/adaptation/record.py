@@ -1,7 +1,7 @@
-"""What searchers of one kind or another have in common: how a candidate is formed, and what was judged so far.
+"""What all searchers have in common: how a candidate is formed, and what has been judged so far.
 
-A configuration says what is searched: ``shared`` or ``per-layer`` α, ``normalised`` (Σ_k α_k = 1) or ``free``. All
-candidates that were ever judged count: the best of them is found, whatever the searcher makes of them.
+A configuration says what is searched: ``shared`` or ``per-layer`` α, ``normalised`` (Σ_k α_k = 1) or ``free``. The
+outcome is the best candidate ever judged, whatever the searcher makes of it.
 
 Deviation of ``normalised`` from Transformer² (arXiv 2501.06252): it projects onto Σα = 1 by an equal shift of all
 coefficients, because dividing by the sum has a pole at 0.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.adaptation.contract import FewShot, Found, Judge, ranking
+from pipeline.adaptation.contract import FewShot, Judge, Outcome, ranking
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 
@@ -20,34 +20,33 @@ CONFIGURATIONS = tuple(f"{scope}-{norm}" for scope in ("shared", "per-layer") fo
 
 
 class Record:
-    """Judges candidates, generation by generation, and keeps the best one and the trace in ``found``."""
+    """Has candidates judged, a generation at a time, and keeps the best one and the trace in ``outcome``."""
 
     def __init__(self, judge: Judge, *, layers: int, settings: FewShot, checkpoints: Checkpoints) -> None:
-        at = settings.at  # where in params.yaml: of a search with settings of its own, with {name} in it
         unknown = set(settings.configurations) - set(CONFIGURATIONS)
         if unknown or not settings.configurations:
             raise UserError(
-                f"params.yaml: expected {at}.configurations out of {', '.join(CONFIGURATIONS)}, got "
-                f"{', '.join(sorted(unknown)) or 'none'}; correct them"
+                f"params.yaml: expected 'configurations' in few_shot, or in the row's own search, out of "
+                f"{', '.join(CONFIGURATIONS)}, got {', '.join(sorted(unknown)) or 'none'}; correct them"
             )
         if not 1 < settings.elites <= settings.population:
             raise UserError(
-                f"params.yaml: expected {at}.elites between 2 and {at}.population ({settings.population}), got "
-                f"{settings.elites}; correct it"
+                f"params.yaml: expected 'elites' in few_shot, or in the row's own search, from 2 to the population, "
+                f"{settings.population}, got {settings.elites}; correct it"
             )
         self._judge, self._layers, self._settings, self._checkpoints = judge, layers, settings, checkpoints
-        self.found = Found(alpha=torch.empty(0))
+        self.outcome = Outcome(alpha=torch.empty(0))
 
     def configurations(self) -> Iterator[tuple[int, str, int]]:
-        """The number of each configuration, its name, and the rows of α it searches."""
+        """The number of each configuration, its name, and the rows of α that it searches: one, or one a layer."""
         for number, name in enumerate(self._settings.configurations):
             yield number, name, self._layers if name.startswith("per-layer") else 1
 
     def judged(self, configuration: str, iteration: int, proposed: Tensor) -> tuple[Tensor, list[int]]:
-        """Have a generation judged, (C, rows, experts), as it was proposed or at the nearest α with Σα = 1.
+        """Have a generation judged: as it was proposed, or, ``normalised``, at the nearest α with Σα = 1.
 
-        Returns the candidates as they were judged, and their numbers, best first. A generation judged before this
-        process began is not judged again.
+        proposed: (C, rows, experts). Returns the candidates as they were judged, and their numbers, best first. A
+        generation that was judged before this process began is read from its checkpoint.
         """
         candidates = proposed
         if configuration.endswith("normalised"):
@@ -59,7 +58,7 @@ class Record:
             self._checkpoints.save(name, {"accuracy": accuracy, "log_likelihood": log_likelihood}, {})
         else:
             accuracy, log_likelihood = saved[0]["accuracy"], saved[0]["log_likelihood"]
-        order, best = ranking(accuracy, log_likelihood), self.found
+        order, best = ranking(accuracy, log_likelihood), self.outcome
         top = order[0]
         best.prompts += len(candidates) * self._settings.shots
         if (float(accuracy[top]), float(log_likelihood[top])) > (best.accuracy, best.log_likelihood):

@@ -1,129 +1,79 @@
-"""Adapt to an unseen task on a few of its prompts: search for the mixture of experts that answers them best.
+"""The experts that a search mixes or chooses from: how its candidates are judged, and the adapter that comes of it.
 
-It joins what the parts do not know of each other: a strategy of ``pipeline.adaptation`` proposes coefficients, the
+It joins what the parts do not know of each other: a strategy of ``pipeline.adaptation`` proposes coefficients α, the
 base model with the experts so mixed answers the prompts, and the task's scorer judges the answers.
 """
 
-import importlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 
-from pipeline.adaptation.candidates import judge
-from pipeline.adaptation.contract import FewShot
-from pipeline.core.artifacts import read_examples, write_jsonl
-from pipeline.core.checkpoints import Checkpoints
-from pipeline.core.progress import show_table, step
+from pipeline.adaptation.candidates import Exam, judge
+from pipeline.adaptation.contract import Judge
 from pipeline.core.types import Mixture
-from pipeline.methods.svf import Mixing, SvfAdapter, population, stack_experts
-from pipeline.model.decoding.batch import Decoding
-from pipeline.model.forward.adapters import Adapter, Factors, load_adapter, save_adapter
-from pipeline.model.forward.base import Compute, decoder_layers, load_base, prepare_process
+from pipeline.methods.svf import SvfAdapter, population, stack_experts
+from pipeline.model.forward.adapters import Adapter, Factors, load_adapter
+from pipeline.model.forward.base import Adapted
 
 
 @dataclass(frozen=True)
-class Files:
-    """model, factors, experts, shots: read. adapted, trace: written, the adapter found and how it was."""
+class Pool:
+    """K experts.
 
-    model: Path
-    factors: Path
-    experts: Sequence[Path]
-    shots: Path
-    adapted: Path
-    trace: Path
+    names, adapters, parameters: of each expert; ``parameters`` counts what was trained.
+    stacked: all of them as one adapter that can be mixed; None where they are not SVF experts, and one can only be
+        chosen.
+    """
 
+    names: tuple[str, ...]
+    adapters: tuple[Adapter, ...]
+    parameters: tuple[int, ...]
+    stacked: SvfAdapter | None
 
-def search(
-    files: Files,
-    *,
-    strategy: str,
-    task: str,
-    seed: int,
-    compute: Compute,
-    mixing: Mixing,
-    settings: FewShot,
-    decoding: Decoding,
-    checkpoints: Checkpoints,
-) -> Mapping[str, Any]:
-    """Search by ``strategy``, a module of ``pipeline.adaptation``, and write what was found; returns its metrics."""
-    prepare_process(compute, seed)
-    find = importlib.import_module(f"pipeline.adaptation.{strategy}").search
-    score = importlib.import_module(f"pipeline.tasks.{task}").score
-    with step("load the base model and the experts"):
-        base, decomposed = load_base(files.model, compute), Factors(files.factors)
-        loaded = [load_adapter(path) for path in files.experts]
-        adapters, names = [adapter for adapter, _ in loaded], [path.stem for path in files.experts]
-        examples = read_examples(files.shots)[: settings.shots]
+    @classmethod
+    def read(cls, paths: Sequence[Path], mix: Literal["paper", "delta"]) -> Self:
+        """The experts in these files, named by them. mix: see ``Mixture``."""
+        loaded = [load_adapter(path) for path in paths]
+        names, adapters = [path.stem for path in paths], [adapter for adapter, _ in loaded]
+        mixable = all(isinstance(adapter, SvfAdapter) for adapter in adapters)
+        stacked = stack_experts(adapters, names, mix) if mixable else None
+        return cls(tuple(names), tuple(adapters), tuple(facts["parameters"] for _, facts in loaded), stacked)
 
-    def judged(attachment, candidates: int) -> tuple[Tensor, Tensor]:
-        best = min(settings.elites, candidates)
-        return judge(
-            base,
-            attachment,
-            examples,
-            candidates=candidates,
-            best=best,
-            score=score,
-            decoding=decoding,
-            compute=compute,
-        )
+    def judge(self, bare: Adapted, factors: Factors, exam: Exam, *, elites: int) -> Judge:
+        """How good candidates are, each an α for these experts. bare: the base model. elites: how many matter."""
+        stacked = self.stacked
 
-    def together(candidates: Tensor) -> tuple[Tensor, Tensor]:
-        assert stacked is not None
-        with population(base.model, decomposed, stacked, candidates) as attachment:
-            return judged(attachment, len(candidates))
+        def together(candidates: Tensor) -> tuple[Tensor, Tensor]:
+            assert stacked is not None
+            with population(bare.base.model, factors, stacked, candidates) as attachment:
+                count = len(candidates)
+                return judge(replace(bare, attachment=attachment), exam, candidates=count, best=min(elites, count))
 
-    def one_by_one(candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole experts only: candidates are one-hot."""
-        parts = []
-        for number in candidates[:, 0].argmax(1).tolist():
-            with adapters[number].attached(base.model, decomposed) as attachment:
-                parts.append(judged(attachment, 1))
-        return torch.cat([accuracy for accuracy, _ in parts]), torch.cat([likelihood for _, likelihood in parts])
+        def one_by_one(candidates: Tensor) -> tuple[Tensor, Tensor]:
+            """Whole experts only: candidates are one-hot."""
+            accuracies, likelihoods = [], []
+            for number in candidates[:, 0].argmax(1).tolist():
+                with self.adapters[number].attached(bare.base.model, factors) as attachment:
+                    accuracy, likelihood = judge(replace(bare, attachment=attachment), exam, candidates=1, best=1)
+                accuracies.append(accuracy)
+                likelihoods.append(likelihood)
+            return torch.cat(accuracies), torch.cat(likelihoods)
 
-    mixable = all(isinstance(adapter, SvfAdapter) for adapter in adapters)
-    stacked = stack_experts(adapters, names, mixing.mix) if mixable else None
-    with step(f"search by {strategy} on {len(examples)} prompts"):
-        found = find(
-            together if mixable else one_by_one,
-            experts=len(names),
-            layers=len(decoder_layers(base.model)),
-            settings=settings,
-            seed=seed,
-            checkpoints=checkpoints,
-        )
-    alpha = tuple(tuple(row) for row in found.alpha.double().tolist())
-    if stacked is not None:
+        return one_by_one if stacked is None else together
+
+    def adapter(self, alpha: Tensor) -> tuple[Adapter, int]:
+        """The experts mixed by ``alpha``, (layers or 1, experts), or the expert it chooses; and its parameters.
+
+        Of a mixture, the parameters are the coefficients.
+        """
+        if self.stacked is None:
+            chosen = int(alpha[0].argmax())
+            return self.adapters[chosen], self.parameters[chosen]
         axis: Literal["layer", "all"] = "layer" if len(alpha) > 1 else "all"
-        adapter: Adapter = stacked.mixed_by(Mixture(tuple(names), axis, alpha, mixing.mix))
-        parameters = found.alpha.numel()
-    else:
-        chosen = int(found.alpha[0].argmax())
-        adapter, parameters = adapters[chosen], loaded[chosen][1]["parameters"]
-    provenance = {
-        "method": strategy,
-        "task": task,
-        "seed": seed,
-        "base": files.model.parent.name,
-        "parameters": parameters,
-        "experts": names,
-        "alpha": alpha,
-        "configuration": found.configuration,
-    }
-    save_adapter(files.adapted, adapter, provenance)
-    rows = [{**row, "chosen": row["configuration"] == found.configuration} for row in found.trace]
-    final = {
-        "final": True,
-        "configuration": found.configuration,
-        "experts": names,
-        "alpha": alpha,
-        "normalised": found.configuration.endswith("normalised"),
-        "accuracy": found.accuracy,
-    }
-    write_jsonl(files.trace, [*rows, final])
-    show_table("search", rows)
-    return {"configuration": found.configuration, "shots_accuracy": found.accuracy, "prompts": found.prompts}
+        coefficients = tuple(tuple(row) for row in alpha.double().tolist())
+        mixture = Mixture(self.names, axis, coefficients, self.stacked.mixture.mix)
+        return self.stacked.mixed_by(mixture), alpha.numel()

@@ -1,36 +1,31 @@
-"""Take the one expert that does best on the held-out prompts: no mixing, K candidates.
+"""The one expert that does best on the held-out prompts: K candidates, and no mixing.
 
-This is how the table of unseen tasks gets its row "best LoRA checkpoint" (Transformer², arXiv 2501.06252, Table 2).
+The row "best LoRA checkpoint" of the table of unseen tasks is made so (Transformer², arXiv 2501.06252, Table 2).
 
 Deviations
-1. The paper does not say on what its best checkpoint was chosen; here it is never the reported prompts.
+1. The paper does not say on which prompts its best checkpoint was chosen; here, never on the reported ones.
 """
 
 import torch
 
-from pipeline.adaptation.contract import FewShot, Found, Judge, ranking
+from pipeline.adaptation.contract import FewShot, Judge, Outcome, ranking
 from pipeline.core.checkpoints import Checkpoints
 
 
-def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints) -> Found:
+def search(
+    judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints
+) -> Outcome:
     """Judge the K one-hot candidates and return the best."""
     one_hot = torch.eye(experts)[:, None]
     accuracy, log_likelihood = judge(one_hot.expand(-1, layers, -1))
     top = ranking(accuracy, log_likelihood)[0]
-    found = Found(
+    outcome = Outcome(
         alpha=one_hot[top],
         configuration="one expert",
         accuracy=float(accuracy[top]),
         log_likelihood=float(log_likelihood[top]),
         prompts=experts * settings.shots,
     )
-    found.trace = [
-        {
-            "configuration": "one expert",
-            "iteration": 0,
-            "best_accuracy": found.accuracy,
-            "best_log_likelihood": found.log_likelihood,
-            "prompts": found.prompts,
-        }
-    ]
-    return found
+    row = {"configuration": outcome.configuration, "iteration": 0, "prompts": outcome.prompts}
+    outcome.trace = [{**row, "best_accuracy": outcome.accuracy, "best_log_likelihood": outcome.log_likelihood}]
+    return outcome

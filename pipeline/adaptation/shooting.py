@@ -1,21 +1,24 @@
-"""Random shooting: the best of as many candidates as another searcher may judge, drawn from where it starts.
+"""Random shooting: the best of many candidates, all drawn from the distribution that the other searchers start from.
 
-Candidates are α ~ N(1/K, deviation²), the same distribution in every generation: nothing is learnt from what was
-judged. What CEM or CMA-ES (``few_shot``, ``cma_es``) find more at an equal budget is what their learning brings; the
-paper (Transformer², arXiv 2501.06252, Section 5) names better searchers as future work.
+Candidates are α ~ N(1/K, deviation²) in every generation: nothing is learnt from what was judged. By how much CEM or
+CMA-ES (``few_shot``, ``cma_es``) do better with as many candidates is what their learning brings. Transformer² (arXiv
+2501.06252, Section 5) names better searchers as future work.
 
-Of the settings, ``smoothing`` is of no use here, and ``elites`` only says how many candidates are judged to the end.
+Of the settings, ``elites`` only says how many candidates of a generation are judged to the end; ``smoothing`` has no
+effect.
 """
 
 import torch
 
-from pipeline.adaptation.contract import FewShot, Found, Judge
+from pipeline.adaptation.contract import FewShot, Judge, Outcome
 from pipeline.adaptation.record import Record
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import bar
 
 
-def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints) -> Found:
+def search(
+    judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: int, checkpoints: Checkpoints
+) -> Outcome:
     """Judge ``population`` × ``generations`` candidates of every configuration; the first one is uniform."""
     record = Record(judge, layers=layers, settings=settings, checkpoints=checkpoints)
     with bar("search α", settings.generations * len(settings.configurations)) as drawn:
@@ -26,5 +29,5 @@ def search(judge: Judge, *, experts: int, layers: int, settings: FewShot, seed: 
                 if generation == 0:
                     noise[0] = 0
                 record.judged(configuration, generation, 1 / experts + settings.deviation * noise)
-                drawn.advance(1, f"best {record.found.accuracy:.2f}")
-    return record.found
+                drawn.advance(1, f"best {record.outcome.accuracy:.2f}")
+    return record.outcome

@@ -1,16 +1,16 @@
 """Move an SVF expert to another base model (Transformer², arXiv 2501.06252, Section 4.3, Tables 5 and 9).
 
-The paper applies z of one model to another of the same shapes, component i to component i. An expert is moved module
-by module: to the module of the same name, at the same depth, at the same rank.
+The paper applies the z of one model to another of the same shapes, component i to component i. An expert is moved
+module by module, to the module of the same name, at the same depth and rank:
 
-    from z (r,) of layer l of L   to   z' (r',) of layer l' of L'
+    z (r,) of layer l of L  →  z' (r',) of layer l' of L'
 
-Models of other shapes, which the paper leaves open, are met by *relative* depth and rank: layer l' takes the layer
-whose middle is at the same share of the depth, ⌊(l' + ½) L / L'⌋; component j takes z at index j r / r', between two
-components by linear interpolation. With equal shapes both are the identity, to the bit.
+Between models of other shapes, which the paper leaves open, depth and rank are *relative*. Layer l' takes the layer
+whose middle is at the same share of the depth, ⌊(l' + ½) L / L'⌋. Component j takes z at index j r / r', by linear
+interpolation between two components. With equal shapes both are the identity, to the bit.
 
-``shuffled`` is the paper's control: the same values in an order drawn at random, module by module, so that what is
-left of an improvement did not hang on which component a value belongs to.
+``shuffled`` is the paper's control: each module's values in an order drawn at random. What is left of an improvement
+then does not depend on which component a value belongs to.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ ORDERS = ("ordered", "shuffled")
 
 
 def resampled(z: Tensor, rank: int) -> Tensor:
-    """z (r,) at ``rank`` places of the same relative rank, index / r: (rank,). The identity where rank is r."""
+    """z (r,) resampled to (rank,), at indices of the same share of r. The identity where rank is r."""
     places = torch.arange(rank, dtype=torch.float64) * len(z) / rank
     below = places.long()
     above = (below + 1).clamp(max=len(z) - 1)
@@ -34,7 +34,7 @@ def resampled(z: Tensor, rank: int) -> Tensor:
 
 
 def same_depth(layer: int, layers: int, of: int) -> int:
-    """The layer out of ``of`` that stands where ``layer`` stands among ``layers``."""
+    """The layer out of ``of`` layers that is as deep, relatively, as ``layer`` is out of ``layers``."""
     return (2 * layer + 1) * of // (2 * layers)
 
 
@@ -44,9 +44,10 @@ def kind_of(module: str) -> str:
 
 
 def moved(z: Mapping[str, Tensor], ranks: Mapping[str, int]) -> dict[str, Tensor]:
-    """An expert, module → (r,), as one for a model whose decomposed modules have these ranks, module → r'.
+    """An expert as one for another model.
 
-    Modules that the expert does not scale are left out. Raises UserError if it scales one that the model has not got.
+    z: module → (r,). ranks: decomposed module of the other model → r'. Modules that the expert does not scale are left
+    out. Raises UserError if it scales one that the other model has not got.
     """
     own = {(kind_of(name), layer_of(name)): vector for name, vector in z.items()}
     depth, layers = (1 + max(layer_of(name) for name in names) for names in (z, ranks))
@@ -58,11 +59,11 @@ def moved(z: Mapping[str, Tensor], ranks: Mapping[str, int]) -> dict[str, Tensor
         )
     return {
         name: resampled(own[kind_of(name), same_depth(layer_of(name), layers, depth)], rank)
-        for name, rank in sorted(ranks.items(), key=lambda one: natural_order(one[0]))
+        for name, rank in sorted(ranks.items(), key=lambda item: natural_order(item[0]))
         if kind_of(name) in kinds
     }
 
 
 def shuffled(z: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """The same values of every module in an order drawn at random."""
+    """The values of every module in an order drawn at random."""
     return {name: vector[torch.randperm(len(vector), generator=generator)] for name, vector in z.items()}

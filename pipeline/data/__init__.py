@@ -1,1 +1,1 @@
-"""Where bytes come from: base models, benchmark tables, and splits that share no prompt."""
+"""Where bytes come from: base models, tasks and their tables, and splits that share no prompt."""

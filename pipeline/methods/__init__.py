@@ -1,1 +1,1 @@
-"""The methods: each file is one kind of adapter, read back by ``from_state``. They do not import each other."""
+"""The methods. Each file is a kind of adapter, which its ``from_state`` reads back; none imports another."""

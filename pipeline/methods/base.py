@@ -34,9 +34,10 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Unad
 
 
 def provenance(name: str, base_parameters: int) -> dict[str, Any]:
-    """Of the unadapted model called ``name``: it has no task, no seed and no trained parameter.
+    """The provenance of an unadapted model: it has no task, no seed and no trained parameter.
 
-    base_parameters: how many it has in all, tied ones once; what others count their trained ones against.
+    name: of the model. base_parameters: how many parameters it has, tied ones counted once; the trained parameters of
+        adapters are compared with them.
     """
     return {
         "method": "base",

@@ -1,45 +1,45 @@
-"""CS-ReFT: one low-rank subspace per skill and a router that opens them per prompt (arXiv 2503.10617).
+"""CS-ReFT: one low-rank subspace for each skill, and a router that opens them for a prompt (arXiv 2503.10617).
 
-At each edited layer and prompt token, for k skills with subspaces of rank r,
+At each edited layer and prompt token, for k skills with subspaces of rank r, the hidden state h becomes
 
     h' = h + Σ_i α_i(x) · R_iᵀ(W_i h + b_i − R_i h)
 
-with R_i, W_i (r, hidden), b_i (r,), R_i R_iᵀ = I, and α(x) (k,) one gate per skill and prompt. The router is
-hidden → hidden/2 → k with a ReLU and a sigmoid. Trained jointly, by next-token prediction on the answers of all
-skills, plus λ Ω(α).
+with R_i, W_i (r, hidden), b_i (r,), R_i R_iᵀ = I, and α(x) (k,), one gate for each skill and prompt. The router is a
+network hidden → hidden/2 → k with a ReLU and a sigmoid (``pipeline.methods.common.routing``). Edits and router are
+trained together, by next-token prediction on the answers of all skills plus λ Ω(α).
 
-The subspaces of a layer and slot are stored stacked, (k·r, hidden): the sum over i is then two products.
+The subspaces of a layer and slot are stored stacked, (k·r, hidden), so that the sum over i is two products.
 
 **Deviations**, where the paper is silent or cannot be followed
-1. The router reads the hidden state of the last prompt token where it leaves ``router.layer``, and the edits are
-   made at that layer or later, so that the gates of a prompt are known before its first edit. The paper reads the
-   first token's embedding (``first_token``), which under a chat template is the same for every prompt;
-   ``mean_embedding`` is a third choice.
-2. The router's input is divided by its root mean square: residual streams differ in size by orders of magnitude
-   between layers and models.
-3. ``orthonormal: across`` keeps R_i R_jᵀ = 0 too, one orthonormal (k·r, hidden) matrix per layer and slot, so that
-   no skill's edit can change what another's reads. The paper has only R_i R_iᵀ = I (``within``).
-4. Gates are hard, at 0.5, with a straight-through gradient, or soft. All start open (the last bias is positive):
-   a subspace behind a closed gate is not trained, so a gate must be able to close by what it learns, not by luck.
-5. The router can be told the skill of a training prompt: ``supervision`` times the cross-entropy of gate i with
-   "this prompt is of skill i" joins the loss. 0 leaves it to the penalty and the answers, as in the paper. The gate
-   that should open weighs as much as all that should close: weighed alike, a router that cannot tell skills apart yet
-   learns that a gate is rarely open, and shuts all of them, which stops the edits' training (seen for four steps of
-   36, with three skills).
-6. Gates can be ``told``: while training, a prompt's gates are its skill, the router learns from the skills beside, and
-   answers are given by its own hard gates. No subspace is then trained on another skill's prompts, whatever the router
-   knows yet; and what prompts of a skill begin with in common is computed once, as the gates are known before it.
+1. The router reads the hidden state of the last prompt token where it leaves ``router.layer``, and edits are made at
+   that layer or later, so that the gates of a prompt are known before its first edit. The paper reads the embedding of
+   the first token (``first_token``), which under a chat template is the same for every prompt; ``mean_embedding`` is a
+   third choice.
+2. The router's input is divided by its root mean square: hidden states differ in size by orders of magnitude between
+   layers and models.
+3. ``orthonormal: across`` keeps R_i R_jᵀ = 0, too: one orthonormal (k·r, hidden) matrix for each layer and slot, so
+   that no skill's edit can change what another's reads. The paper has only R_i R_iᵀ = I (``within``).
+4. Gates are hard, at 0.5, with a straight-through gradient, or soft. All start open (the last bias is positive): a
+   subspace behind a closed gate is not trained, so a gate should close by what it learns and not by luck.
+5. The router can be told the skill of a training prompt: ``supervision`` times the cross-entropy of gate i with "this
+   prompt is of skill i" joins the loss. 0 leaves it to the penalty and the answers, as in the paper. The gate that
+   should open weighs as much as all those that should close. Weighed alike, a router that cannot tell skills apart yet
+   learns that a gate is rarely open and shuts all of them, which stops the training of the edits (seen for four steps
+   of 36, with three skills).
+6. Gates can be ``told``: the gates of a training prompt are its skill, the router learns from the skills beside them,
+   and answers are given by its own hard gates. No subspace is then trained on another skill's prompts, whatever the
+   router knows yet. The gates are known before a prompt is read, so what prompts of a skill begin with is computed
+   once.
 7. The router learns ``learning_rate_ratio`` times as fast as the edits. Subspaces that are trained while all gates are
-   open come to rely on each other; the sooner gates settle, the less is lost when they do. Validation loss on three
+   open come to rely on each other, and the sooner gates settle, the less is lost when they do. Validation loss on three
    skills after 18 steps: 0.209 with neither, 0.168 with the balance of 5, 0.153 with a ratio of 5, 0.150 with both.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -47,12 +47,10 @@ from transformers import PreTrainedModel
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.methods.common.edits import (
-    Editing,
     Positions,
     choose_layers,
     copy_state,
     edited_layers,
-    layer_output,
     orthonormalised,
     random_linear,
     random_orthonormal,
@@ -61,40 +59,29 @@ from pipeline.methods.common.edits import (
     subspace_coordinates,
     width_of,
 )
+from pipeline.methods.common.routing import (
+    GATES,
+    PENALTIES,
+    Gating,
+    Router,
+    balanced_cross_entropy,
+    router_input,
+    watched,
+)
 from pipeline.model.forward.adapters import Attachment, Factors
 from pipeline.model.forward.base import decoder
 
-THRESHOLD = 0.5  # of a hard gate, on the sigmoid's output
 OPEN_BIAS = 1.0  # the router's last bias at the start: sigmoid(1) = 0.73, an open gate
 
 
-class Router(Section):
-    """What opens the subspaces.
-
-    input: ``last_token`` (its hidden state as it leaves ``layer``), ``mean_embedding``, ``first_token``, or
-        ``none``: all gates always open, no router.
-    gate: ``hard`` (at 0.5, straight-through), ``soft``, or ``told``: hard, but a training prompt's gates are its skill.
-    penalty: ``sparsity`` (Σ_i α_i, mean over prompts) or ``balance`` (spread of the gates' mean openings),
-        ``penalty_weight`` (λ) times in the loss.
-    supervision: weight of the cross-entropy of the gates with the prompts' skills; 0 for none.
-    learning_rate_ratio: the router's learning rate over the edits'.
-    """
-
-    input: Literal["last_token", "mean_embedding", "first_token", "none"]
-    layer: int
-    gate: Literal["hard", "soft", "told"]
-    penalty: Literal["sparsity", "balance"]
-    penalty_weight: float
-    supervision: float
-    learning_rate_ratio: float = Field(gt=0)
-
-
 class Settings(Section, at="csreft.adapter"):
-    """Which edits are made; one subspace per trained skill.
+    """Which edits are made; one subspace for each trained skill.
 
-    rank: of each subspace. layers: ``all`` or indices. positions: ``f{n}+l{m}``. tied: prefix and suffix share
-    their weights. initial: ``identity`` (W = R, b = 0: base exactly) or ``random``. layer_names: of a model that
-    keeps its layers in an unknown place, ``{layer}`` for the number.
+    rank: of each subspace. layers: ``all`` or indices; the output of each is edited.
+    positions: the edited tokens of a prompt, ``f{n}+l{m}``. tied: prefix and suffix share their weights.
+    initial: ``identity`` (W = R, b = 0: exactly the base at step 0) or ``random``.
+    orthonormal: see Deviation 3.
+    layer_names: of a model that keeps its layers in an unknown place, ``{layer}`` for the number.
     """
 
     rank: int
@@ -105,100 +92,6 @@ class Settings(Section, at="csreft.adapter"):
     orthonormal: Literal["within", "across"]
     router: Router
     layer_names: str | None = None
-
-
-class _HardGate(torch.autograd.Function):
-    """1 above the threshold, 0 below; the gradient passes straight through. Exact 0 and 1, unlike p + (g − p)."""
-
-    @staticmethod
-    def forward(context: Any, probabilities: Tensor) -> Tensor:
-        return (probabilities > THRESHOLD).to(probabilities.dtype)
-
-    @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
-        return gradient
-
-
-def hard_gate(probabilities: Tensor) -> Tensor:
-    """Gates 0 or 1, with the gradient of the probabilities."""
-    return _HardGate.apply(probabilities)
-
-
-GATES = {"hard": hard_gate, "soft": lambda probabilities: probabilities, "told": hard_gate}
-
-
-def sparsity(probabilities: Tensor) -> Tensor:
-    """Ω = Σ_i α_i, mean over the prompts of (prompts, k): each open gate costs."""
-    return probabilities.sum(dim=1).mean()
-
-
-def balance(probabilities: Tensor) -> Tensor:
-    """Ω = the squared coefficient of variation of the k gates' mean openings: gates used unequally cost."""
-    opening = probabilities.mean(dim=0)
-    return opening.var(correction=0) / opening.mean().square()
-
-
-def balanced_cross_entropy(probabilities: Tensor, skills: Tensor) -> Tensor:
-    """Of gates (prompts, k) with one-hot skills, in nats, mean over prompts: half the weight on the gate that should
-    open, half on all that should close."""
-    weight = skills / 2 + (1 - skills) / (2 * max(1, skills.shape[1] - 1))
-    losses = functional.binary_cross_entropy(probabilities, skills, weight=weight, reduction="none")
-    return losses.sum(dim=1).mean()
-
-
-PENALTIES = {"sparsity": sparsity, "balance": balance}
-
-
-class Gating(Editing):
-    """The gates of the coming forward pass: told, or found once per prompt, before its first edit.
-
-    told: (prompts, k) gates of the training prompts, which hold while gradients are taken; None where none are told.
-    probabilities, gates: (batch, k), after the router has seen the batch; None before.
-    """
-
-    def __init__(self, positions: Positions, slots: int, told: Tensor | None) -> None:
-        super().__init__(positions, slots)
-        self.told = told
-        self.prompts: Tensor | None = None
-        self.prompt_mask: Tensor | None = None
-        self.probabilities: Tensor | None = None
-        self.gates: Tensor | None = None
-
-    def begin(self, rows: Tensor, prompt_mask: Tensor | None) -> None:
-        super().begin(rows, prompt_mask)
-        self.prompts, self.prompt_mask = rows, prompt_mask
-        self.probabilities = None
-        told = self._telling
-        self.gates = None if told is None else told[rows]
-
-    def begin_part(self, rows: Tensor, prompt_mask: Tensor, *, before: int, after: int) -> None:
-        super().begin_part(rows, prompt_mask, before=before, after=after)
-        if after:
-            self.prompt_mask = None  # the router reads a prompt where it ends
-
-    def alike(self, rows: Tensor) -> list[int] | None:
-        """A prompt's first tokens are edited as its gates say: alike where those are told and the same. Else they are
-        found at its end, and nothing can be shared."""
-        told = self._telling
-        return None if told is None else told[rows].argmax(dim=1).tolist()
-
-    @property
-    def _telling(self) -> Tensor | None:
-        return self.told if torch.is_grad_enabled() else None
-
-
-def router_input(states: Tensor, prompt_mask: Tensor, kind: str) -> Tensor:
-    """What the router reads of states (batch, seq, hidden): (batch, hidden) float32 of root mean square 1."""
-    every = torch.arange(len(states), device=states.device)
-    position = torch.arange(states.shape[1], device=states.device)
-    if kind == "mean_embedding":
-        weights = prompt_mask / prompt_mask.sum(dim=1, keepdim=True)
-        read = torch.einsum("bs,bsh->bh", weights, states.float())
-    elif kind == "first_token":
-        read = states[every, prompt_mask.int().argmax(dim=1)].float()
-    else:
-        read = states[every, (prompt_mask * position).argmax(dim=1)].float()
-    return functional.rms_norm(read, read.shape[-1:])
 
 
 class CsReft(nn.Module):
@@ -225,7 +118,7 @@ class CsReft(nn.Module):
         self.router = config["router"]
         for name, tensor in tensors.items():
             self.register_parameter(name, nn.Parameter(tensor))
-        # (prompts,) the skill of each training prompt, by its row; given by ``supervise``.
+        # The skill of each training prompt, (prompts,), by its row; given by ``supervise``.
         self._labels: Tensor | None = None
         self._gating: Gating | None = None
 
@@ -249,7 +142,7 @@ class CsReft(nn.Module):
             self.rotation.copy_(_orthonormalised(self.rotation, self.skills, self._config["orthonormal"]))
 
     def supervise(self, labels: Sequence[int]) -> None:
-        """Tell the skill of each training prompt, in the order of the rows that ``begin`` will name."""
+        """Tell the skill of each training prompt. labels: its number, at the row that ``begin`` will name."""
         self._labels = torch.tensor(labels)
 
     def extra_loss(self) -> Tensor | None:
@@ -272,9 +165,9 @@ class CsReft(nn.Module):
         return loss
 
     def rates(self) -> Mapping[nn.Parameter, float]:
-        """The router's parameters and how much faster than the edits they learn."""
+        """The router's parameters, each with its learning rate over that of the edits."""
         named = self.named_parameters()
-        return {one: self.router["learning_rate_ratio"] for name, one in named if name.startswith("router_")}
+        return {part: self.router["learning_rate_ratio"] for name, part in named if name.startswith("router_")}
 
     def route(self, read: Tensor) -> Tensor:
         """Probabilities (batch, k) of a router input (batch, hidden): sigmoid(A₂ relu(A₁x + c₁) + c₂)."""
@@ -313,7 +206,7 @@ class CsReft(nn.Module):
         with ExitStack() as stack:
             if self.router["input"] != "none":
                 # Registered before the edits, so that the router sees its layer's output as it was.
-                stack.enter_context(_watched(layers, self.router, open_gates))
+                stack.enter_context(watched(layers, self.router, open_gates))
             stack.enter_context(edited_layers(layers, self.layers, gating, edit))
             self._gating = gating
             stack.callback(setattr, self, "_gating", None)
@@ -329,25 +222,8 @@ class CsReft(nn.Module):
             yield gating
 
 
-@contextmanager
-def _watched(layers: Sequence[nn.Module], router: dict[str, Any], watch: Callable[[Tensor], None]) -> Iterator[None]:
-    """Inside the block ``watch`` is shown the states that the router reads, before any of them is edited."""
-    if router["input"] == "last_token":
-        layer = layers[router["layer"]]
-        handle = layer.register_forward_hook(lambda module, args, output: watch(layer_output(output)))
-    else:
-        # What enters the first layer are the embeddings, as the model itself scales them.
-        handle = layers[0].register_forward_pre_hook(
-            lambda module, args, named: watch(args[0] if args else named["hidden_states"]), with_kwargs=True
-        )
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
 def _orthonormalised(rotation: Tensor, skills: int, orthonormal: str) -> Tensor:
-    """Stacked subspaces (..., k·r, hidden), orthonormal within each, or across all of them."""
+    """Stacked subspaces (..., k·r, hidden) with orthonormal rows, within each or across all of them."""
     groups = skills if orthonormal == "within" else 1
     apart = rotation.unflatten(-2, (groups, rotation.shape[-2] // groups))
     return orthonormalised(apart).flatten(-3, -2)
@@ -402,7 +278,7 @@ def gates(
     """Gates and probabilities, (prompts, k) each, of prompts given as token ids; at most ``batch_tokens`` at once."""
     device = next(model.parameters()).device
     batch = max(1, batch_tokens // max(len(prompt) for prompt in prompts))
-    found: list[tuple[Tensor, Tensor]] = []
+    opened, probable = [], []
     with torch.no_grad(), adapter.attached(model, None) as gating:
         for start in range(0, len(prompts), batch):
             chunk = prompts[start : start + batch]
@@ -413,11 +289,10 @@ def gates(
             )
             gating.begin(torch.arange(start, start + len(chunk), device=device), mask)
             decoder(model)(input_ids=ids, attention_mask=mask, use_cache=False)
-            if gating.gates is None or gating.probabilities is None:  # no router: always open
-                found.append((torch.ones(len(chunk), adapter.skills),) * 2)
-            else:
-                found.append((gating.gates.cpu(), gating.probabilities.cpu()))
-    return torch.cat([one for one, _ in found]), torch.cat([other for _, other in found])
+            always = torch.ones(len(chunk), adapter.skills)  # where there is no router
+            opened.append(always if gating.gates is None else gating.gates.cpu())
+            probable.append(always if gating.probabilities is None else gating.probabilities.cpu())
+    return torch.cat(opened), torch.cat(probable)
 
 
 def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> CsReft:

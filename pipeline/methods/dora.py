@@ -1,4 +1,4 @@
-"""DoRA: LoRA's sum with a trained length of every row (arXiv 2402.09353, Eq. 5); a baseline, trained through peft.
+"""DoRA: LoRA's sum with a trained length for every row (arXiv 2402.09353, Eq. 5); a baseline, trained through peft.
 
     W' = diag(m) V / ‖V‖,  V = W + (α/r) B A
 
@@ -45,7 +45,7 @@ class Dora(LowRank):
     def write(self, module: str, linear: nn.Linear) -> None:
         direction = self.sum_of(module, linear.weight)
         length = self.part(module, MAGNITUDE).to(linear.weight.device)
-        # The quotient first: at the start it is 1, and W stays as it is, bit by bit.
+        # The quotient first: at the start it is 1, and W stays as it is to the bit.
         linear.weight.copy_((length / direction.norm(dim=1))[:, None] * direction)
 
 

@@ -2,13 +2,13 @@
 
     logits = A h + c,  A (labels, hidden), c (labels,)
 
-with h the final hidden state (hidden,) that the frozen, edited model gives a prompt: of its last token for a decoder,
-of its first for an encoder such as RoBERTa (``pipeline.training.reading``). The head and the edits are trained together and
-saved as one file. Parameters: labels · (hidden + 1) beside the edits'.
+h (hidden,) is a final hidden state of a prompt in the frozen, edited model: that of the last token for a decoder, that
+of the first token for an encoder such as RoBERTa (``pipeline.training.reading``). Head and edits are trained together
+and saved as one file. The head has labels · (hidden + 1) parameters.
 
 **Deviations**
-1. One linear layer from zero, where RoBERTa's own head has a hidden layer with a tanh and a dropout before it: the
-   edits are what is compared, and the head is then as small as it can be.
+1. The head is one linear layer that starts at zero. RoBERTa's own has a hidden layer with a tanh and a dropout before
+   it. The edits are what is compared, so the head is as small as it can be.
 """
 
 from collections.abc import Iterable, Iterator
@@ -56,7 +56,10 @@ class Head(nn.Module):
 
 
 class Headed:
-    """A head and the adapter below it; labels: what the logits are of, in order."""
+    """A head and the adapter below it.
+
+    labels: what the logits are of, in order. read: which token's hidden state the head reads, ``last`` or ``first``.
+    """
 
     kind = "head"
 
@@ -86,14 +89,17 @@ class Headed:
 
     @contextmanager
     def attached(self, model: nn.Module, factors: Factors | None) -> Iterator[Attachment]:
-        """The adapter below, attached to ``model``; the head reads what comes out."""
+        """Attach the adapter below to ``model``; the head reads the hidden states that come out."""
         self.head.to(next(model.parameters()).device)
         with self.inner.attached(model, factors) as attachment:
             yield attachment if self.read == "last" else _Whole(attachment)
 
     @contextmanager
     def learning(self, model: nn.Module) -> Iterator[Attachment]:
-        """model: the base as this head reads it (``pipeline.training.reading``), with the base itself in ``frozen``."""
+        """As ``attached``, for training.
+
+        model: the base as this head reads it (``pipeline.training.reading``), with the base itself in ``frozen``.
+        """
         frozen = model.get_submodule("frozen")
         self.head.to(next(frozen.parameters()).device)
         with self.inner.learning(frozen) as attachment:
@@ -101,7 +107,7 @@ class Headed:
 
 
 class _Whole(Attachment):
-    """Of an encoder's input nothing can be shared: its first token sees the last one."""
+    """Attached to an encoder, whose first token sees the last: no beginning of a prompt can be shared."""
 
     def __init__(self, inner: Attachment) -> None:
         self._inner = inner
@@ -126,5 +132,5 @@ def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> Headed:
 
 
 def _within(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose names begin so, without it."""
+    """The tensors whose names begin with ``prefix``, under their names without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,9 +1,10 @@
-"""(IA)³: a trained factor for each component that a matrix gives or takes (arXiv 2205.05638); through peft.
+"""(IA)³: a trained factor for each component of a matrix's output or input (arXiv 2205.05638); through peft.
 
-    W' = diag(l) W   (keys and values)      W' = W diag(l)   (what the second matrix of a feed-forward block takes)
+    W' = diag(l) W   (keys and values: scaled output)
+    W' = W diag(l)   (the second matrix of a feed-forward block: scaled input)
 
-Shapes: W (out, in), l (out, 1) or (1, in), as in peft; l starts at 1, so the adapted model is the base at step 0. A
-bias belongs to what a matrix gives and is scaled with it. How it is trained, saved and written into W:
+Shapes: W (out, in), l (out, 1) or (1, in), as in peft. l starts at 1, so the adapted model is the base at step 0. A
+bias belongs to the output and is scaled with it. How it is trained, saved and written into W:
 ``pipeline.methods.common.peft``.
 """
 
@@ -25,7 +26,10 @@ SUFFIX = ".ia3_l"
 
 
 class Settings(Section, at="ia3.adapter"):
-    """modules: last parts of the names of the scaled matrices. feedforward: those of them scaled where they take."""
+    """Which matrices are scaled.
+
+    modules: last parts of their names. feedforward: those of the modules whose input is scaled, not their output.
+    """
 
     modules: tuple[str, ...] = Field(min_length=1)
     feedforward: tuple[str, ...]

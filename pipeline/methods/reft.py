@@ -6,12 +6,13 @@ At each edited layer and token, with h (hidden), R and W (r, hidden), b (r,), th
     DiReFT   R ᵀ(Wh + b)                        Eq. 3   (R is the paper's W₂, not orthonormal)
     NoReFT   R ᵀ(Wh + b − Rh)                   appendix (as LoReFT, R not orthonormal)
 
-to h. The prompt is edited, generated tokens are not, so decoding costs nothing. Per layer and slot (a slot is
-the set of weights that prefix and suffix share, or one of the two sets where they do not) 2rd + r parameters.
+to h. Prompts are edited and generated tokens are not, so decoding costs nothing. A slot is the set of weights that
+prefix and suffix share, or one of their two sets where they do not share; each layer has 2·r·hidden + r parameters for
+each slot.
 
 **Deviations** (see also ``pipeline.methods.common.edits``)
-1. ``initial: identity`` starts LoReFT and NoReFT at W = R, b = 0 and DiReFT at W = 0, b = 0: the edited model is
-   then the base, exactly, at step 0. ``random`` is the paper's start.
+1. ``initial: identity`` starts LoReFT and NoReFT at W = R, b = 0 and DiReFT at W = 0, b = 0, so that the edited model
+   is exactly the base at step 0. ``random`` is the paper's start.
 
 **Learning rate.** The state of a prompt's first token is two orders of magnitude larger than the others' (norm 25 000
 against 200 behind layer 19 of SmolLM2-135M), and so is its share of W's gradient wherever the prefix is edited. A rate
@@ -50,8 +51,9 @@ Formula = Literal["loreft", "direft", "noreft"]
 class Settings(Section, at="reft.adapter"):
     """Which edits are made.
 
-    layers: ``all`` or indices; the output of each is edited. positions: ``f{n}+l{m}``, prompt tokens.
-    tied: prefix and suffix share their weights. initial: ``identity`` (base exactly) or ``random``.
+    rank: r. layers: ``all`` or indices; the output of each is edited.
+    positions: the edited tokens of a prompt, ``f{n}+l{m}``. tied: prefix and suffix share their weights.
+    initial: ``identity`` (exactly the base at step 0) or ``random``.
     layer_names: of a model that keeps its layers in an unknown place, ``{layer}`` for the number.
     """
 
@@ -110,7 +112,7 @@ class Reft(nn.Module):
         return self
 
     def retract(self) -> None:
-        """After an optimizer step: back to R Rᵀ = I, where the formula asks for it."""
+        """After an optimizer step: restore R Rᵀ = I where the formula asks for it."""
         if self._config["formula"] == "loreft":
             with torch.no_grad():
                 self.rotation.copy_(orthonormalised(self.rotation))

@@ -1,21 +1,18 @@
-"""Singular value fine-tuning (Transformer², arXiv 2501.06252, Section 3.1).
+"""Singular value fine-tuning, SVF (Transformer², arXiv 2501.06252, Section 3.1).
 
-An expert is one vector z per weight matrix. With W = U diag(σ) Vᵀ, shapes W (out, in), r = min(out, in),
+An expert is one vector z for each weight matrix W = U diag(σ) Vᵀ, and only z is trained:
 
     W' = U diag(σ ⊙ z) Vᵀ        (Section 3.1: "W' = U Σ' Vᵀ, where Σ' = Σ ⊗ diag(z)")
 
-and only z is trained. Experts are mixed by coefficients α, z' = Σ_k α_k z_k (Section 3.2), or, as ``delta``,
-z' = 1 + Σ_k α_k (z_k − 1), under which α = 0 is the base model.
+Shapes: W (out, in), U (out, r), σ and z (r,), Vᵀ (r, in), with r = min(out, in). How W' is computed with:
+``pipeline.methods.common.scaled``.
 
-One adapter file holds K experts' z and a ``Mixture``: a single expert is K = 1 with α = 1, an adapted model is K
-experts and what the first pass decided. So nothing downstream tells the two apart, and a one-hot α gives back exactly
-the trained expert.
+Experts are mixed by coefficients α: z' = Σ_k α_k z_k (``paper``, Section 3.2), or z' = 1 + Σ_k α_k (z_k − 1)
+(``delta``), under which α = 0 is the base model.
 
-The same W' is evaluated in two exact ways:
-- *materialised*, W' = W + U diag(σ ⊙ (z − 1)) Vᵀ written once: one product per token, for decoding. At z = 1 it is W
-  to the bit.
-- *factored*, y = U((σ ⊙ z) ⊙ (Vᵀ x)): the gradient of z is a sum of elementwise products and no dense ∂L/∂W' exists;
-  and every row of a batch can have its own z.
+An adapter file holds the z of K experts and a ``Mixture``. A single expert is K = 1 with α = 1; an adapted model is K
+experts and what the first pass decided. Nothing downstream tells the two apart, and a one-hot α gives back the trained
+expert to the bit.
 
 Deviations
 1. Parametrisation ``direct`` (z = 1 + δ, δ = 0 at the start) is the default: the adapted model is the base model at
@@ -24,7 +21,6 @@ Deviations
 3. A row of α that is all zeros means the base model under ``paper``, too: z' = 0 would erase every matrix.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,9 +33,9 @@ from torch import LongTensor, Tensor, nn
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Mixture
+from pipeline.methods.common.scaled import FactoredLinear, materialised_weights, replaced_forward, row_scaled
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 from pipeline.model.forward.base import layer_of
-from pipeline.model.forward.linear import Linear
 
 CONDITION = 1e4  # σ₁/σᵣ up to which the squares of singular values give float32's precision
 
@@ -47,10 +43,10 @@ CONDITION = 1e4  # σ₁/σᵣ up to which the squares of singular values give f
 class Targets(Section, at="svf"):
     """What an expert scales.
 
-    modules: last name parts of the linear modules. layers: of the decoder, whose modules are scaled: their indices, or
-    a share of all, spread evenly (0.5: every second one; the paper halves the layers of its largest model and does
-    not say which). None: all of them. parametrisation: see Deviations. init_mean, init_std: of p, used by
-    ``sigmoid_renormalised`` only.
+    modules: last parts of the names of the scaled linear modules.
+    layers: the decoder layers whose modules are scaled: their indices, or a share of all, spread evenly. 0.5 is every
+        second one (the paper halves the layers of its largest model and does not say which). None: all of them.
+    parametrisation: see Deviation 1. init_mean, init_std: of p, for ``sigmoid_renormalised`` only.
     """
 
     modules: tuple[str, ...] = Field(min_length=1)
@@ -61,19 +57,18 @@ class Targets(Section, at="svf"):
 
 
 class Mixing(Section, at="mixing"):
-    """How experts are mixed. seed: of the experts that are mixed. mix: see ``core.types.Mixture``."""
+    """How experts are mixed. mix: see ``pipeline.core.types.Mixture``."""
 
-    seed: int
     mix: Literal["paper", "delta"]
 
 
 def in_layers(names: Sequence[str], layers: Sequence[int] | float | None) -> list[str]:
-    """Those of some modules that stand in chosen decoder layers: see ``Targets.layers``."""
+    """The modules among ``names`` that stand in the chosen decoder layers. layers: see ``Targets``."""
     if layers is None:
         return list(names)
     there = {layer_of(name) for name in names}
     if isinstance(layers, int | float):
-        # Layer l is chosen where l · share passes a whole number: which ones does not hang on how many there are
+        # Layer l is chosen where l · share passes a whole number: that does not depend on how many layers there are
         chosen = {layer for layer in there if math.floor((layer + 1) * layers) > math.floor(layer * layers)}
         fits = 0 < layers <= 1 and bool(chosen)
     else:
@@ -88,11 +83,12 @@ def in_layers(names: Sequence[str], layers: Sequence[int] | float | None) -> lis
 
 
 def decompose(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """U (out, r), σ (r,) descending, Vᵀ (r, in) of W (out, in): float32, each right to its rounding.
+    """U (out, r), σ (r,) descending and Vᵀ (r, in) of W (out, in): float32, each right to its rounding.
 
-    Computed in float64: LAPACK's float32 decomposition misses W by some 40 times its rounding, which a factored model
-    would differ by from the materialised one. The eigenvectors of the smaller of WᵀW and WWᵀ are as fast as that
-    (measured on 576 × 1536), and lose (σ₁/σᵣ)² of float64's 16 digits: enough is left up to CONDITION.
+    They are computed in float64. LAPACK's float32 decomposition misses W by some 40 times its rounding, and a factored
+    model would differ from the materialised one by as much. The eigenvectors of the smaller of WᵀW and WWᵀ take no more
+    time than that (measured on 576 × 1536). They lose (σ₁/σᵣ)² of float64's 16 digits, and enough is left up to
+    CONDITION.
     """
     wide = weight.double() if weight.shape[0] <= weight.shape[1] else weight.double().T
     squares, vectors = torch.linalg.eigh(wide @ wide.T)
@@ -106,7 +102,7 @@ def decompose(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def effective_z(parameter: Tensor, sigma: Tensor, parametrisation: str) -> Tensor:
-    """From what is trained to what scales σ. parameter, sigma: (r,). Differentiable."""
+    """What scales σ, (r,), of what is trained, ``parameter`` (r,). Differentiable."""
     if parametrisation == "direct":
         return 1 + parameter
     z = torch.sigmoid(parameter)
@@ -114,7 +110,7 @@ def effective_z(parameter: Tensor, sigma: Tensor, parametrisation: str) -> Tenso
 
 
 def mix_z(z: Tensor, coefficients: Tensor, mix: str) -> Tensor:
-    """z' of every row. z: (experts, r); coefficients: (rows, experts). Returns (rows, r); rows of zeros give ones."""
+    """z' of every row: (rows, r), all ones for a row of zeros. z: (experts, r). coefficients: (rows, experts)."""
     if mix == "delta":
         return 1 + coefficients @ (z - 1)
     # A one-hot row must give back its expert to the bit: 1·z plus exact zeros does.
@@ -122,158 +118,9 @@ def mix_z(z: Tensor, coefficients: Tensor, mix: str) -> Tensor:
     return torch.where((coefficients == 0).all(1, keepdim=True), torch.ones_like(mixed), mixed)
 
 
-def materialised(weight: Tensor, factors: tuple[Tensor, Tensor, Tensor], z: Tensor) -> Tensor:
-    """W' = W + U diag(σ ⊙ (z − 1)) Vᵀ in W's dtype, summed in float32; exactly W at z = 1.
-
-    The product is taken in W's dtype: the change is small against W, so that its rounding is small against the rounding
-    of W' itself.
-    """
-    u, sigma, vt = (factor.to(weight.device) for factor in factors)
-    if bool((z == 1).all()):
-        return weight.clone()
-    scaled = u * (sigma * (z.to(weight.device) - 1))
-    return torch.addmm(weight, scaled.to(weight.dtype), vt.to(weight.dtype))
-
-
-class _Factored(torch.autograd.Function):
-    """U(s ⊙ (Vᵀ x)) + bias, one node of the graph. ∂L/∂s = Σ over tokens of (Vᵀ x) ⊙ (Uᵀ ∂L/∂y), summed in float32.
-
-    What the input's gradient needs, Uᵀ ∂L/∂y, is what the gradient of s needs: no product is computed for s alone, and
-    no dense ∂L/∂W' exists.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden: Tensor, scale: Tensor, u: Tensor, vt: Tensor, bias: Tensor | None) -> Tensor:
-        components = nn.functional.linear(hidden, vt)
-        cast = scale.to(components.dtype)
-        ctx.save_for_backward(components, cast, u, vt)
-        return nn.functional.linear(components * cast, u, bias)
-
-    @staticmethod
-    def backward(ctx, outer: Tensor):
-        components, cast, u, vt = ctx.saved_tensors
-        inner = outer @ u
-        scale_gradient = (inner * components).flatten(0, -2).sum(0, dtype=torch.float32)
-        hidden_gradient = inner.mul_(cast) @ vt if ctx.needs_input_grad[0] else None
-        return hidden_gradient, scale_gradient, None, None, None
-
-
-class _FactoredLinear:
-    """y = U((σ ⊙ z) ⊙ (Vᵀ x)) + bias in place of a linear module's forward; z is one vector, (r,)."""
-
-    def __init__(self, module: nn.Linear, factors: tuple[Tensor, Tensor, Tensor], scale: Tensor) -> None:
-        u, _, vt = factors
-        self.u, self.vt = u.to(module.weight), vt.to(module.weight)
-        self.bias, self.scale = module.bias, scale
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        return _Factored.apply(hidden, self.scale, self.u, self.vt, self.bias)
-
-
-class _RowLinear:
-    """The same with one z per row of the batch; ``scales`` is (rows of the job, r), in the weights' dtype."""
-
-    def __init__(self, module: nn.Linear, factors: tuple[Tensor, Tensor, Tensor], scales: Tensor, rows: "_Rows"):
-        u, _, vt = factors
-        self.out, self.into = Linear(u.to(module.weight), module.bias), Linear(vt.to(module.weight))
-        self.scales, self.rows = scales.to(module.weight), rows
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        components = self.into(hidden)
-        components.mul_(self.scales.index_select(0, self.rows.current)[:, None])
-        return self.out(components)
-
-
-class _Rows(Attachment):
-    """Which row of the job each row of the batch is."""
-
-    current: LongTensor
-
-    def __init__(self, groups: Sequence[int]) -> None:
-        self._groups = groups
-
-    def alike(self, rows: LongTensor) -> list[int]:
-        return [self._groups[row] for row in rows.tolist()]
-
-    def begin(self, rows: LongTensor, prompt_mask: Tensor | None) -> None:
-        self.current = rows
-
-
-class _PromptRows(_Rows):
-    """Rows looked up by the ids of the prompts they were made for."""
-
-    def __init__(self, groups: Sequence[int], ids: Sequence[str]) -> None:
-        super().__init__(groups)
-        self._places = {id_: place for place, id_ in enumerate(ids)}
-
-    def rows(self, ids: Sequence[str]) -> list[int]:
-        missing = [id_ for id_ in ids if id_ not in self._places]
-        if missing:
-            raise UserError(
-                f"expected a mixture for every prompt, got none for {len(missing)} of {len(ids)}, e.g. '{missing[0]}'; "
-                "run the stage that adapts to this task again"
-            )
-        return [self._places[id_] for id_ in ids]
-
-
-def _equal_rows(tensors: Sequence[Tensor]) -> list[int]:
-    """A number for each row of the job: rows that have the same z in every matrix have the same one."""
-    numbers: dict[bytes, int] = {}
-    groups = []
-    for row in range(len(tensors[0])):
-        whole = torch.cat([vectors[row] for vectors in tensors]).cpu().numpy().tobytes()
-        groups.append(numbers.setdefault(hashlib.blake2b(whole).digest(), len(numbers)))
-    return groups
-
-
-@contextmanager
-def _replaced_forward(module: nn.Module, forward: Any) -> Iterator[None]:
-    """An instance attribute hides the class's ``forward``; deleting it leaves the module as it was."""
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-
-
-@contextmanager
-def _replaced_weight(module: nn.Linear, weight: Tensor) -> Iterator[None]:
-    original = module.weight
-    module.weight = nn.Parameter(weight, requires_grad=False)
-    try:
-        yield
-    finally:
-        module.weight = original
-
-
-@contextmanager
-def materialised_weights(model: nn.Module, factors: Factors, z: Mapping[str, Tensor]) -> Iterator[Attachment]:
-    """The model with W' written in place of every W. z: module name → (r,)."""
-    with ExitStack() as stack:
-        for name, vector in z.items():
-            module = model.get_submodule(name)
-            stack.enter_context(_replaced_weight(module, materialised(module.weight, factors[name], vector)))
-        yield Attachment()
-
-
-@contextmanager
-def row_scaled(
-    model: nn.Module, factors: Factors, z: Mapping[str, Tensor], ids: Sequence[str] = ()
-) -> Iterator[Attachment]:
-    """The model with one z per row of the job. z: module name → (rows, r). ids: the prompts the rows are for."""
-    groups = _equal_rows(list(z.values()))
-    rows = _PromptRows(groups, ids) if ids else _Rows(groups)
-    with ExitStack() as stack:
-        for name, vectors in z.items():
-            module = model.get_submodule(name)
-            scales = vectors.to(module.weight.device) * factors[name][1].to(module.weight.device)
-            stack.enter_context(_replaced_forward(module, _RowLinear(module, factors[name], scales, rows)))
-        yield rows
-
-
 @contextmanager
 def population(model: nn.Module, factors: Factors, adapter: "SvfAdapter", candidates: Tensor) -> Iterator[Attachment]:
-    """The model with one mixture of the adapter's experts per row: candidates (rows, layers, experts)."""
+    """The model with one mixture of the adapter's experts for each row. candidates: (rows, layers, experts)."""
     z = {
         name: mix_z(experts, candidates[:, layer_of(name)], adapter.mixture.mix)
         for name, experts in adapter.experts.items()
@@ -285,8 +132,8 @@ def population(model: nn.Module, factors: Factors, adapter: "SvfAdapter", candid
 class SvfAdapter:
     """K experts and how they are mixed.
 
-    experts: module name → z of every expert, (K, r), float32. mixture: see ``core.types.Mixture``; a ``layer`` axis
-    has one row per decoder layer of the base model.
+    experts: module name → z of every expert, (K, r), float32.
+    mixture: its rows are of everything, of each decoder layer or of each prompt, see ``pipeline.core.types.Mixture``.
     """
 
     kind = "svf"
@@ -303,12 +150,12 @@ class SvfAdapter:
         return {"experts": mixture.experts, "axis": mixture.axis, "mix": mixture.mix, "ids": mixture.ids}
 
     def state(self) -> dict[str, Tensor]:
-        # float64 keeps the coefficients as they were found: float32 would change them on every load
+        # float64 keeps the coefficients as they were decided: float32 would change them on every load
         coefficients = torch.tensor(self.mixture.coefficients, dtype=torch.float64)
         return {"mixture.coefficients": coefficients, **{f"z.{name}": z for name, z in self.experts.items()}}
 
     def z(self, name: str) -> Tensor:
-        """The mixed z of a module: (rows, r), where rows is 1 unless every prompt has its own mixture."""
+        """The mixed z of a module: (rows, r), with 1 row unless every prompt has its own mixture."""
         coefficients = torch.tensor(self.mixture.coefficients, dtype=torch.float32)
         if self.mixture.axis == "layer":
             coefficients = coefficients[layer_of(name)][None]
@@ -344,12 +191,12 @@ def from_state(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> SvfA
 
 def single(z: Mapping[str, Tensor], name: str) -> SvfAdapter:
     """One expert as an adapter. z: module name → (r,)."""
-    one = Mixture(experts=(name,), axis="all", coefficients=((1.0,),), mix="paper")
-    return SvfAdapter({module: vector[None].clone() for module, vector in z.items()}, one)
+    itself = Mixture(experts=(name,), axis="all", coefficients=((1.0,),), mix="paper")
+    return SvfAdapter({module: vector[None].clone() for module, vector in z.items()}, itself)
 
 
 def stack_experts(adapters: Sequence[Adapter], names: Sequence[str], mix: Literal["paper", "delta"]) -> SvfAdapter:
-    """Several single experts as one adapter with uniform coefficients, to be ``mixed_by`` a strategy."""
+    """Single experts as one adapter with equal coefficients, for a strategy to mix (``mixed_by``)."""
     singles = []
     for adapter, name in zip(adapters, names, strict=True):
         if not (isinstance(adapter, SvfAdapter) and adapter.mixture.axis == "all"):
@@ -365,7 +212,7 @@ def stack_experts(adapters: Sequence[Adapter], names: Sequence[str], mix: Litera
 
 
 class SvfLearner:
-    """What is trained: one flat float32 vector of all matrices' parameters, (Σ r,)."""
+    """What is trained: one flat float32 vector, (Σ r,), of the parameters of all scaled matrices, by layer."""
 
     def __init__(self, factors: Factors, targets: Targets, generator: torch.Generator) -> None:
         self.factors, self.targets = factors, targets
@@ -381,7 +228,7 @@ class SvfLearner:
             start.normal_(targets.init_mean, targets.init_std, generator=generator)
         self.flat = nn.Parameter(start)
         self.sizes = sizes
-        self._scaled: dict[str, _FactoredLinear] = {}
+        self._scaled: dict[str, FactoredLinear] = {}
 
     def parameters(self) -> list[nn.Parameter]:
         return [self.flat]
@@ -407,27 +254,27 @@ class SvfLearner:
 
     @contextmanager
     def sampling(self, model: nn.Module) -> Iterator[Attachment]:
-        """Attached for decoding: materialised."""
+        """Attached for decoding: W' is materialised."""
         with torch.no_grad():
             z = self.z()
         with materialised_weights(model, self.factors, z) as attachment:
             yield attachment
 
     def retract(self) -> None:
-        """z is free."""
+        """Nothing to restore after an optimizer step: z is free."""
 
     def extra_loss(self) -> None:
-        """z is trained on the answers alone."""
+        """Nothing beside the loss of the answers."""
 
     @contextmanager
     def learning(self, model: nn.Module) -> Iterator[Attachment]:
-        """Attached for forward and backward passes: factored. Graphs of several passes add up in ``flat.grad``."""
+        """Attached for training: W' is factored, and the gradients of several passes add up in ``flat.grad``."""
         with ExitStack() as stack:
             for name in self.modules:
                 module = model.get_submodule(name)
                 if name not in self._scaled:  # the factors are cast to the weights' dtype once, not every step
-                    self._scaled[name] = _FactoredLinear(module, self.factors[name], self.factors[name][1])
-                stack.enter_context(_replaced_forward(module, self._scaled[name]))
+                    self._scaled[name] = FactoredLinear(module, self.factors[name], self.factors[name][1])
+                stack.enter_context(replaced_forward(module, self._scaled[name]))
             self._rescale()
             yield _Rescaled(self)
 
@@ -438,7 +285,7 @@ class SvfLearner:
 
 
 class _Rescaled(Attachment):
-    """Makes z of what is trained anew for every pass: it has changed since the last one, whose graph is gone."""
+    """Computes z anew before every pass: what is trained has changed, and the graph of the last pass is gone."""
 
     def __init__(self, learner: SvfLearner) -> None:
         self._learner = learner
@@ -447,14 +294,14 @@ class _Rescaled(Attachment):
         self._learner._rescale()
 
 
-Settings = Targets  # as the other methods call theirs
+Settings = Targets  # the name that every method's settings have
 
 
 def learner(model: nn.Module, settings: Targets, *, factors: Factors | None, generator: torch.Generator) -> SvfLearner:
-    """What a trainer needs."""
+    """An untrained expert, as a trainer needs it. factors: of the base model."""
     if factors is None:
         raise UserError(
-            "params.yaml: expected SVF among 'experts' or 'ablations', whose stages read the base model's singular "
-            "values, got it among 'baselines'; move the entry"
+            "params.yaml: expected a method that reads no singular values of the base model, got SVF; train this row "
+            "by train_svf, train_reinforce or train_supervised, which have them"
         )
     return SvfLearner(factors, settings, generator)

@@ -3,14 +3,15 @@
     W' = W + B R A,   A = √Σ_r V_rᵀ,  B = U_r √Σ_r,  R = Σ_i v_i P_i
 
 Shapes: A (r, in) and B (out, r) hold W's r largest singular values and their directions, P (u, r, r) is drawn once, and
-only v (u,) is trained; ``tying`` lets neighbouring matrices share a v, down to one for the whole model. v starts at 0,
-so the adapted model is the base at step 0. Where SVF scales every singular value and mixes no directions, this mixes
-the first r of them.
+only v (u,) is trained. ``tying`` lets neighbouring matrices share a v, down to one v for the whole model. v starts at
+0, so the adapted model is the base at step 0. SVF scales every singular value and mixes no directions; TinyLoRA mixes
+the first r directions.
 
-Trained through peft, which makes A, B and P; the file holds them beside v, as peft's own does, so that to use it needs
-neither peft nor another decomposition. How it is written into W: ``pipeline.methods.common.peft``. Of peft's other small tuners,
-VeRA and its kin project on random directions, and PiSSA trains a LoRA that starts from the singular ones: TinyLoRA
-alone trains next to nothing within a frozen decomposition of W, as SVF does.
+It is trained through peft, which makes A, B and P. The file holds them beside v, as peft's own file does, so that using
+it needs neither peft nor another decomposition. How it is written into W: ``pipeline.methods.common.peft``.
+
+Why this one of peft's small tuners: VeRA and its kin project on random directions, and PiSSA trains a LoRA that starts
+from the singular ones. TinyLoRA alone trains next to nothing within a frozen decomposition of W, as SVF does.
 """
 
 from collections.abc import Mapping
@@ -31,8 +32,11 @@ FROZEN = ("tinylora_A", "tinylora_B", "tinylora_P")
 
 
 class Settings(Section, at="tinylora.adapter"):
-    """rank: r, directions. size: u, numbers in a v. tying: share of the matrices that do without a v of their own.
-    modules: last parts of the names of the adapted matrices."""
+    """Which numbers are trained, and where.
+
+    rank: r, directions. size: u, numbers in a v. tying: share of the matrices that do without a v of their own.
+    modules: last parts of the names of the adapted matrices.
+    """
 
     rank: int = Field(ge=1)
     size: int = Field(ge=1)
@@ -41,7 +45,7 @@ class Settings(Section, at="tinylora.adapter"):
 
 
 class TinyLora(Tuner):
-    """Trainable vectors v; ``groups`` of the config says which of them a module uses."""
+    """Trainable vectors v. The config's ``groups`` maps each module to the number of the v that it uses."""
 
     kind = "tinylora"
 
@@ -75,14 +79,14 @@ def _peft(config: Mapping[str, Any], modules: tuple[str, ...]) -> Any:
 
 
 def groups(modules: int, tying: float) -> list[int]:
-    """Which v each of so many modules uses: neighbours share one, as in peft."""
+    """The number of the v that each of ``modules`` modules uses: neighbours share a v, as in peft."""
     wanted = max(1, round(modules * (1 - tying)))
     size = max(1, modules // wanted)
     return [min(place // size, wanted - 1) for place in range(modules)]
 
 
 def initial(model: PreTrainedModel, settings: Settings, generator: torch.Generator) -> TinyLora:
-    """An untrained adapter for ``model``; the seed of ``generator`` is that of P."""
+    """An untrained adapter for ``model``. generator: its initial seed draws P."""
     modules = tuple(linear_modules(model, settings.modules))
     shared = groups(len(modules), settings.tying)
     config = {

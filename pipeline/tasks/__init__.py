@@ -1,1 +1,1 @@
-"""One file per task; the file name is its registry entry. See README.md for how to add one."""
+"""The tasks, one file each; a task is named by its file. The README says how to add one."""

@@ -1,7 +1,7 @@
 """AlpacaEval v1 (github.com/tatsu-lab/alpaca_eval): 805 instructions, answers compared with text_davinci_003's.
 
-There is no right answer: ``score`` tells only whether there is one at all, and how long it is beside the reference.
-Win rates come from judges (``pipeline.scoring.preference``), over the outputs in AlpacaEval's own JSON.
+No answer is right or wrong: ``score`` tells only whether anything was answered. Win rates come from judges
+(``pipeline.scoring.preference``), over outputs in AlpacaEval's own JSON.
 """
 
 from collections.abc import Mapping, Sequence

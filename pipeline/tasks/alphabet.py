@@ -1,4 +1,7 @@
-"""Reasoning, one of many skills: which of three words comes first in the alphabet. A worked turn shows the form."""
+"""Reasoning, one of many skills: which of some words comes first in the alphabet.
+
+A worked turn before the question shows the form of the answer.
+"""
 
 import random
 from collections.abc import Iterator, Sequence

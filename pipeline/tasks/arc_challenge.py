@@ -1,4 +1,4 @@
-"""Reasoning, unseen: ARC-Challenge (arXiv 1803.05457), what simple baselines get wrong. 1 119 and 1 172 questions.
+"""Reasoning, unseen: ARC-Challenge (arXiv 1803.05457), questions that simple baselines get wrong. 1 119 and 1 172.
 
 The mirror has them in LLM-Adapters' form of an instruction; the question and its choices are read off it.
 """
@@ -32,7 +32,7 @@ def question(row: Mapping[str, Any]) -> str:
 
 
 def _parts(row: Mapping[str, Any]) -> tuple[str, list[str], int]:
-    """The question, its choices, and which is right."""
+    """The question, its choices, and the place of the right one."""
     if "instruction" not in row:
         return row["question"], row["choices"]["text"], row["choices"]["label"].index(row["answerKey"])
     match = _INSTRUCTION.fullmatch(row["instruction"])

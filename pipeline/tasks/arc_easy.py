@@ -1,4 +1,4 @@
-"""Reasoning, trained: ARC-Easy (arXiv 1803.05457), questions of school science with choices. 2 251 and 2 376."""
+"""Reasoning, trained: ARC-Easy (arXiv 1803.05457), school science with choices. 2 251 to train on, 2 376 to test."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,9 +1,11 @@
 """Arithmetic-4 of LLM-Adapters (arXiv 2304.01933) and ReFT: AQuA (with choices), GSM8K, MAWPS, SVAMP.
 
-The task is the union of its ``subsets``; scores carry theirs, so one training serves all and each has its own mean.
+The task is the union of its ``subsets``. A score names its subset, so that one training serves all and each has its own
+mean.
 
-**Deviations**: trained on the 3 260 instructions with their steps and on MAWPS's train split, both of which are
-published, not on the 10 000 of math-10k; whatever stands in a test split is dropped and counted.
+**Deviations**
+1. The train split is the 3 260 published instructions with their steps and MAWPS's train split, not the 10 000 of
+   math-10k. Whatever stands in a test split is dropped and counted.
 """
 
 import re
@@ -53,11 +55,11 @@ def question(row: Mapping[str, Any]) -> str:
 
 
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
-    found: dict[str, list[Example]] = {"train": [], "test": []}
+    splits: dict[str, list[Example]] = {"train": [], "test": []}
     for name, rows in tables.items():
         split, _, subset = name.partition("_")
-        found[split] += [_example(f"{subset}-{split}-{number}", subset, row) for number, row in enumerate(rows)]
-    return found
+        splits[split] += [_example(f"{subset}-{split}-{number}", subset, row) for number, row in enumerate(rows)]
+    return splits
 
 
 def _example(id: str, subset: str, row: Mapping[str, Any]) -> Example:

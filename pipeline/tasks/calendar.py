@@ -1,6 +1,7 @@
-"""Reasoning, one of many skills: which day of the week is so many days after, or before, another. With a worked turn.
+"""Reasoning, one of many skills: which day of the week comes some days after, or before, another.
 
-Who has what on that day varies the prompts: days and distances alone make too few for disjoint splits.
+A worked turn before the question shows the form of the answer. The prompts also vary in who has what on that day: days
+and distances alone make too few for disjoint splits.
 """
 
 import random

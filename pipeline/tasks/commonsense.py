@@ -1,11 +1,13 @@
 """Commonsense-8 of LLM-Adapters (arXiv 2304.01933): BoolQ, PIQA, SIQA, HellaSwag, WinoGrande, ARC-e, ARC-c, OBQA.
 
-Every row is an instruction whose answer is one of a few words ("the correct answer is answer3"), greedily decoded. The
-task is the union of its ``subsets``; scores carry theirs, so one training serves all and each has its own mean.
+Every row is an instruction whose answer is one of a few words ("the correct answer is answer3"), decoded greedily. The
+task is the union of its ``subsets``. A score names its subset, so that one training serves all and each has its own
+mean.
 
-**Deviations**: trained on the subsets' own train splits that are published one by one (BoolQ, both ARCs, OBQA), not on
-the 170 000 instructions drawn from all eight; HellaSwag is tested on 1 000 labelled rows of its validation split where
-the mirror is used.
+**Deviations**
+1. The train split is the train splits that are published one by one (BoolQ, both ARCs, OBQA), not the 170 000
+   instructions drawn from all eight.
+2. Where the mirror is used, HellaSwag is tested on 1 000 labelled rows of its validation split.
 """
 
 import re
@@ -73,11 +75,11 @@ def question(row: Mapping[str, Any]) -> str:
 
 
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
-    found: dict[str, list[Example]] = {"train": [], "test": []}
+    splits: dict[str, list[Example]] = {"train": [], "test": []}
     for name, rows in tables.items():
         split, _, subset = name.partition("_")
-        found[split] += [_example(f"{subset}-{split}-{number}", subset, row) for number, row in enumerate(rows)]
-    return found
+        splits[split] += [_example(f"{subset}-{split}-{number}", subset, row) for number, row in enumerate(rows)]
+    return splits
 
 
 def _example(id: str, subset: str, row: Mapping[str, Any]) -> Example:

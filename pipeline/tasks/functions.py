@@ -1,8 +1,8 @@
 """Code, trained: write a short Python function from its description, judged by unit tests.
 
-Three families: over a list (which numbers × what of them), over a text, over one number. The expected values of
-the unit tests are what the reference function returns. A worked turn before the question shows the form of the
-answer, its end included: without it, 4 % of the base model's answers end by themselves.
+The functions are over a list (which of its numbers × what is made of them), over a text, or over a number. Unit tests
+expect what the reference function returns. A worked turn before the question shows the form of the answer and how it
+ends: without it, 4 % of the base model's answers end by themselves.
 
 measured: SmolLM2-135M-Instruct, bfloat16, settings of the profile laptop: greedy 46 % correct (first 100 of the
 validation split), sampled at temperature 1 13 % (first 40, four samples each); 87 prompt tokens, 23 target tokens.

@@ -1,7 +1,7 @@
 """GLUE (arXiv 1804.07461) as questions to a language model: SST-2, MRPC, RTE, CoLA, STS-B, QNLI, MNLI, QQP.
 
-Labels of the test splits are not public: the development split (MNLI: the matched one) is what is reported here. The
-mirror has no train split of QNLI and nothing of MNLI and QQP; those come from the hub.
+The labels of the test splits are not public, so the development split is reported (MNLI: the matched one). The mirror
+has no train split of QNLI and nothing of MNLI and QQP; those come from the hub.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,9 +15,10 @@ REVISION = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
 
 class Subset(NamedTuple):
-    """columns: the texts', in the hub's files. labels: words, in the order of the hub's numbers.
+    """One of the eight.
 
-    files: the mirror's folder; names: its columns for texts and label, where other than the hub's.
+    asks: the system message. columns: of the texts, in the hub's files. labels: words, by the hub's numbers.
+    files: its folder in the mirror. names: the mirror's columns for texts and label, where they are not the hub's.
     """
 
     asks: str
@@ -84,7 +85,7 @@ Name = Literal["sst2", "mrpc", "rte", "cola", "stsb", "qnli", "mnli", "qqp"]
 
 
 class Options(Section):
-    """subset: which of the eight, one or several."""
+    """subset: the name of one of the eight, or of several."""
 
     subset: Name | tuple[Name, ...]
 

@@ -1,7 +1,7 @@
 """Code, unseen: HumanEval (arXiv 2107.03374) with EvalPlus's further tests (HumanEval+). 164 to test, none to train on.
 
-A function is to be completed from its signature and docstring; the answer is the whole function. What the prompt gives
-before it, imports and helpers, runs before the answer, too. Base tests are HumanEval's; ``plus`` are those of EvalPlus.
+The model completes a function from its signature and docstring; the answer is the whole function. The imports and
+helpers before it in the prompt run before the answer, too. Base tests are HumanEval's, ``plus`` are EvalPlus's.
 """
 
 import ast

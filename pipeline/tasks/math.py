@@ -1,6 +1,6 @@
 """Math, unseen: MATH (arXiv 2103.03874), problems of competitions in seven subjects. 7 500 to train on, 5 000 to test.
 
-Answers are LaTeX in ``\\boxed{}``, compared by what they mean. Two train solutions have none and are left out.
+Answers are LaTeX in ``\\boxed{}`` and compared by value. Two solutions of the train split have none and are left out.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,10 +1,10 @@
 """Code, trained: MBPP (arXiv 2108.07732) with EvalPlus's further tests (MBPP+), which Transformer² calls MBPP-Pro.
 
-Tested on the 378 tasks of MBPP+: base tests decide, ``plus`` are those of EvalPlus. Trained on the tasks of MBPP that
-MBPP+ has not got, whatever split they stood in, and whose three assertions compare a call with a value.
+The test split is the 378 tasks of MBPP+: the base tests decide, ``plus`` are EvalPlus's. The train split is the tasks
+of MBPP that MBPP+ does not have, from whatever split, as far as all their assertions compare a call with a value.
 
-JSON knows no tuples, sets or complex numbers: of which type the arguments of MBPP+ are is read off the assertions
-that each row carries. (EvalPlus keeps a table of task numbers for it.)
+JSON has no tuples, sets or complex numbers, so the types of the arguments of MBPP+ are read off the assertions that
+each row carries. (EvalPlus keeps a table of task numbers for it.)
 """
 
 import ast
@@ -79,10 +79,10 @@ SECONDS, SLOW = 4, {"combinations_colors": 20}  # of CPU time for a call; this o
 
 
 class Options(Section):
-    """worked: how many solved tasks stand in the chat before each question; none (the papers' form) if left out.
+    """worked: how many solved tasks stand in the chat before each question (default: none, the papers' form).
 
-    They show a small model that the function is named as in the test, and that the answer ends with its block. Those
-    of the shortest solutions are taken, and not trained on.
+    They show a small model that the function has the name that the test calls, and that the answer ends with its block.
+    The tasks with the shortest solutions are taken, and not trained on.
     """
 
     worked: int = Field(default=0, ge=0)
@@ -130,8 +130,10 @@ def _example(id: str, description: str, assertion: str, solution: str, tests: Ma
 
 
 def _after(shown: Sequence[Example], example: Example) -> Example:
-    """The example with solved ones before its question."""
-    turns = [turn for one in shown for turn in (one.messages[-1], {"role": "assistant", "content": one.target})]
+    """The example with the solved examples ``shown`` before its question."""
+    turns = [
+        turn for solved in shown for turn in (solved.messages[-1], {"role": "assistant", "content": solved.target})
+    ]
     return replace(example, messages=(example.messages[0], *turns, example.messages[-1]))
 
 

@@ -21,7 +21,7 @@ NAMES = (
 
 
 class Options(Section):
-    """people: how many are compared, at least and at most."""
+    """fewest, most: how many people are compared, at least and at most."""
 
     fewest: int
     most: int

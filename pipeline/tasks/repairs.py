@@ -1,4 +1,4 @@
-"""Code, unseen: a function whose return line is words instead of Python; put it right. Judged by unit tests.
+"""Code, unseen: a function whose return line is in words is to be written in Python. Judged by unit tests.
 
 measured: SmolLM2-135M-Instruct, bfloat16, with 56 new tokens, first 60 of the validation
 split: greedy 43 % correct, sampled at temperature 1 10 %; 40 prompt tokens, 21 target tokens.

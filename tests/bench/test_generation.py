@@ -7,14 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from pipeline.adaptation.candidates import judge
+from pipeline.adaptation.candidates import Exam, judge
 from pipeline.adaptation.dispatch import Dispatch, categories, question
 from pipeline.core.artifacts import read_examples
 from pipeline.core.config import read_params
 from pipeline.core.types import Mixture
 from pipeline.methods.svf import SvfAdapter, materialised_weights, population, row_scaled
 from pipeline.model.decoding.answer import generate
-from pipeline.model.decoding.batch import Decoding
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted, Base, decoder, load_base
@@ -136,16 +135,8 @@ def candidates_and_shots(base):
 
 
 def judged(base, attachment, examples, candidates: int) -> list[float]:
-    accuracy, _ = judge(
-        base,
-        attachment,
-        examples,
-        candidates=candidates,
-        best=candidates,
-        score=groceries.score,
-        decoding=Decoding(max_new_tokens=16),
-        compute=COMPUTE,
-    )
+    exam = Exam(examples, groceries.score, max_new_tokens=16)
+    accuracy, _ = judge(Adapted(base, COMPUTE, attachment), exam, candidates=candidates, best=candidates)
     return accuracy.tolist()
 
 

@@ -1,1 +1,1 @@
-"""What several methods share: adapters trained through peft, and edits of hidden states."""
+"""What methods compute with: peft's layers, edits of hidden states, gates, scaled singular values."""

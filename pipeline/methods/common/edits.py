@@ -1,19 +1,19 @@
 """Where hidden states are edited, and the low-rank orthonormal matrices they are edited with.
 
 ReFT (arXiv 2404.03592) changes the hidden states that leave chosen decoder layers, at the first n and the last m
-tokens of the prompt, written ``f{n}+l{m}``. This module finds those tokens in a padded batch, gathers them, hands
-them to a method's formula and scatters the result back; and it keeps a matrix R (r, hidden) at R Rᵀ = I.
+tokens of the prompt, written ``f{n}+l{m}``. This module finds those tokens in a padded batch, gathers them, gives them
+to a method's formula and scatters the result back. It also keeps matrices R (r, hidden) at R Rᵀ = I.
 
 Shapes: hidden states (batch, seq, hidden); a batch has E edited tokens in all, gathered as (E, hidden).
 
 **Deviations**
-1. Tokens are found from the prompt mask of a batch, padded on either side; the public library shifts positions in
-   the tokenizer's output by hand, which ties it to one padding side.
+1. Tokens are read off the prompt mask of a batch, padded on either side. The public library shifts positions in the
+   tokenizer's output by hand, which ties it to one padding side.
 2. A token is edited at most once. Where a prompt has fewer than n + m tokens, the suffix is served first (the last
-   token is the one that predicts the answer) and the prefix takes what is left. The public library halves the
-   prompt instead, which for an odd length leaves out the middle token.
-3. Orthonormality is restored once per optimizer step, by the polar factor: the nearest orthonormal matrix, which
-   does not depend on the order of the rows. The public library orthogonalises in every forward pass.
+   token predicts the answer) and the prefix takes what is left. The public library halves the prompt instead, which
+   for an odd length leaves out the middle token.
+3. Orthonormality is restored once an optimizer step, by the polar factor: the nearest orthonormal matrix, which does
+   not depend on the order of the rows. The public library orthogonalises in every forward pass.
 """
 
 import re
@@ -51,15 +51,15 @@ class Positions:
 
     @property
     def parts(self) -> int:
-        """How many of prefix and suffix there are."""
+        """How many of the two there are, prefix and suffix."""
         return (self.first > 0) + (self.last > 0)
 
 
 @dataclass(frozen=True)
 class Spots:
-    """The E edited tokens of a batch, one slot after the other.
+    """The E edited tokens of a batch, slot by slot.
 
-    rows, columns: (E,) where they are. slots: which of them belong to each set of weights.
+    rows, columns: (E,), where they stand. slots: the part of the E tokens that each set of weights edits.
     """
 
     rows: Tensor
@@ -68,23 +68,24 @@ class Spots:
 
 
 def find_spots(prompt_mask: Tensor, positions: Positions, slots: int, *, before: int = 0, after: int = 0) -> Spots:
-    """The tokens to edit. prompt_mask: (batch, seq), True on each row's prompt, which stands in one piece.
+    """The tokens to edit.
 
+    prompt_mask: (batch, seq), True on each row's prompt, which stands in one piece.
     slots: 1 where prefix and suffix share their weights (or only one of them is edited), else 2.
-    before, after: tokens of each prompt that stand in other passes, see ``Attachment.begin_part``.
+    before, after: how many tokens of each prompt stand in other passes, see ``Attachment.begin_part``.
     """
     length = prompt_mask.sum(dim=1) + before + after
-    # How far each prompt token is from its prompt's beginning, counted from 0.
+    # The number of each prompt token in its prompt, from 0.
     rank = prompt_mask.cumsum(dim=1) - 1 + before
     suffix_length = length.clamp(max=positions.last)
     prefix_length = (length - suffix_length).clamp(max=positions.first)
     prefix = prompt_mask & (rank < prefix_length[:, None])
     suffix = prompt_mask & (rank >= (length - suffix_length)[:, None])
-    found = [part.nonzero(as_tuple=True) for part in ([prefix | suffix] if slots == 1 else [prefix, suffix])]
-    ends = torch.tensor([0] + [len(rows) for rows, _ in found]).cumsum(0).tolist()
+    places = [part.nonzero(as_tuple=True) for part in ([prefix | suffix] if slots == 1 else [prefix, suffix])]
+    ends = torch.tensor([0] + [len(rows) for rows, _ in places]).cumsum(0).tolist()
     return Spots(
-        rows=torch.cat([rows for rows, _ in found]),
-        columns=torch.cat([columns for _, columns in found]),
+        rows=torch.cat([rows for rows, _ in places]),
+        columns=torch.cat([columns for _, columns in places]),
         slots=tuple(slice(start, end) for start, end in pairwise(ends)),
     )
 
@@ -102,50 +103,50 @@ STACKS = ("layers", "h", "encoder.layer", "transformer.layer")
 def stack_of(model: nn.Module, pattern: str | None) -> Sequence[nn.Module]:
     """The layers of a decoder or an encoder, in depth order.
 
-    pattern: the name of a layer in ``model``, ``{layer}`` for its number: ``transformer.h.{layer}``. None: where the
-    models of transformers keep theirs.
+    pattern: the name of a layer in ``model`` with ``{layer}`` for its number, e.g. ``transformer.h.{layer}``. None:
+        where the models of transformers keep theirs.
     """
     if pattern is None:
         body = decoder(model)
         for name in STACKS:
             with suppress(AttributeError):
-                found = body.get_submodule(name)
-                if isinstance(found, nn.ModuleList):
-                    return list(found)
+                layers = body.get_submodule(name)
+                if isinstance(layers, nn.ModuleList):
+                    return list(layers)
         raise UserError(
             f"expected the layers of {type(body).__name__} under {', '.join(STACKS)}, found none there; name them by "
             "layer_names in params.yaml, say 'transformer.blocks.{layer}'"
         )
     modules = dict(model.named_modules())
     names = (pattern.replace("{layer}", str(number)) for number in count())
-    found = [modules[name] for name in takewhile(modules.__contains__, names)] if "{layer}" in pattern else []
-    if not found:
+    stack = [modules[name] for name in takewhile(modules.__contains__, names)] if "{layer}" in pattern else []
+    if not stack:
         raise UserError(
             f"expected layer_names to name the layers of {type(model).__name__} by '{{layer}}', got '{pattern}', which "
             "names none; correct params.yaml"
         )
-    return found
+    return stack
 
 
 def width_of(model: PreTrainedModel) -> int:
-    """The size of a hidden state, also where texts are only part of what a model reads."""
+    """The size of a hidden state, also of a model that reads more than text."""
     return model.config.get_text_config().hidden_size
 
 
 def choose_layers(layers: Literal["all"] | Sequence[int], depth: int) -> tuple[int, ...]:
-    """Indices of the edited layers, ascending: ``"all"`` or a list, of a decoder of ``depth`` layers."""
+    """Indices of the edited layers, ascending. layers: ``all`` or a list. depth: layers of the decoder."""
     chosen = tuple(range(depth)) if layers == "all" else tuple(sorted({int(layer) for layer in layers}))
     if not chosen or chosen[0] < 0 or chosen[-1] >= depth:
         raise UserError(f"expected layers from 0 to {depth - 1}, got {list(chosen)}; correct params.yaml")
     return chosen
 
 
-# What is added to the edited tokens: (layer, slot, tokens (E, hidden) float32, their rows (E,)) -> (E, hidden).
+# What is added to edited tokens: (layer, slot, tokens (E, hidden) in float32, their rows (E,)) -> (E, hidden).
 Edit = Callable[[int, int, Tensor, Tensor], Tensor]
 
 
 class Editing(Attachment):
-    """Which tokens of the coming forward pass are edited. None: none of them, as on a decode step."""
+    """Which tokens of the coming forward pass are edited. ``spots`` is None where none are, as on a decode step."""
 
     def __init__(self, positions: Positions, slots: int) -> None:
         self.positions = positions
@@ -185,7 +186,7 @@ def _edit_output(
 
 @contextmanager
 def edited_layers(stack: Sequence[nn.Module], layers: Sequence[int], editing: Editing, edit: Edit) -> Iterator[None]:
-    """Inside the block the outputs of ``layers`` of a stack are edited; the weights are never touched."""
+    """Inside the block the outputs of ``layers`` are edited; the weights are never touched."""
     handles = [stack[layer].register_forward_hook(partial(_edit_output, layer, editing, edit)) for layer in layers]
     try:
         yield
@@ -195,17 +196,18 @@ def edited_layers(stack: Sequence[nn.Module], layers: Sequence[int], editing: Ed
 
 
 def subspace_coordinates(tokens: Tensor, rotation: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Wh + b − Rh (E, r): how far the tokens h (E, hidden) are from where W, b (r, hidden), (r,) want them in R's rows.
+    """Wh + b − Rh, (E, r): what an edit changes of tokens h (E, hidden), in the coordinates of R's rows.
 
-    Computed as (W − R)h + b: one product instead of two, and exactly 0 where W = R and b = 0.
+    rotation, weight: R and W, (r, hidden). bias: b, (r,). Computed as (W − R)h + b, which is one product instead of
+    two, and exactly 0 where W = R and b = 0.
     """
     return torch.addmm(bias, tokens, (weight - rotation).T)
 
 
 def orthonormalised(matrices: Tensor) -> Tensor:
-    """The nearest matrices with orthonormal rows, (R Rᵀ)^(−1/2) R, for R (..., r, hidden) of full rank.
+    """The nearest matrices with orthonormal rows, (R Rᵀ)^(−1/2) R, of matrices R (..., r, hidden) of full rank.
 
-    In float64, so that R Rᵀ = I to float32 precision; r × r eigenproblems, all matrices at once.
+    Computed in float64, so that R Rᵀ = I to float32's precision: r × r eigenproblems, all matrices at once.
     """
     exact = matrices.double()
     values, vectors = torch.linalg.eigh(exact @ exact.mT)

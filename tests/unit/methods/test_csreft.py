@@ -6,6 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from pipeline.core.errors import UserError
 from pipeline.methods import csreft, reft
+from pipeline.methods.common import routing
 from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.model.forward.base import decoder, decoder_layers
 from stages.initialise import chat_tokenizer
@@ -206,7 +207,7 @@ def test_subspaces_are_orthonormal_after_a_thousand_steps(model, orthonormal):
 def test_hard_gates_have_the_straight_through_gradient():
     logits = torch.tensor([[-2.0, 0.3], [1.5, -0.1]], requires_grad=True)
     probabilities = logits.sigmoid()
-    gates = csreft.hard_gate(probabilities)
+    gates = routing.hard_gate(probabilities)
     assert gates.tolist() == [[0.0, 1.0], [1.0, 0.0]]
     upstream = torch.tensor([[0.7, -1.0], [2.0, 0.5]])
     (gradient,) = torch.autograd.grad((gates * upstream).sum(), logits)
@@ -259,9 +260,9 @@ def test_a_closed_subspace_and_the_base_are_one(model):
 
 def test_penalties_are_as_defined():
     probabilities = torch.tensor([[0.2, 0.8], [0.4, 0.6]])
-    torch.testing.assert_close(csreft.sparsity(probabilities), torch.tensor(1.0))
+    torch.testing.assert_close(routing.sparsity(probabilities), torch.tensor(1.0))
     opening = torch.tensor([0.3, 0.7])
-    torch.testing.assert_close(csreft.balance(probabilities), ((opening - 0.5) ** 2).mean() / 0.25)
+    torch.testing.assert_close(routing.balance(probabilities), ((opening - 0.5) ** 2).mean() / 0.25)
 
 
 def test_extra_loss_is_penalty_plus_cross_entropy_with_the_skills(model):

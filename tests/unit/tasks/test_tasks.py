@@ -14,6 +14,7 @@ from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
 from pipeline.core.types import SPLITS, Example
 from pipeline.data.splits import fill, normalised
+from stages.fetch import Tasks
 from stages.prepare import TaskData, run
 
 PARAMS = read_params(Path(importlib.import_module("pipeline").__file__).parent / "profiles" / "laptop.yaml")
@@ -25,7 +26,7 @@ def module(task: str) -> ModuleType:
 
 
 def settings(task: str) -> TaskData:
-    return TaskData.parse(PARAMS["tasks"][task]["data"], f"tasks.{task}.data")
+    return TaskData.read(PARAMS, {"task": task})
 
 
 @cache
@@ -36,11 +37,8 @@ def splits(task: str) -> dict[str, list[Example]]:
 
 
 def test_every_domain_has_a_trained_and_an_unseen_task():
-    for role in ("trained", "unseen"):
-        assert {domain: settings(task).domain for domain, task in PARAMS[role].items()} == {
-            domain: domain for domain in ("math", "code", "reasoning")
-        }
-    assert sorted([*PARAMS["trained"].values(), *PARAMS["unseen"].values()]) == TASKS
+    roles = [(entry["role"], settings(task).domain) for task, entry in PARAMS["tasks"].items()]
+    assert sorted(roles) == [(role, kind) for role in ("trained", "unseen") for kind in ("code", "math", "reasoning")]
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -135,6 +133,48 @@ def test_prepare_writes_four_splits_and_replaces_the_folder(tmp_path: Path):
     for row in (row for split in SPLITS for row in read_jsonl(folder / f"{split}.jsonl")):
         assert set(row) == {"id", "messages", "target", "meta"}
         assert (row["meta"]["task"], row["meta"]["domain"]) == ("sums", "math")
+
+
+SPLIT = {"splits": {"train": 40, "validation": 20, "test": 20, "few_shot": 5}}
+DATA = {"domain": "math", "seed": 1, "options": {"smallest": 10, "largest": 99}}
+
+
+def read(data: dict, splits: dict = SPLIT) -> TaskData:
+    return TaskData.read({**splits, "tasks": {"sums": {"data": data}}}, {"task": "sums"})
+
+
+def test_sizes_of_the_splits_are_shared_and_a_task_may_have_others():
+    sizes = [(data.train, data.test) for data in (read(DATA), read({**DATA, "test": {"each": 3}, "train": "all"}))]
+    assert sizes[0] == (40, 20) and (sizes[1][0], sizes[1][1].each) == ("all", 3)
+    own = {**DATA, **SPLIT["splits"]}
+    assert read(own, {}) == read(DATA)
+    arguments = {"task": "sums"}
+    assert TaskData.places({**SPLIT, "tasks": {"sums": {"data": DATA}}}, arguments) == ("splits", "tasks.sums.data")
+    assert TaskData.places({"tasks": {"sums": {"data": own}}}, arguments) == ("tasks.sums.data",)
+
+
+@pytest.mark.parametrize(
+    ("data", "splits", "sentence"),
+    [
+        (
+            DATA,
+            {"splits": {**SPLIT["splits"], "tset": 3}},
+            "'splits.tset' is not a known setting; did you mean 'test'?",
+        ),
+        (DATA, {"splits": {"train": 4}}, "'tasks.sums.data.validation' is missing"),
+        ({**DATA, "trian": 3}, SPLIT, "'tasks.sums.data.trian' is not a known setting; did you mean 'train'?"),
+    ],
+)
+def test_a_mistake_in_the_sizes_is_named_where_it_stands(data: dict, splits: dict, sentence: str):
+    with pytest.raises(UserError) as caught:
+        read(data, splits)
+    assert sentence in str(caught.value)
+
+
+def test_fetching_depends_on_the_tasks_alone():
+    params = {**SPLIT, "tasks": {"sums": {"data": DATA}}}
+    assert Tasks.places(params, {}) == ("tasks",)
+    assert Tasks.read(params, {}).tasks == params["tasks"]
 
 
 def test_a_larger_training_split_leaves_the_test_split_as_it_is():
