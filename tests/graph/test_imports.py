@@ -15,6 +15,11 @@ ALLOWED = {
     "pipeline.core.types": [],
     "pipeline.scoring": ["pipeline.core.types", "pipeline.core.errors"],
     "pipeline.tasks": ["pipeline.core.types", "pipeline.core.config", "pipeline.core.errors", "pipeline.scoring"],
+    # Tasks that are another one's, but for where their training data come from.
+    "pipeline.tasks.commonsense_170k": ["pipeline.core.types", "pipeline.tasks.commonsense"],
+    "pipeline.tasks.math_10k": ["pipeline.core.types", "pipeline.tasks.arithmetic"],
+    "pipeline.tasks.alpaca": ["pipeline.core.types", "pipeline.core.config", "pipeline.tasks.ultrafeedback"],
+    **{f"pipeline.tasks.{name}": ["pipeline.tasks.ultrafeedback"] for name in ("chat", "evol_instruct", "flan")},
     "pipeline.data.bases": ["pipeline.core"],
     "pipeline.data.tables": ["pipeline.core"],
     "pipeline.methods.common.edits": ["pipeline.core"],

@@ -1,0 +1,8 @@
+"""UltraFeedback's instructions of people and models in conversation (ShareGPT, UltraChat), as a skill of their own.
+
+Which they are, the option ``sources`` says; everything is as in the task ``ultrafeedback``.
+"""
+
+from pipeline.tasks.ultrafeedback import TABLES, Options, native_splits, needed, question, score
+
+__all__ = ["TABLES", "Options", "native_splits", "needed", "question", "score"]
