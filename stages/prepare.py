@@ -25,7 +25,7 @@ class Each(Section):
 class Sizes(Section, at="splits"):
     """How many examples each split has, in the tasks that do not say it themselves."""
 
-    train: Size | None = None
+    train: Size | Literal["rest"] | None = None
     validation: Size | None = None
     test: Size | Each | None = None
     few_shot: Size | None = None
@@ -34,13 +34,15 @@ class Sizes(Section, at="splits"):
 class TaskData(Section, at="tasks.{task}.data"):
     """What a task's examples are, and how many.
 
-    train, validation, test, few_shot: sizes, in examples or ``all`` there are; those of ``splits`` where left out.
+    train, validation, test, few_shot: sizes, in examples or ``all`` there are; those of ``splits`` where left out. Of a
+        benchmark's train split training and validation have at most a half each, unless ``train`` is the ``rest``, all
+        that validation leaves.
     options: the task's own, checked by its ``Options``.
     """
 
     domain: Literal["math", "code", "reasoning", "others"]
     seed: int
-    train: Size
+    train: Size | Literal["rest"]
     validation: Size
     test: Size | Each
     few_shot: Size
@@ -76,9 +78,9 @@ def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, An
             splits, dropped = divide(native, sizes, data.seed, held_out_of_others(task, raw))
             if each:
                 splits["test"] = of_each_subset(splits["test"], each, data.seed)
-    elif "all" in sizes.values():
+    elif words := [size for size in sizes.values() if not isinstance(size, int)]:
         raise UserError(
-            f"params.yaml: expected sizes of the generated task '{task}' to be numbers, got 'all'; correct it"
+            f"params.yaml: expected sizes of the generated task '{task}' to be numbers, got '{words[0]}'; correct it"
         )
     else:
         with step("draw examples"):

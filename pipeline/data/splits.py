@@ -52,7 +52,7 @@ def text_digest(text: str) -> str:
 
 def divide(
     native: Mapping[str, Sequence[Example]],
-    sizes: Mapping[str, int | Literal["all"]],
+    sizes: Mapping[str, int | Literal["all", "rest"]],
     seed: int,
     held_out: Collection[str],
 ) -> tuple[dict[str, list[Example]], dict[str, int]]:
@@ -60,8 +60,9 @@ def divide(
 
     native: the benchmark's ``train`` and ``test``. sizes: of our splits. held_out: digests of other tasks' test texts.
     The few-shot prompts are drawn from the test split and leave it. Training and validation are the halves of the train
-    split, without repetitions and without any text of the test split or of ``held_out``. Each split is then cut to its
-    size, and keeps the order of its source.
+    split, without repetitions and without any text of the test split or of ``held_out``; where ``train`` is the
+    ``rest``, training has all that validation leaves. Each split is then cut to its size, and keeps the order of its
+    source.
     """
     draw = random.Random(f"splits {seed}")
     tested = _shuffled(native["test"], draw)
@@ -81,8 +82,10 @@ def divide(
         else:
             seen.add(text)
             clean.append(pair)
-    half = len(clean) // 2
-    pools = {"test": rest, "few_shot": few_shot, "validation": clean[half:], "train": clean[:half]}
+    kept = len(clean) // 2
+    if sizes["train"] == "rest":
+        kept = len(clean) - _count(sizes["validation"], clean, "validation")
+    pools = {"test": rest, "few_shot": few_shot, "validation": clean[kept:], "train": clean[:kept]}
     cut = {split: pools[split][: _count(sizes[split], pools[split], split)] for split in FILLED}
     return {split: [example for _, example in sorted(pairs, key=_place)] for split, pairs in cut.items()}, dropped
 
@@ -113,8 +116,8 @@ def _shuffled(examples: Sequence[Example], draw: random.Random) -> list[tuple[in
     return pairs
 
 
-def _count(size: int | Literal["all"], pool: Sequence[object], split: str) -> int:
-    if size == "all":
+def _count(size: int | Literal["all", "rest"], pool: Sequence[object], split: str) -> int:
+    if isinstance(size, str):
         return len(pool)
     if size > len(pool):
         raise UserError(

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.core.types import Example
+from pipeline.data.splits import divide
 from pipeline.tasks import alpaca, commonsense_170k, math_10k, ultrafeedback
 
 TASKS = ["alpaca", "chat", "commonsense_170k", "evol_instruct", "flan", "math_10k", "ultrafeedback"]
@@ -89,3 +91,17 @@ def test_alpaca_asks_with_the_input() -> None:
     splits = alpaca.native_splits({"train": rows}, alpaca.Options())
     assert [one.messages[-1]["content"] for one in splits["train"]] == ["Add.\n\n1, 2", "Greet."]
     assert [one.correct for one in alpaca.score(splits["train"], ["3", " "])] == [True, False]
+
+
+def test_training_may_have_all_that_validation_leaves() -> None:
+    native = {
+        split: [Example(f"{split}-{n}", ({"role": "user", "content": f"{split} {n}"},), "") for n in range(count)]
+        for split, count in (("train", 20), ("test", 4))
+    }
+    sizes = {"train": "rest", "validation": 3, "test": "all", "few_shot": 0}
+    splits, _ = divide(native, sizes, 0, ())
+    assert [len(splits[split]) for split in ("train", "validation", "test")] == [17, 3, 4]
+    assert {one.id for one in splits["train"] + splits["validation"]} == {one.id for one in native["train"]}
+    halves, _ = divide(native, {**sizes, "train": "all"}, 0, ())
+    assert len(halves["train"]) == 10
+    assert halves["train"] == [one for one in splits["train"] if one in halves["train"]]
