@@ -1,4 +1,4 @@
-"""How often a judge prefers the answer that GPT-4 preferred: what its word is worth."""
+"""How often a judge prefers the answer that GPT-4 preferred, which is what its preferences are worth."""
 
 import random
 
@@ -22,7 +22,7 @@ def run(
     agreement: Out,
     checkpoints: Checkpoints,
 ) -> dict[str, float]:
-    """Judge pairs that GPT-4 has annotated. Writes one word of each for every pair."""
+    """Judge pairs that GPT-4 has annotated. Writes what the judge and GPT-4 prefer, for every pair."""
     prepare_process(compute)
     known = [row for row in read_jsonl(annotated) if preference.preference(row) in (1.0, 2.0)]
     if len(known) < settings.pairs:
@@ -36,9 +36,9 @@ def run(
     gpt4 = [preference.preference(row) for row in drawn]
     write_json(agreement, {"judge": judge, "said": said, "gpt4": gpt4})
     agreed = preference.agreement(said, gpt4)
-    found = {"agreement_with_gpt4": agreed.share, "pairs": float(agreed.n), "draws": float(agreed.drawn)}
-    show_table("agreement", [{"judge": judge, **found}])
-    return found
+    metrics = {"agreement_with_gpt4": agreed.share, "pairs": float(agreed.n), "draws": float(agreed.drawn)}
+    show_table("agreement", [{"judge": judge, **metrics}])
+    return metrics
 
 
 if __name__ == "__main__":

@@ -1,17 +1,13 @@
 """The report of benchmarks alone, for a profile without the rest of the graph: the ReFT paper's tables."""
 
-from pipeline.core.artifacts import atomic_folder
-from pipeline.core.errors import UserError
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import In, Out, main
-from pipeline.reporting import compose
-from pipeline.reporting import papers as names
-from pipeline.reporting import read as left
-from pipeline.reporting.figures import draw as figures
+from pipeline.reporting import read
+from pipeline.reporting.compose_benchmarks import BenchmarkReport, compose_benchmarks
+from pipeline.reporting.files import bullets, claims_file, write_folder
+from pipeline.reporting.planned import RunSettings, read_plan
 from pipeline.reporting.published import NO_SCORES
 from pipeline.reporting.statistics import statistics
-from pipeline.reporting.tables import reft
-from pipeline.reporting.tables.accuracy import comparison
 from pipeline.reporting.tables.further import read_judged
 from pipeline.reporting.tables.heads import read_heads
 
@@ -19,8 +15,9 @@ from pipeline.reporting.tables.heads import read_heads
 def run(
     *,
     report: str,
-    plan: reft.Plan,
-    settings: left.RunSettings,
+    plan: In,
+    asked: BenchmarkReport,
+    settings: RunSettings,
     examples: In,
     scores: In,
     adapters: In,
@@ -28,36 +25,25 @@ def run(
     published: In,
     written: Out,
 ) -> dict[str, object]:
-    """Write the plan's tables, and those of heads and judges where there are some, with figures and claims."""
-    chosen = {name: cell for name, cell in settings.cells.items() if set(plan.tables) & set(cell.table)}
-    own = settings.model_copy(update={"cells": chosen})
+    """Write the tables that are asked for, and those of heads and judges where there are some; figures and claims."""
     with step("read the cells"):
-        found = left.Run(
-            settings=own,
-            scores=left.read_scores(own, scores) if chosen else NO_SCORES,
-            examples=left.read_examples(own, examples),
-            provenance=left.read_provenance([adapters]),
-            base=left.read_provenance([base.parent])[f"{base.parent.name}/{base.stem}"],
-            published=left.read_published(published),
+        whole = read_plan(plan)
+        chosen = whole.of(whole.cells_of(*asked.tables))
+        cells = read.Run(
+            plan=chosen,
+            settings=settings,
+            scores=read.read_scores(chosen.cells, scores) if chosen.cells else NO_SCORES,
+            examples=read.read_examples(chosen, examples),
+            provenance=read.read_provenance(chosen, read.Artifacts([adapters])),
+            base=read.read_base(base),
+            published=read.read_published(published),
         )
     with step("compare"):
-        measured = statistics(found, read_judged(scores / "judged"), read_heads(scores / "heads"))
-        comparisons = [comparison(key, found, measured) for key in plan.tables if key in own.tables()]
-        listings = compose.reft_listings(found, measured).values()
-        if not comparisons and not listings:
-            raise UserError(
-                f"params.yaml: expected cells of the tables {', '.join(plan.tables) or 'none'}, heads or judged cells "
-                f"for '{report}', got none; add some"
-            )
-    files = {f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in compose.COMPARED}
-    files |= {f"{one.key}.{suffix}": write(one) for one in listings for suffix, write in compose.LISTED}
-    files |= {f"{one.key}.svg": figures.accuracies(one.frame, names.ROWS, one.key) for one in comparisons}
-    claims = [claim for one in comparisons for claim in one.claims]
-    said = "\n".join(f"- {claim}" for claim in claims)
-    with step("write"), atomic_folder(written) as folder:
-        for name, text in {**files, "claims.md": f"# What may be said of {report}\n\n{said}\n"}.items():
-            (folder / name).write_text(text, encoding="utf-8")
-    show_markdown("claims", said)
+        judged, heads = read_judged(scores / "judged", whole.judge), read_heads(scores / "heads", whole.train_head)
+        files, claims = compose_benchmarks(cells, statistics(cells, judged, heads), asked, report)
+    with step("write"):
+        write_folder(written, files | claims_file(report, claims))
+    show_markdown("claims", bullets(claims))
     return {"claims": claims}
 
 

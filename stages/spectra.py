@@ -1,4 +1,4 @@
-"""Read off a base model's factors, and off its experts, what share of each lies in the top singular components."""
+"""The share of a base model's spectrum, and of its experts' changes, that lies in the top singular components."""
 
 import pandas as pd
 
@@ -13,7 +13,7 @@ from pipeline.model.forward.base import layer_of
 
 
 def run(*, factors: In, experts: list[In], shares: Out) -> dict[str, float]:
-    """Write one line for every matrix, every fraction of its rank, and σ or an expert's change."""
+    """Write a line for each matrix, each fraction of its rank, and each of σ and the experts."""
     with step("read the factors and the experts"):
         decomposed = Factors(factors)
         adapters = {path.stem: load_adapter(path)[0] for path in experts}

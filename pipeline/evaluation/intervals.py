@@ -9,18 +9,16 @@ Scores come as a long frame, one line per cell and example, with the columns
     id       the example
     correct, parsed, finished (bool), tokens (int)
 
-and, where a task has further metrics, those that the stage ``score`` adds.
-
 The intervals are percentile bootstrap intervals over examples: B resamples of n examples with replacement, and the
 2.5 % and 97.5 % quantiles of their means. Several seeds of a method are not more examples: an example has one value for
-each seed, and where there are several each resample draws the seeds with replacement, too, so that the interval is one
-over prompts and seeds (Owen's pigeonhole bootstrap, doi 10.1214/07-AOAS122). A mean over tasks resamples each task by
-itself. A difference pairs the same examples, so what makes an example hard for both cancels; seeds of two methods have
-nothing in common, and are drawn apart.
+each seed. Where there are several seeds, each resample draws them with replacement as well, so that the interval covers
+prompts and seeds (Owen's pigeonhole bootstrap, doi 10.1214/07-AOAS122). A mean over tasks resamples each task by
+itself. A difference pairs the same examples, so that whatever makes an example hard for both methods cancels; the seeds
+of two methods have nothing in common and are drawn independently.
 
-Metrics that are no mean over examples (``pipeline.scoring.metrics``) are computed of each resample anew.
+Metrics beside accuracy are in ``pipeline.evaluation.further``.
 
-A difference's p is the bootstrap's: twice the smaller share of resamples on either side of zero, by the rule of
+The p of a difference is the bootstrap's: twice the smaller share of resamples on either side of zero, counted as
 (k + 1) / (B + 1), so that it is never 0. ``holm`` adjusts the p of differences that are read together.
 
 Limits: with all examples right (or all wrong) the interval has no width; a bootstrap of S seeds is too narrow by about
@@ -29,7 +27,7 @@ Limits: with all examples right (or all wrong) the interval has no width; a boot
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,11 +35,10 @@ import pandas as pd
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
-from pipeline.scoring.metrics import PAIRED
 
 MEAN_OVER_TASKS = "mean_over_tasks"
-BLOCK = 1 << 22  # indices drawn at once: bounds the memory, and changes no number
-SEEDS = 1  # of the stream that draws seeds, apart from the one that draws examples
+BLOCK = 1 << 22  # indices drawn at once: a bound on memory that changes no number
+SEEDS = 1  # the stream that draws seeds, apart from the one that draws examples
 
 
 class Resampling(Section):
@@ -61,9 +58,10 @@ class Estimate(NamedTuple):
 
 
 def resampled_rows(n: int, resampling: Resampling, stream: int, width: int = 1) -> Iterator[np.ndarray]:
-    """B resamples of n examples as their places, (some, n) at a time. Another ``stream`` draws independently.
+    """B resamples of n examples as their places, some resamples at a time: arrays of (some, n).
 
-    width: numbers that are held for each place, which bounds how many come at a time and changes none.
+    stream: another one draws independently. width: how many numbers the caller holds for each place; it decides how
+    many resamples come at a time, and changes none of them.
     """
     generator = np.random.default_rng([resampling.seed, stream])
     rows = max(1, BLOCK // (n * width))
@@ -72,7 +70,7 @@ def resampled_rows(n: int, resampling: Resampling, stream: int, width: int = 1) 
 
 
 def over_seeds(resampled: np.ndarray, resampling: Resampling, stream: int = 0) -> np.ndarray:
-    """(B, seeds, ...) numbers of B resamples as (B,): the mean of seeds drawn with replacement, for each resample."""
+    """For each of B resamples the mean over seeds drawn with replacement: (B, seeds, ...) to (B,)."""
     generator = np.random.default_rng([resampling.seed, stream, SEEDS])
     while resampled.ndim > 1:
         seeds = resampled.shape[1]
@@ -85,19 +83,19 @@ def over_seeds(resampled: np.ndarray, resampling: Resampling, stream: int = 0) -
 
 
 def resampled_means(values: np.ndarray, resampling: Resampling, stream: int = 0) -> np.ndarray:
-    """The means of B resamples of ``values``, as (B,): (n,) one for each example, or (n, seeds, ...) several."""
+    """The means of B resamples, as (B,). values: one number for each example (n,), or several (n, seeds, ...)."""
     width = int(np.prod(values.shape[1:]))
     means = [values[rows].mean(axis=1) for rows in resampled_rows(len(values), resampling, stream, width)]
     return over_seeds(np.concatenate(means), resampling, stream)
 
 
 def estimate(tasks: Sequence[np.ndarray], resampling: Resampling) -> Estimate:
-    """The mean over tasks of the tasks' means. Each array: one task's values, as ``resampled_means`` takes them."""
+    """The mean over tasks of each task's mean. tasks: the values of each, as ``resampled_means`` takes them."""
     return estimate_with_p(tasks, resampling)[0]
 
 
 def estimate_with_p(tasks: Sequence[np.ndarray], resampling: Resampling) -> tuple[Estimate, float]:
-    """The same, and the p of its being zero."""
+    """What ``estimate`` returns, and the two-sided p that the mean is zero."""
     if not tasks or any(len(values) == 0 for values in tasks):
         raise UserError(
             "expected at least one scored example of every task, got none; run the stages generate and score"
@@ -114,13 +112,13 @@ def interval(value: float, resampled: np.ndarray, n: int) -> Estimate:
 
 
 def p_of(resampled: np.ndarray) -> float:
-    """The p, two-sided, of a value's being zero, from its resamples (B,)."""
+    """The two-sided p that a value is zero, from its resamples (B,)."""
     side = min(int(np.sum(resampled <= 0)), int(np.sum(resampled >= 0)))
     return min(1.0, 2 * (side + 1) / (len(resampled) + 1))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Holm's adjusted p (Scandinavian Journal of Statistics 6, 1979): it bounds the chance of any false finding."""
+    """Holm's adjusted p (Scandinavian Journal of Statistics 6, 1979), which bounds the chance of any false finding."""
     adjusted = [0.0] * len(p)
     least = 0.0
     for place, which in enumerate(sorted(range(len(p)), key=p.__getitem__)):
@@ -145,34 +143,34 @@ def paired(method: pd.DataFrame, reference: pd.DataFrame, name: str) -> np.ndarr
 
 
 def bare(values: np.ndarray) -> np.ndarray:
-    """(n, 1, ...) as (n,): no seeds to draw where there is one."""
+    """(n, 1, ...) as (n,): where there is one seed, none are drawn."""
     return values.reshape(len(values)) if values.size == len(values) else values
 
 
 def verdict(difference: Estimate) -> str:
-    """What a difference's interval says: ``better`` or ``worse`` if it leaves out zero, else ``undecided``."""
+    """``better`` or ``worse`` where the interval of a difference leaves out zero, else ``undecided``."""
     if difference.low > 0:
         return "better"
     return "worse" if difference.high < 0 else "undecided"
 
 
 def chosen_cells(scores: pd.DataFrame) -> list[str]:
-    """Of one row and task: the cell that counts for each seed, the most accurate of its alternatives."""
+    """The cells that count, of one row and task: for each seed the most accurate of its alternatives."""
     means = scores.groupby(["seed", "cell"], sort=False, dropna=False)["correct"].mean().reset_index()
     best = means.sort_values("correct", ascending=False, kind="stable").drop_duplicates("seed")
     return list(best.sort_index()["cell"])
 
 
 def per_example(scores: pd.DataFrame, column: str = "correct") -> pd.DataFrame:
-    """A column of one row's and task's chosen cells: examples, as they stand, by cells, by name; as numbers."""
+    """A column of the chosen cells of one row and task, as numbers: examples (in their order) by cells (by name)."""
     sets = scores.groupby("cell", sort=False)["id"].agg(frozenset)
     if sets.nunique() > 1:
         raise UserError(
             f"expected the same examples in {' and '.join(sets.index)}, got others; run the stages generate and score"
         )
-    values = {str(cell): group.set_index("id")[column].astype(float) for cell, group in scores.groupby("cell")}
-    first = next(iter(values.values()))
-    return pd.DataFrame({cell: one.reindex(first.index) for cell, one in values.items()})
+    columns = {str(cell): group.set_index("id")[column].astype(float) for cell, group in scores.groupby("cell")}
+    ids = next(iter(columns.values())).index
+    return pd.DataFrame({cell: values.reindex(ids) for cell, values in columns.items()})
 
 
 def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.DataFrame:
@@ -226,103 +224,20 @@ def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.
     return pd.DataFrame(lines, columns=columns)
 
 
-ALSO = "also."  # what a column of a further metric, one number for each example, begins with
-
-
-def further(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.DataFrame:
-    """The further metrics of every row and task, beside the row ``reference``: one line each.
-
-    They are the columns ``also.<name>``, and for what the column ``metrics`` names, functions of ``given`` and
-    ``expected``. Returns row, task, metric, mean, low, high, n, diff, diff_low, diff_high, verdict and seeds, as
-    ``compare`` does; of a row's alternatives the most accurate counts here, too.
-    """
-    cells = {}
-    for (row, task), group in scores.groupby(["row", "task"], sort=False):
-        cells[str(row), str(task)] = group[group["cell"].isin(chosen_cells(group))]
-    lines = []
-    for (row, task), own in cells.items():
-        other = cells.get((reference, task)) if row != reference else None
-        for metric in metrics_of(own):
-            ids = per_example(own)[per_example(own, metric.column).notna().all(axis=1)].index
-            resampled = metric.resampled(own, ids, resampling)
-            value = interval(metric.value(own, ids), over_seeds(resampled, resampling), len(ids))
-            line = {"row": row, "task": task, "metric": metric.name, **value._asdict(), "seeds": own["cell"].nunique()}
-            if other is not None and metric in metrics_of(other):
-                theirs = metric.resampled(other, ids, resampling)
-                differences = over_seeds(resampled[:, :, None] - theirs[:, None, :], resampling)
-                difference = interval(value.mean - metric.value(other, ids), differences, len(ids))
-                line |= {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
-                line["verdict"] = verdict(difference)
-            lines.append(line)
-    columns = ["row", "task", "metric", "mean", "low", "high", "n", "diff", "diff_low", "diff_high", "verdict", "seeds"]
-    return pd.DataFrame(lines, columns=columns)
-
-
-class Metric(NamedTuple):
-    """A further metric: the mean of its column, or a function of the columns ``given`` and ``expected``."""
-
-    name: str
-    column: str
-
-    def value(self, scores: pd.DataFrame, ids: pd.Index) -> float:
-        """The mean over seeds, on some examples."""
-        return float(self._of_seeds(scores, ids, np.arange(len(ids))[None]).mean())
-
-    def resampled(self, scores: pd.DataFrame, ids: pd.Index, resampling: Resampling) -> np.ndarray:
-        """(B, seeds) on resamples of some examples."""
-        drawn = resampled_rows(len(ids), resampling, 0, scores["cell"].nunique())
-        return np.concatenate([self._of_seeds(scores, ids, rows) for rows in drawn])
-
-    def _of_seeds(self, scores: pd.DataFrame, ids: pd.Index, rows: np.ndarray) -> np.ndarray:
-        """(some, seeds) on the examples at the places ``rows``, (some, n)."""
-        values = per_example(scores, self.column).reindex(ids).to_numpy()
-        if self.column.startswith(ALSO):
-            return values[rows].mean(axis=1)
-        expected = per_example(scores, "expected").reindex(ids).to_numpy()[:, 0]
-        function = PAIRED[self.name]
-        return np.array([[function(given[row], expected[row]) for given in values.T] for row in rows])
-
-
-def metrics_of(scores: pd.DataFrame) -> list[Metric]:
-    """The further metrics that some scores have."""
-    columns = [str(name) for name in scores if str(name).startswith(ALSO) and scores[name].notna().any()]
-    found = [Metric(column.removeprefix(ALSO), column) for column in columns]
-    named: list[str] = list(scores["metrics"].dropna().unique()) if "metrics" in scores else []
-    return found + [Metric(name, "given") for names in named for name in names.split()]
-
-
-def win_rates(judged: Sequence[Mapping[str, Any]], resampling: Resampling) -> list[dict[str, Any]]:
-    """What the stage ``judge`` wrote, with intervals over the instructions and over the annotated pairs. Fractions."""
-    lines = []
-    for one in judged:
-        won = estimate([np.array([value - 1 for value in one["preferences"] if value is not None])], resampling)
-        agreed = estimate([np.array(one["agreed"], float)], resampling)
-        lines.append(
-            {
-                **{key: one[key] for key in ("cell", "judge", "reference")},
-                **{"win_rate": won.mean, "low": won.low, "high": won.high, "n": won.n},
-                "controlled": one["length_controlled_win_rate"],
-                **{"agreement": agreed.mean, "agreement_low": agreed.low, "agreement_high": agreed.high},
-                **{"agreement_n": agreed.n, "agreement_draws": one["drawn"]},
-            }
-        )
-    return lines
-
-
 def trivial_baselines(examples: Sequence[Example]) -> Mapping[str, float]:
-    """What needs no model: accuracy of the commonest answer (``majority``) and of guessing among choices (``random``).
+    """The accuracies that need no model: of the commonest answer (``majority``) and of a random choice (``random``).
 
-    Reads the examples' meta: ``answer``, a text, and for ``random`` a list of texts that holds the answer, whatever
-    its key. What the meta has not got is left out (tasks judged by unit tests have no single answer).
+    They are read off the examples' meta: ``answer``, a text, and for ``random`` a list of texts that holds the answer,
+    whatever its key. Without them the accuracies are left out: tasks judged by unit tests have no single answer.
     """
     answers = [example.meta.get("answer") for example in examples]
     if not answers or not all(isinstance(answer, str) for answer in answers):
         return {}
-    found = {"majority": Counter(answers).most_common(1)[0][1] / len(answers)}
+    shares = {"majority": Counter(answers).most_common(1)[0][1] / len(answers)}
     choices = [
         [value for value in example.meta.values() if isinstance(value, list) and example.meta["answer"] in value]
         for example in examples
     ]
     if all(choices):
-        found["random"] = float(np.mean([1 / len(lists[0]) for lists in choices]))
-    return found
+        shares["random"] = float(np.mean([1 / len(lists[0]) for lists in choices]))
+    return shares

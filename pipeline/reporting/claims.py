@@ -1,7 +1,7 @@
 """What a run says of the papers' claims: one sentence a claim, worded by the intervals alone.
 
-A difference whose 95 % interval leaves out zero is better or worse; any other is undecided at this number of
-examples. A claim about several tasks holds if it is better on all, does not hold if it is worse on one, and is not
+A difference is better or worse if its 95 % interval leaves out zero; otherwise it is undecided at this number of
+examples. A claim about several tasks holds if every difference is better, does not hold if one is worse, and is not
 settled otherwise.
 """
 
@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
-from pipeline.reporting.claims_of_variants import claims_for
-from pipeline.reporting.papers import row_name
-from pipeline.reporting.tables.listing import signed
+from pipeline.reporting.papers import claims_for, row_name
+from pipeline.reporting.wording import signed
 
-# Which other row than the base model's a table's claim is about: table -> row.
+# The row that a table's claim compares with, beside the base model: table -> row.
 RIVALS = {"table1": "lora", "table4": "svf", "table7": "svf", "csreft": "loreft"}
 RIVALS |= {"commonsense8": "lora", "arithmetic4": "lora"}
 STRATEGIES = ("prompt", "classifier", "few_shot")
 
 
 def joined(words: Sequence[str]) -> str:
+    """``a, b and c``."""
     return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
@@ -36,15 +36,19 @@ def verdicts(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> dict[str, s
 
 def spelled(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> str:
     """``better on sums and oldest, undecided on functions at n = 200``; nothing where nothing is compared."""
-    found = verdicts(frame, row, tasks)
-    groups = {word: [task for task, one in found.items() if one == word] for word in ("better", "worse", "undecided")}
+    by_task = verdicts(frame, row, tasks)
+    groups = {
+        word: [task for task, verdict in by_task.items() if verdict == word]
+        for word in ("better", "worse", "undecided")
+    }
     text = ", ".join(f"{word} on {joined(tasks)}" for word, tasks in groups.items() if tasks)
     counts = sorted({int(n) for n in lines_of(frame, row, groups["undecided"])["n"]})
     return text + (f" at n = {joined([str(n) for n in counts])}" if counts else "")
 
 
-def settled(found: Iterable[str]) -> str:
-    words = set(found)
+def settled(verdicts: Iterable[str]) -> str:
+    """What some verdicts together say of a claim."""
+    words = set(verdicts)
     if words == {"better"}:
         return "holds"
     return "does not hold" if "worse" in words else "is not settled"
@@ -64,7 +68,11 @@ def overall(frame: pd.DataFrame, row: str, domains: Mapping[str, str]) -> tuple[
 def claims_of(
     key: str, versus_base: pd.DataFrame, versus_rival: pd.DataFrame, domains: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """The sentences on the paper's claims for a table; none for a table that no paper has."""
+    """The sentences on the paper's claims for a table; none for a table that no paper has.
+
+    versus_base, versus_rival: the table's rows against the base model, and against the row ``RIVALS`` names.
+    domains: task to domain.
+    """
     if key == "table1":
         return table1_claims(versus_base, versus_rival, domains)
     if key == "table2":
@@ -87,18 +95,17 @@ def table1_claims(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains:
 
 
 def table2_claims(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
-    found = {row: verdicts(versus_base, row, domains) for row in STRATEGIES}
-    found = {row: one for row, one in found.items() if one}
-    if not found:
+    by_row = {row: by_task for row in STRATEGIES if (by_task := verdicts(versus_base, row, domains))}
+    if not by_row:
         return (
             "This run has no adaptation strategy beside the base model, so it says nothing of the paper's Table 2.",
         )
-    every = settled(word for one in found.values() for word in one.values())
+    every = settled(verdict for by_task in by_row.values() for verdict in by_task.values())
     claims = [
         "The paper's claim that every adaptation strategy improves on the base model on every unseen task "
         f"{every} in this run."
     ]
-    claims += [f"{row_name(row)}, against the base model: {spelled(versus_base, row, domains)}." for row in found]
+    claims += [f"{row_name(row)}, against the base model: {spelled(versus_base, row, domains)}." for row in by_row]
     if lora := spelled(versus_base, "best_lora", domains):
         claims.append(f"The best LoRA expert, in the paper behind the base model on two of three: {lora}.")
     return tuple(claims)
@@ -106,9 +113,9 @@ def table2_claims(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> tupl
 
 def table7_claims(versus_base: pd.DataFrame, versus_svf: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
     others = [row for row in dict.fromkeys(versus_base["row"]) if row not in ("base", "svf")]
-    found = {row: verdicts(versus_svf, row, domains) for row in others}
+    by_row = {row: verdicts(versus_svf, row, domains) for row in others}
     turned = {"better": "worse", "worse": "better", "undecided": "undecided"}  # what SVF is, against the row
-    words = [turned[word] for one in found.values() for word in one.values()]
+    words = [turned[verdict] for by_task in by_row.values() for verdict in by_task.values()]
     if not words:
         return ("This run has no SVF expert beside other tuning, so it says nothing of the paper's Table 7.",)
     claims = [
@@ -116,7 +123,9 @@ def table7_claims(versus_base: pd.DataFrame, versus_svf: pd.DataFrame, domains: 
         f"of every other tuning on all of them {settled(words)} in this run."
     ]
     claims += [
-        f"{row_name(row)}, against the SVF expert: {spelled(versus_svf, row, domains)}." for row in others if found[row]
+        f"{row_name(row)}, against the SVF expert: {spelled(versus_svf, row, domains)}."
+        for row in others
+        if by_row[row]
     ]
     claims += [
         f"{row_name(row)}, against the base model: {text}."
@@ -146,39 +155,40 @@ def csreft_claims(
 
 
 def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
-    found = verdicts(versus_prompt, "classifier", ("trained", "unseen"))
-    if not found:
+    """Whether the classification expert names the right domain more often than the prompt does."""
+    by_group = verdicts(versus_prompt, "classifier", ("trained", "unseen"))
+    if not by_group:
         return "This run has not got both dispatchers, so they are not compared."
     counts = {line["task"]: int(line["n"]) for line in versus_prompt.to_dict("records")}
     groups = {"trained": "the trained tasks", "unseen": "the unseen tasks"}
     words = {"better": "more often than", "worse": "less often than", "undecided": "not provably more often than"}
     parts = [
         f"on {groups[group]} {words[word]} the prompt" + (f" (n = {counts[group]})" if word == "undecided" else "")
-        for group, word in found.items()
+        for group, word in by_group.items()
     ]
-    verb = "beats" if settled(found.values()) == "holds" else "does not, on all of them, beat"
+    verb = "beats" if settled(by_group.values()) == "holds" else "does not, on all of them, beat"
     return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
 
 
 def variant_claims(
     key: str, versus_base: pd.DataFrame, versus: Mapping[str, pd.DataFrame], domains: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """A sentence for every claim in ``claims_of_variants`` that the run has the rows for.
+    """A sentence for every claim of ``papers.CLAIMS`` that the run has the rows for.
 
-    versus: a rival row to the table's comparison with it, for each of ``rivals_for`` that the table has.
+    versus: each row of ``rivals_for`` that the table has, to the table's rows against it.
     """
-    said = []
+    sentences = []
     for claim in claims_for(key):
         words: list[str] = []
         parts = []
         for row, rival in claim.pairs:
             frame = versus_base if rival == "base" else versus.get(rival)
-            if frame is not None and (found := verdicts(frame, row, domains)):
-                words += found.values()
+            if frame is not None and (by_task := verdicts(frame, row, domains)):
+                words += by_task.values()
                 parts.append(f"{row_name(row)} against {row_name(rival)}: {spelled(frame, row, domains)}")
         if parts and claim.open:
-            said.append(f"{claim.says}. {'; '.join(parts)}.")
+            sentences.append(f"{claim.says}. {'; '.join(parts)}.")
         elif parts:
             word = settled(words)
-            said.append(f"The paper's claim that {claim.says} {word} in this run. {'; '.join(parts)}.")
-    return tuple(said)
+            sentences.append(f"The paper's claim that {claim.says} {word} in this run. {'; '.join(parts)}.")
+    return tuple(sentences)

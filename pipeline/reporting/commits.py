@@ -1,13 +1,15 @@
-"""How the report's numbers differ between two commits, with intervals: ``python -m pipeline.reporting.commits [BEFORE [AFTER]]``.
+"""How the report's numbers differ between two commits, with intervals.
 
-Reads the committed reports of both (AFTER: the files as they are, if it is not given) and writes
-``reports/compare.html``. It is a command and no stage, because what it shows depends on git's history, which DVC does
-not look at: as a stage, its page would be stale and called up to date.
+    python -m pipeline.reporting.commits [BEFORE [AFTER]]
 
-Where both commits hold the answers of a row and task to the same prompts, the difference is paired, example by
-example, as everywhere else in the report. Else only the two means and intervals of ``metrics.json`` are there, and
-the difference gets the interval of two independent samples: its half-widths are the roots of the sums of squares of
-theirs. It is wider than need be if the prompts were the same.
+reads the committed reports of both (AFTER: by default the files as they are) and writes ``reports/compare.html``. It is
+a command and not a stage, since its page depends on git's history, which DVC does not look at: DVC would call a stale
+page up to date.
+
+Where both commits hold the answers of a row and task to the same prompts, the difference is paired, example by example,
+as everywhere else in the report. Otherwise only the two means and intervals of ``metrics.json`` are known. The
+difference then has the interval of two independent samples, each half-width the root of the sum of the squares of
+theirs, which is wider than necessary if the prompts were the same.
 """
 
 import json
@@ -22,6 +24,7 @@ import numpy as np
 import yaml
 
 from pipeline.core.artifacts import write_text
+from pipeline.core.config import settings
 from pipeline.core.errors import UserError
 from pipeline.evaluation.intervals import MEAN_OVER_TASKS, Estimate, Resampling, estimate, verdict
 from pipeline.reporting import site
@@ -31,12 +34,15 @@ from pipeline.reporting.tables.hyperparameters import flattened
 REPORTS = Path("reports")
 NOW = "the files as they are"
 RESAMPLING = Resampling(resamples=2000, seed=0)
-USAGE = "usage: python -m pipeline.reporting.commits [BEFORE [AFTER]]  (commits; default: HEAD against the files as they are)"
+USAGE = (
+    "usage: python -m pipeline.reporting.commits [BEFORE [AFTER]]  "
+    "(commits; default: HEAD against the files as they are)"
+)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The report of one commit. answers: for each task that has them, what ``site.answers_script`` wrote."""
+    """The report of one commit. answers: of each task that has them, as ``site.answers_script`` wrote them."""
 
     name: str
     metrics: Mapping[str, Any]
@@ -46,7 +52,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Change:
-    """A row and task of a table in both commits. before, after: as in metrics.json; None where it was not."""
+    """A row and task of a table in both commits. before, after: as in metrics.json; None where it is not there."""
 
     row: str
     task: str
@@ -80,17 +86,17 @@ def read(commit: str | None) -> Snapshot:
     if commit is None:
         name = NOW
     else:
-        found = git("log", "-1", "--format=%h %s", commit, "--")
-        if found is None:
+        headline = git("log", "-1", "--format=%h %s", commit, "--")
+        if headline is None:
             raise UserError(f"expected a commit of this folder's git history, got '{commit}'; see 'git log'")
-        name = found.decode().strip()
+        name = headline.decode().strip()
     metrics = content(commit, REPORTS / "metrics.json")
     if metrics is None:
         remedy = "run 'dvc repro report'" if commit is None else "name a commit that has it"
         raise UserError(f"expected {REPORTS}/metrics.json in {name}, which is not there; {remedy}")
     try:
         values = json.loads(metrics)
-        params = yaml.safe_load(content(commit, Path("params.yaml")) or "{}")
+        params = settings(yaml.safe_load(content(commit, Path("params.yaml")) or "{}"), "")
         tasks = [task for table in values.values() for row in table.values() if isinstance(row, dict) for task in row]
         texts = {task: content(commit, REPORTS / f"site/data/{task}.js") for task in dict.fromkeys(tasks)}
         answers = {task: site.read_answers(text) for task, text in texts.items() if text}
@@ -102,10 +108,11 @@ def read(commit: str | None) -> Snapshot:
 
 
 def content(commit: str | None, path: Path) -> str | None:
+    """A file of a commit, or of the working tree for None; None where it is not there."""
     if commit is None:
         return path.read_text(encoding="utf-8") if path.is_file() else None
-    found = git("show", f"{commit}:./{path}")
-    return None if found is None else found.decode()
+    shown = git("show", f"{commit}:./{path}")
+    return None if shown is None else shown.decode()
 
 
 # ---- comparing -------------------------------------------------------------------------------------------------------
@@ -113,30 +120,30 @@ def content(commit: str | None, path: Path) -> str | None:
 
 def changes(before: Snapshot, after: Snapshot) -> dict[str, list[Change]]:
     """Every row and task of every table of accuracies, by table, in the order of the commit after."""
-    found: dict[str, list[Change]] = {}
+    tables: dict[str, list[Change]] = {}
     for table in TITLES:
         old, new = before.metrics.get(table, {}), after.metrics.get(table, {})
         for row in dict.fromkeys([*new, *old]):
             for task in dict.fromkeys([*new.get(row, {}), *old.get(row, {})]):
-                one, other = old.get(row, {}).get(task), new.get(row, {}).get(task)
+                was, now = old.get(row, {}).get(task), new.get(row, {}).get(task)
                 difference, pairs = None, None
-                if one and other:
+                if was and now:
                     span = sorted({*new[row]} - {MEAN_OVER_TASKS}) if task == MEAN_OVER_TASKS else [task]
                     pairs = paired(before, after, row, span)
-                    difference = estimate(pairs, RESAMPLING) if pairs else independent(one, other)
-                found.setdefault(table, []).append(Change(row, task, one, other, difference, bool(pairs)))
-    return found
+                    difference = estimate(pairs, RESAMPLING) if pairs else independent(was, now)
+                tables.setdefault(table, []).append(Change(row, task, was, now, difference, bool(pairs)))
+    return tables
 
 
 def paired(before: Snapshot, after: Snapshot, row: str, tasks: Sequence[str]) -> list[np.ndarray]:
-    """After minus before, example by example, for each task; none unless both asked the same prompts of all."""
+    """After minus before, example by example, for each task; empty unless both asked the same prompts of every task."""
     pairs = []
     for task in tasks:
         if task not in before.answers or task not in after.answers:
             return []
-        one, other = before.answers[task], after.answers[task]
-        old, new = accuracies(one, row), accuracies(other, row)
-        if one["prompts"] != other["prompts"] or old is None or new is None:
+        was, now = before.answers[task], after.answers[task]
+        old, new = accuracies(was, row), accuracies(now, row)
+        if was["prompts"] != now["prompts"] or old is None or new is None:
             return []
         pairs.append(new - old)
     return pairs
@@ -151,7 +158,7 @@ def accuracies(texts: Mapping[str, Any], row: str) -> np.ndarray | None:
 
 
 def independent(before: Mapping[str, Any], after: Mapping[str, Any]) -> Estimate:
-    """The difference of two estimates of which nothing is known but their intervals."""
+    """The difference of two estimates of which only the intervals are known."""
     difference = after["mean"] - before["mean"]
     down = np.hypot(after["mean"] - after["low"], before["high"] - before["mean"])
     up = np.hypot(after["high"] - after["mean"], before["mean"] - before["low"])
@@ -160,16 +167,17 @@ def independent(before: Mapping[str, Any], after: Mapping[str, Any]) -> Estimate
 
 def settings_changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """Place in params.yaml, value before, value after, wherever they differ."""
-    one, other = dict(flattened(before, "")), dict(flattened(after, ""))
-    for place in dict.fromkeys([*other, *one]):
-        if one.get(place) != other.get(place):
-            yield place.removeprefix("."), one.get(place, "–"), other.get(place, "–")
+    was, now = dict(flattened(before, "")), dict(flattened(after, ""))
+    for place in dict.fromkeys([*now, *was]):
+        if was.get(place) != now.get(place):
+            yield place.removeprefix("."), was.get(place, "–"), now.get(place, "–")
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
 def page(before: Snapshot, after: Snapshot) -> str:
+    """The page that compares them."""
     content = {
         "before": before.name,
         "after": after.name,

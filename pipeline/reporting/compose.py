@@ -1,20 +1,40 @@
 """From a run and its statistics to the report's files, as texts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pipeline.reporting import claims, published, site, trained
-from pipeline.reporting.figures.choose import drawings
+from pipeline.reporting import claims, published, site
+from pipeline.reporting.figures.choose import figures_of
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
 from pipeline.reporting.read import Run
 from pipeline.reporting.site import Asked, Figure, Page
-from pipeline.reporting.tables import ablations, further, heads, hyperparameters, learning, reft, variants
-from pipeline.reporting.tables import costs as runs
-from pipeline.reporting.tables import listing as tables
-from pipeline.reporting.tables.accuracy import comparison, name_of
-from pipeline.reporting.tables.listing import Comparison
+from pipeline.reporting.tables import (
+    ablations,
+    costs,
+    further,
+    heads,
+    hyperparameters,
+    learning,
+    parameters,
+    reft,
+    variants,
+)
+from pipeline.reporting.tables.accuracy import comparison_of, trained_of
+from pipeline.reporting.tables.comparison import Comparison, comparison_files, comparison_metrics
+from pipeline.reporting.tables.further import dispatch_metrics
+from pipeline.reporting.tables.listing import Listing, listing_files
+from pipeline.reporting.wording import rounded
+
+# Pages of figures: key, name in the menu, title, figures.
+FAMILIES = (
+    ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
+    ("curves", "Learning", "Learning curves", ("figure4", "figure4-classifier", "figure9", "losses")),
+    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches")),
+    ("spectra", "Spectra", "What the top singular components hold", ("figure10", "figure11", "changes")),
+    ("gates", "Gates", "Which subspaces open", ("gates",)),
+)
 
 
 @dataclass(frozen=True)
@@ -26,95 +46,6 @@ class Report:
     figures: dict[str, str]
     pages: dict[str, str]
     claims: tuple[str, ...]
-
-
-def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, Statistics]] = ()) -> Report:
-    """Build the whole report. What a run has not got (a router, a dispatcher) is left out.
-
-    others: published runs, shown on a page of their own.
-    """
-    comparisons = [comparison(key, run, statistics) for key in statistics.comparisons]
-    dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
-    unrewarded = learning.learning_claims(run.curves)
-    drawn = drawings(run, statistics)
-    listings = {
-        "Parameters": tables.parameter_table(run.provenance, run.base, run.published),
-        "Settings": hyperparameters.settings_table(run.settings.methods, ablations.variant_settings(run.settings)),
-    }
-    if used := hyperparameters.hyperparameter_table(run.settings.methods, run.published):
-        listings = {name_of(used): used} | listings
-    if searches := variants.search_table(run, comparisons):
-        listings["Searches"] = searches
-    if len(statistics.further):
-        listings = {"Further metrics": further.metrics_table(statistics.further)} | listings
-    listings = measured_listings(run, statistics) | listings
-    stages = runs.stage_runs(run)
-    records = {one.name: one.record for one in stages if one.record}
-    varying = [runs.cost_table(records), runs.passes_table(run), runs.stages_table(records)]
-    said = [Said(name_of(one), f"site/{one.key}.html", one.claims) for one in comparisons]
-    said += [Said("Table 6", "site/table6.html", (used.note,))] if used else []
-    said += [Said("First pass", "site/dispatch.html", dispatch), Said("Learning", "site/curves.html", unrewarded)]
-    said = [one for one in said if one.claims]
-    shown = [
-        Page(
-            "index.html",
-            "Overview",
-            f"What adapting {run.base['base']} brings",
-            "overview.html",
-            {"facts": facts(run), "said": said, "comparisons": comparisons},
-        )
-    ]
-    shown += [
-        Page(f"site/{one.key}.html", name_of(one), one.title, "comparison.html", {"one": one, "figure": figure})
-        for one in comparisons
-        if (figure := drawn[f"{one.key}-accuracy"])
-    ]
-    for key, name, title, names in FAMILIES:
-        if found := [drawn[one] for one in names if one in drawn]:
-            content: dict[str, Any] = {
-                "figures": found,
-                "claims": {"dispatch": dispatch, "curves": unrewarded}.get(key),
-            }
-            shown.append(Page(f"site/{key}.html", name, title, "figures.html", content))
-    asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
-    content = {"tasks": [one.task for one in asked], "at_once": run.settings.report.samples}
-    shown.append(Page("site/completions.html", "Completions", "Completions", "completions.html", content))
-    for name, one in listings.items():
-        shown.append(Page(f"site/{one.key}.html", name, one.title, "listing.html", {"one": one}))
-    before = [published_section(one, measured) for one, measured in others]
-    drawn |= {figure.name: figure for section in before for figure in section.figures}
-    if before:
-        content = {"sections": before, "data": published.data_table([one for one, _ in others])}
-        shown.append(Page("site/published.html", "Published runs", "Published runs", "published.html", content))
-    cost, passes, _ = varying
-    content = {"cost": cost, "passes": passes, "stages": stages}
-    shown.append(Page("runs/index.html", "Table 3, runs and cost", "Runs and what they cost", "runs.html", content))
-
-    about = f"{run.base['base']}, profile {run.settings.profile}"
-    pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
-    pages |= {f"site/data/{one.task}.js": site.answers_script(one) for one in asked}
-    pages |= {f"runs/{one.key}.{suffix}": write(one) for one in varying for suffix, write in LISTED}
-    return Report(
-        metrics=metrics(comparisons, run, statistics),
-        tables={f"{one.key}.{suffix}": write(one) for one in comparisons for suffix, write in COMPARED}
-        | {f"{one.key}.{suffix}": write(one) for one in listings.values() for suffix, write in LISTED},
-        figures={f"{one.name}.svg": one.svg for one in drawn.values()},
-        pages=pages,
-        claims=tuple(claim for one in said for claim in one.claims),
-    )
-
-
-# How a table becomes a file, by suffix.
-COMPARED = (("md", tables.comparison_markdown), ("csv", tables.comparison_csv))
-LISTED = (("md", tables.listing_markdown), ("csv", tables.listing_csv))
-# Pages of figures: key, name in the menu, title, figures.
-FAMILIES = (
-    ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
-    ("curves", "Learning", "Learning curves", ("figure4", "figure4-classifier", "figure9", "losses")),
-    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches")),
-    ("spectra", "Spectra", "What the top singular components hold", ("figure10", "figure11", "changes")),
-    ("gates", "Gates", "Which subspaces open", ("gates",)),
-)
 
 
 @dataclass(frozen=True)
@@ -134,76 +65,209 @@ class Shown:
     facts: Mapping[str, str]
     said: Sequence[Said]
     comparisons: Sequence[Comparison]
-    listings: Sequence[tables.Listing]
+    listings: Sequence[Listing]
     figures: Sequence[Figure]
 
 
-def published_section(one: Published, statistics: Statistics) -> Shown:
-    comparisons = [comparison(key, one.run, statistics) for key in statistics.comparisons]
-    drawn = drawings(one.run, statistics).values()
-    tabled = [Said(name_of(part), "", part.claims) for part in comparisons]
-    tabled += [Said(part.key.replace("_", " "), "", part.claims) for part in one.experiments]
-    unrewarded = learning.learning_claims(one.run.curves)
-    listings = [listing for part in one.experiments for listing in part.listings]
-    listings += [*measured_listings(one.run, statistics).values(), learning.learning_table(one.run.curves)]
-    figures = [*(figure for part in one.experiments for figure in part.figures), *drawn]
-    return Shown(
-        name=one.name,
-        facts=one.facts,
-        said=[said for said in (*tabled, Said("Learning", "", unrewarded)) if said.claims],
-        comparisons=[replace(part, frame=part.frame.assign(cells="")) for part in comparisons],  # no answers to lead to
-        listings=[listing for listing in listings if listing.rows],
-        figures=[replace(figure, name=f"published-{one.name}-{figure.name}") for figure in figures],
+@dataclass(frozen=True)
+class Parts:
+    """What the report is made of: its tables, figures by name, claims, and published runs.
+
+    listings: the tables that are no comparison of accuracies, by name in the menu.
+    """
+
+    run: Run
+    comparisons: Sequence[Comparison]
+    listings: Mapping[str, Listing]
+    figures: Mapping[str, Figure]
+    said: Sequence[Said]
+    before: Sequence[Shown]
+
+    def claims(self, name: str) -> tuple[str, ...]:
+        """The claims under a name in the menu."""
+        return next((said.claims for said in self.said if said.name == name), ())
+
+
+def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, Statistics]] = ()) -> Report:
+    """The whole report. What a run has not got (a router, a dispatcher) is left out.
+
+    others: published runs, shown on a page of their own.
+    """
+    comparisons = [comparison_of(key, run, statistics) for key in statistics.comparisons]
+    listings = listings_of(run, statistics, comparisons)
+    parts = Parts(
+        run=run,
+        comparisons=comparisons,
+        listings=listings,
+        figures=figures_of(run, statistics),
+        said=said_of(run, statistics, comparisons, listings),
+        before=[published_section(other, measured) for other, measured in others],
+    )
+    asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
+    stages = costs.stage_runs(run)
+    records = {stage.name: stage.record for stage in stages if stage.record}
+    cost, passes = costs.cost_table(records), costs.passes_table(run)
+    shown = [
+        *pages_of(parts, asked),
+        *published_page(parts.before, [other for other, _ in others]),
+        Page(
+            "runs/index.html",
+            "Table 3, runs and cost",
+            "Runs and what they cost",
+            "runs.html",
+            {"cost": cost, "passes": passes, "stages": stages},
+        ),
+    ]
+    about = f"{run.base['base']}, profile {run.settings.profile}"
+    pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
+    pages |= {f"site/data/{task.task}.js": site.answers_script(task) for task in asked}
+    for listing in (cost, passes, costs.stages_table(records)):
+        pages |= {f"runs/{name}": text for name, text in listing_files(listing).items()}
+    drawn = [*parts.figures.values(), *(figure for section in parts.before for figure in section.figures)]
+    return Report(
+        metrics=metrics(comparisons, run, statistics),
+        tables={name: text for table in comparisons for name, text in comparison_files(table).items()}
+        | {name: text for table in listings.values() for name, text in listing_files(table).items()},
+        figures={f"{figure.name}.svg": figure.svg for figure in drawn},
+        pages=pages,
+        claims=tuple(claim for said in parts.said for claim in said.claims),
     )
 
 
-def reft_listings(run: Run, statistics: Statistics) -> dict[str, tables.Listing]:
-    """The ReFT paper's tables that are no comparison of accuracies, by name; those that the run has anything of."""
-    found: dict[str, tables.Listing] = {}
-    if statistics.heads:
-        share = run.base["base_parameters"]
-        found["GLUE"] = heads.head_table(statistics.head_metrics, statistics.heads, share, run.published)
-    counted = trained.trained_of(reft.ALPACA_EVAL, run, {})
-    if judged := reft.alpaca_eval_table(statistics.win_rates, run.settings.cells, counted, run.published):
-        found["AlpacaEval"] = judged
-    return found
+# ---- what is said and listed ----------------------------------------------------------------------------------------
 
 
-def measured_listings(run: Run, statistics: Statistics) -> dict[str, tables.Listing]:
-    """All tables that are no comparison of accuracies, by name, and that a run's own and a published one both have."""
-    found = reft_listings(run, statistics)
-    if statistics.win_rates:
-        found["Win rates"] = further.win_rate_table(statistics.win_rates)
-    return found
+def said_of(
+    run: Run, statistics: Statistics, comparisons: Sequence[Comparison], listings: Mapping[str, Listing]
+) -> list[Said]:
+    """What the run says of the papers' claims, by table."""
+    said = [Said(table.name, f"site/{table.key}.html", table.claims) for table in comparisons]
+    said += [Said("Table 6", "site/table6.html", (listings["Table 6"].note,))] if "Table 6" in listings else []
+    dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
+    said.append(Said("First pass", "site/dispatch.html", dispatch))
+    said.append(Said("Learning", "site/curves.html", learning.learning_claims(run.curves)))
+    return [part for part in said if part.claims]
 
 
-def metrics(comparisons: list[Comparison], run: Run, statistics: Statistics) -> dict[str, Any]:
-    """Numbers of the run alone: nothing that differs between two equal runs."""
-    found: dict[str, Any] = {one.key: tables.comparison_metrics(one) for one in comparisons}
-    found["baselines"] = {task: tables.rounded(one) for task, one in statistics.baselines.items() if one}
-    if len(run.decisions):
-        found["dispatch"] = tables.dispatch_metrics(statistics.dispatch)
+def listings_of(run: Run, statistics: Statistics, comparisons: Sequence[Comparison]) -> dict[str, Listing]:
+    """The tables that are no comparison of accuracies, by name in the menu and in its order."""
+    methods = run.settings.methods(run.plan)
+    listings = measured_listings(run, statistics)
     if len(statistics.further):
-        found["further"] = further.further_metrics(statistics.further)
-    if len(statistics.head_metrics):
-        found["heads"] = further.further_metrics(statistics.head_metrics)
+        listings["Further metrics"] = further.metrics_table(statistics.further)
+    if table6 := hyperparameters.hyperparameter_table(methods, run.published):
+        listings[table6.name] = table6
+    listings["Parameters"] = parameters.parameter_table(run.provenance, run.base, run.published)
+    listings["Settings"] = hyperparameters.settings_table(methods, ablations.variant_settings(run.plan, run.settings))
+    if searches := variants.search_table(run, comparisons):
+        listings["Searches"] = searches
+    return listings
+
+
+def measured_listings(run: Run, statistics: Statistics) -> dict[str, Listing]:
+    """Those of them that a run's own report and that of a published run both have."""
+    listings = reft_listings(run, statistics)
     if statistics.win_rates:
-        found["win_rates"] = further.win_rate_metrics(statistics.win_rates)
+        listings["Win rates"] = further.win_rate_table(statistics.win_rates)
+    return listings
+
+
+def reft_listings(run: Run, statistics: Statistics) -> dict[str, Listing]:
+    """The ReFT paper's tables that are no comparison of accuracies; those that the run has anything of."""
+    listings: dict[str, Listing] = {}
+    if statistics.heads:
+        count = run.base["base_parameters"]
+        listings["GLUE"] = heads.head_table(statistics.head_metrics, statistics.heads, count, run.published)
+    trained = trained_of(reft.ALPACA_EVAL, run, {})
+    if judged := reft.alpaca_eval_table(statistics.win_rates, run.plan.cells, trained, run.published):
+        listings["AlpacaEval"] = judged
+    return listings
+
+
+def metrics(comparisons: Sequence[Comparison], run: Run, statistics: Statistics) -> dict[str, Any]:
+    """Numbers of the run alone: nothing that differs between two equal runs."""
+    numbers: dict[str, Any] = {table.key: comparison_metrics(table) for table in comparisons}
+    numbers["baselines"] = {task: rounded(shares) for task, shares in statistics.baselines.items() if shares}
+    if len(run.decisions):
+        numbers["dispatch"] = dispatch_metrics(statistics.dispatch)
+    if len(statistics.further):
+        numbers["further"] = further.further_metrics(statistics.further)
+    if len(statistics.head_metrics):
+        numbers["heads"] = further.further_metrics(statistics.head_metrics)
+    if statistics.win_rates:
+        numbers["win_rates"] = further.win_rate_metrics(statistics.win_rates)
     keys = ("parameters", "parameters_without_router")
-    found["parameters"] = {
-        name: {key: one[key] for key in keys if one.get(key) is not None} for name, one in run.provenance.items()
+    numbers["parameters"] = {
+        path: {key: adapter[key] for key in keys if adapter.get(key) is not None}
+        for path, adapter in run.provenance.items()
     }
-    return found
+    return numbers
+
+
+# ---- pages ----------------------------------------------------------------------------------------------------------
+
+
+def pages_of(parts: Parts, asked: Sequence[Asked]) -> Iterator[Page]:
+    """The pages of the run itself, in the order of the menu, but for its cost."""
+    run = parts.run
+    yield Page(
+        "index.html",
+        "Overview",
+        f"What adapting {run.base['base']} brings",
+        "overview.html",
+        {"facts": facts(run), "said": parts.said, "comparisons": parts.comparisons},
+    )
+    for table in parts.comparisons:
+        content: dict[str, Any] = {"one": table, "figure": parts.figures[f"{table.key}-accuracy"]}
+        yield Page(f"site/{table.key}.html", table.name, table.title, "comparison.html", content)
+    for key, name, title, names in FAMILIES:
+        if drawn := [parts.figures[figure] for figure in names if figure in parts.figures]:
+            yield Page(
+                f"site/{key}.html", name, title, "figures.html", {"figures": drawn, "claims": parts.claims(name)}
+            )
+    content = {"tasks": [task.task for task in asked], "at_once": run.settings.report.samples}
+    yield Page("site/completions.html", "Completions", "Completions", "completions.html", content)
+    for name, listing in parts.listings.items():
+        yield Page(f"site/{listing.key}.html", name, listing.title, "listing.html", {"one": listing})
+
+
+def published_page(sections: Sequence[Shown], runs: Sequence[Published]) -> Iterator[Page]:
+    """The page of published runs, where there are some."""
+    if sections:
+        content = {"sections": sections, "data": published.data_table(runs)}
+        yield Page("site/published.html", "Published runs", "Published runs", "published.html", content)
+
+
+def published_section(other: Published, statistics: Statistics) -> Shown:
+    """What the report shows of a published run."""
+    run = other.run
+    comparisons = [comparison_of(key, run, statistics) for key in statistics.comparisons]
+    said = [Said(table.name, "", table.claims) for table in comparisons]
+    said += [Said(experiment.key.replace("_", " "), "", experiment.claims) for experiment in other.experiments]
+    said.append(Said("Learning", "", learning.learning_claims(run.curves)))
+    listings = [listing for experiment in other.experiments for listing in experiment.listings]
+    listings += [*measured_listings(run, statistics).values(), learning.learning_table(run.curves)]
+    drawn = [figure for experiment in other.experiments for figure in experiment.figures]
+    drawn += figures_of(run, statistics).values()
+    return Shown(
+        name=other.name,
+        facts=other.facts,
+        said=[part for part in said if part.claims],
+        comparisons=[replace(table, frame=table.frame.assign(cells="")) for table in comparisons],  # no answers to show
+        listings=[listing for listing in listings if listing.rows],
+        figures=[replace(figure, name=f"published-{other.name}-{figure.name}") for figure in drawn],
+    )
 
 
 def facts(run: Run) -> dict[str, Any]:
+    """What the run was, in a few words each."""
     tested = {task: len(examples) for task, examples in run.examples.items()}
     return {
         "base model": run.base["base"],
         "its parameters": f"{run.base['base_parameters'] / 1e6:.4g} million",
         "profile": run.settings.profile,
-        "trained on": ", ".join(run.settings.trained.values()),
-        "unseen": ", ".join(run.settings.unseen.values()),
+        "trained on": ", ".join(run.settings.tasks_of("trained")),
+        "unseen": ", ".join(run.settings.tasks_of("unseen")),
         "test prompts": f"{sum(tested.values())} of {len(tested)} tasks",
         "intervals": f"95 %, {run.settings.report.resamples} resamples",
     }
@@ -214,7 +278,7 @@ def questions(task: str, run: Run) -> Asked:
     examples = run.examples[task]
     scores = {name: frame.set_index("id") for name, frame in run.scores[run.scores["task"] == task].groupby("cell")}
     cells = []
-    for name, cell in run.settings.cells.items():
+    for name, cell in run.plan.cells.items():
         if cell.task != task:
             continue
         scored = scores[name]

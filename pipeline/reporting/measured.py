@@ -1,4 +1,4 @@
-"""What is known of a run by statistics: the report's numbers, before anything is shown."""
+"""The report's numbers, before anything is shown: what statistics say of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,14 +13,15 @@ SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one diff
 
 @dataclass(frozen=True)
 class Statistics:
-    """What ``pipeline.evaluation.intervals`` says of a run.
+    """What ``pipeline.evaluation`` says of a run. Any of it may be empty.
 
-    comparisons: table to its rows against the base model; rivals: table to its rows against the row its claim is
-    about; versus: table to each row that claims given as data compare with, and the table against it.
-    dispatch: the dispatchers against the prompt. baselines: task to what needs no model. further: metrics beside
-    accuracy, against the base model; win_rates: judges' of cells; heads: what classification heads were, and
-    head_metrics, how well they label. All may be empty. subsets: table to the baselines of its columns, where those
-    are the subsets of one task.
+    comparisons: table to its rows against the base model. rivals: table to its rows against the row that its claim is
+    about. versus: table to each row that ``papers.CLAIMS`` compare with, and the table's rows against it.
+    dispatch: the dispatchers against the prompt.
+    baselines: task to the accuracies that need no model. subsets: the same of the columns of a table whose columns are
+    the subsets of one task, by table.
+    further: metrics beside accuracy, against the base model.
+    win_rates: of cells, by judges. heads: what the classification heads are. head_metrics: how well they label.
     """
 
     comparisons: Mapping[str, pd.DataFrame]

@@ -1,4 +1,12 @@
-"""What rows, tables and benchmarks are called, here and in the papers."""
+"""The papers, as data: what rows, tables and benchmarks are called, the papers' numbers, and what they claim.
+
+The numbers stand in ``data/published``; this module says which of them stands beside which row and task of ours. It
+holds the claims on tables of variants (``CLAIMS``); those on Tables 1, 2 and 7 and on CS-ReFT are worded in ``claims``.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 ROWS = {
     "base": "Base model",
@@ -42,17 +50,13 @@ TITLES = {  # in the order of the report
     "arithmetic4": "Arithmetic. ReFT's four tasks, trained on together",
 }
 DISPATCHERS = {"prompt": "Prompt to the base model", "classifier": "Classification expert"}
-# Where a paper's table stands in data/published, and what it calls our rows and domains.
+# The model whose numbers stand beside ours, in data/published and for people.
 PUBLISHED_MODEL = "llama3-8b-instruct"
 PUBLISHED_MODEL_NAME = "Llama-3-8B-Instruct"
 MOVED_TO = {  # the model that these tables are of, where it is another
     **dict.fromkeys(("table5", "table9"), "Mistral-7B-Instruct-v0.3"),
     **dict.fromkeys(("commonsense8", "arithmetic4"), "LLaMA-7B"),
 }
-PUBLISHED = {"table1": "table1_finetuning", "table2": "table2_unseen", "table7": "table7_more_peft"}
-PUBLISHED_TRAINED = {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}
-PUBLISHED_UNSEEN = {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}
-PUBLISHED_ROWS = {"best_lora": "lora", "classifier": "cls_expert"}
 BENCHMARKS = {
     "gsm8k": "GSM8K",
     "mbpp_pro": "MBPP-Pro",
@@ -64,4 +68,156 @@ BENCHMARKS = {
 
 
 def row_name(row: str) -> str:
+    """What a row is called."""
     return ROWS.get(row, row.replace("_", " "))
+
+
+# ---- numbers --------------------------------------------------------------------------------------------------------
+
+PUBLISHED_TRAINED = {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}
+PUBLISHED_UNSEEN = {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}
+PUBLISHED_ROWS = {"best_lora": "lora", "classifier": "cls_expert"}
+# Where the numbers of a table stand in data/published/transformer2.yaml: by model, rows by benchmarks.
+PUBLISHED = {"table1": "table1_finetuning", "table2": "table2_unseen", "table7": "table7_more_peft"}
+# The same of a table of variants, each of a shape of its own, with the benchmark that was taken for each domain.
+VARIANTS = {
+    "table5": ("table5_cross_model_unseen", PUBLISHED_UNSEEN),
+    "table8": ("table8_few_shot_scaling", {"reasoning": "arc_challenge"}),
+    "table9": ("table9_cross_model_training_tasks", PUBLISHED_TRAINED),
+    "table10": ("table10_light_adaptation", {"reasoning": "arc_challenge"}),
+    "searchers": ("uniform_alpha_math", {"math": "math"}),
+}
+PUBLISHED_MOVED = {
+    "base": "base",
+    "ordered": "llama_svf_ordered",
+    "shuffled": "llama_svf_shuffled",
+    "cross": "few_shot_cross",
+}
+PUBLISHED_SHOTS = {  # each on several numbers of prompts; the usual search is on ten
+    "transformer2": "few_shot_{}",
+    "ia3_100_steps": "ia3_100_steps_{}",
+    "ia3_1000_steps": "ia3_1000_steps_{}",
+}
+PUBLISHED_LIGHT = {"base": "base", "cem_10_shot": "few_shot", "cem_3_shot": "few_shot_3", "cem_light": "few_shot_light"}
+
+
+def published_of(
+    key: str, domains: Mapping[str, str], unseen: Collection[str], published: Mapping[str, Any]
+) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
+    """The paper's accuracies by our row and task, and the benchmark that each task's domain was measured by there.
+
+    key: of a table; one that no paper has (``table9_resampled``) has no numbers. domains: task to domain. unseen: the
+    tasks that nothing is trained on. published: ``data/published``, by file.
+    """
+    if key in PUBLISHED:
+        tables = published.get("transformer2", {}).get(PUBLISHED[key], {}).get(PUBLISHED_MODEL, {})
+        percents = {
+            (row, benchmark): value
+            for row in ROWS
+            for benchmark, value in tables.get(PUBLISHED_ROWS.get(row, row), {}).items()
+        }
+        benchmarks = {
+            task: name
+            for task, domain in domains.items()
+            if (name := (PUBLISHED_UNSEEN if task in unseen else PUBLISHED_TRAINED).get(domain))
+        }
+    elif key in VARIANTS:
+        section, of_domain = VARIANTS[key]
+        percents = percents_of_variants(key, published.get("transformer2", {}).get(section, {}))
+        benchmarks = {task: of_domain[domain] for task, domain in domains.items() if domain in of_domain}
+    else:
+        return {}, {}
+    accuracies = {
+        (row, task): value / 100
+        for task, benchmark in benchmarks.items()
+        for (row, name), value in percents.items()
+        if name == benchmark
+    }
+    return accuracies, {task: BENCHMARKS[name] for task, name in benchmarks.items()}
+
+
+def percents_of_variants(key: str, section: Mapping[str, Any]) -> dict[tuple[str, str], float]:
+    """The paper's percents in a table of variants, by our row and the benchmark."""
+    if key in ("table5", "table9"):
+        lines = {row: section.get(name, {}) for row, name in PUBLISHED_MOVED.items()}
+        return {(row, benchmark): value for row, line in lines.items() for benchmark, value in line.items()}
+    if key == "searchers":
+        return {(row, "math"): value for row, value in section.items()}
+    if key == "table10":
+        return {(PUBLISHED_LIGHT[name], "arc_challenge"): value for name, value in section.items()}
+    percents = {("base", "arc_challenge"): section["base"]} if "base" in section else {}
+    for name, row in PUBLISHED_SHOTS.items():
+        percents |= {(row.format(shots), "arc_challenge"): value for shots, value in section.get(name, {}).items()}
+    usual = percents.pop(("few_shot_10", "arc_challenge"), None)
+    return percents if usual is None else {**percents, ("few_shot", "arc_challenge"): usual}
+
+
+# ---- claims ---------------------------------------------------------------------------------------------------------
+
+# Row of the search on so many prompts.
+SHOTS = {3: "few_shot_3", 5: "few_shot_5", 10: "few_shot", 20: "few_shot_20"}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that rows of a table do better than others. A run without any of its pairs says nothing of it.
+
+    says: what is claimed. pairs: each row it is claimed of, with the row it is compared with.
+    open: the paper claims nothing, and the report only tells the comparison.
+    """
+
+    says: str
+    pairs: tuple[tuple[str, str], ...]
+    open: bool = False
+
+
+MOVED = (
+    Claim(
+        "experts moved from another model improve on the model they are moved to (there on two of three tasks)",
+        (("ordered", "base"),),
+    ),
+    Claim("moved experts do better in the order of the components than shuffled", (("ordered", "shuffled"),)),
+)
+CLAIMS: Mapping[str, tuple[Claim, ...]] = {
+    "table5": (
+        *MOVED,
+        Claim("a search over both models' experts improves on the base model", (("cross", "base"),)),
+    ),
+    "table8": (
+        Claim(
+            "a search for α does better than IA3 trained on the same prompts",
+            tuple((row, f"ia3_{steps}_steps_{n}") for steps in (100, 1000) for n, row in SHOTS.items()),
+        ),
+        Claim("three prompts are enough to improve on the base model", (("few_shot_3", "base"),)),
+    ),
+    "table9": (
+        Claim(
+            "Moved experts against the model they are moved to, in the paper ahead on one of their own tasks",
+            (("ordered", "base"),),
+            open=True,
+        ),
+        MOVED[1],
+    ),
+    "table10": (
+        Claim("a light search, on few prompts, improves on the base model", (("few_shot_light", "base"),)),
+        Claim("A light search against the full one", (("few_shot_light", "few_shot"),), open=True),
+    ),
+    "searchers": (
+        Claim("a search does better than experts in equal parts", (("few_shot", "uniform"),)),
+        Claim(
+            "Other searchers against CEM (the table of searches has the prompts that each ran)",
+            (("cma_es", "few_shot"), ("shooting", "few_shot")),
+            open=True,
+        ),
+    ),
+}
+
+
+def claims_for(key: str) -> tuple[Claim, ...]:
+    """The claims on a table. One with a suffix, ``table9_resampled``, has the claims of ``table9``."""
+    return CLAIMS.get(key, CLAIMS.get(key.partition("_")[0], ()))
+
+
+def rivals_for(key: str) -> list[str]:
+    """The rows that a table's claims compare with, without the base model's."""
+    return list(dict.fromkeys(rival for claim in claims_for(key) for _, rival in claim.pairs if rival != "base"))

@@ -2,8 +2,9 @@
 
 A published run is a folder of ``reports/published``, written whole by ``pipeline.reporting.publish``:
 
-    run.json              what it was: see ``about``
-    params.yaml           all its settings, with the published cells alone
+    run.json              what it was: see ``Published.about``
+    params.yaml           all its settings
+    plan.yaml             all that was planned, with the published cells, heads, judges and experiments alone
     scores.csv            cell, id, correct, parsed, finished, tokens: a line for each answer; none without cells
     curves/<name>.jsonl   the learning curves of what the cells used
     adapters/<path>.safetensors   what was trained, where it is small: files that ``load_adapter`` reads
@@ -12,27 +13,28 @@ A published run is a folder of ``reports/published``, written whole by ``pipelin
     experiments/<key>/    what ``compare_skills`` made of the run, from answers and gates, which are not kept
     metrics.json, tables/ what ``scores.csv`` comes to, for other programs and for people
 
-The report computes its numbers from ``scores.csv``, the labels and the preferences, as it does from a run's own, shows
-experiments as they were written, and never reads the last two.
+The report computes its numbers from ``scores.csv``, the labels and the preferences, as it does those of its own run. It
+shows experiments as they were written, and never reads ``metrics.json`` and ``tables/``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.core.artifacts import read_json
+from pipeline.core.artifacts import read_json, read_jsonl
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
-from pipeline.reporting.read import Run, RunSettings, read_curves
+from pipeline.reporting.planned import Cell, RunSettings, read_plan
+from pipeline.reporting.read import Run, kept_of_sweep
 from pipeline.reporting.site import Figure
 from pipeline.reporting.tables.further import read_judged
 from pipeline.reporting.tables.heads import read_heads
 from pipeline.reporting.tables.listing import Listing, read_listing
 
-FORMAT = 1
+FORMAT = 2
 NO_SCORES = pd.DataFrame(columns=["row", "task"])  # of a run that has no cells
 COLUMNS = {"cell": str, "id": str, "correct": bool, "parsed": bool, "finished": bool, "tokens": int}
 ABOUT = ("format", "commits", "base", "adapters", "data", "baselines", "subsets", "device", "versions", "seconds")
@@ -52,11 +54,16 @@ class Experiment:
 class Published:
     """A published run. name: of its folder. run: what the report shows of any run, without prompts and answers.
 
-    heads: see ``reporting.heads.read_heads``; judged: ``reporting.further.read_judged``. about: ``format``, a number;
-    ``commits`` of the code that its stages ran, with a plus where settings differed from the commit's; ``base`` and
-    ``adapters``, provenance and sha256 of the base model and of all that was trained; ``data``, rows and sha256 of each
-    task's splits; ``baselines``, what needs no model, and ``subsets``, the same of the columns of tables that show one
-    task's subsets; ``device``; ``versions`` of libraries; ``seconds`` of each stage.
+    heads: of ``tables.heads.read_heads``. judged: of ``tables.further.read_judged``.
+    about: what it was, by these keys:
+        format      a number
+        commits     of the code that its stages ran, with a plus where the settings were not the commit's
+        base        provenance and sha256 of the base model
+        adapters    the same of all that was trained, by path
+        data        rows and sha256 of each task's splits
+        baselines   task to the accuracies that need no model
+        subsets     the same for tables whose columns are the subsets of one task
+        device, versions (of libraries), seconds (of each stage)
     """
 
     name: str
@@ -69,15 +76,14 @@ class Published:
     @property
     def seeds(self) -> list[int]:
         """Of what was trained."""
-        return sorted({one["seed"] for one in self.about["adapters"].values() if one.get("seed") is not None})
+        return sorted({made["seed"] for made in self.about["adapters"].values() if made.get("seed") is not None})
 
     @property
     def tables(self) -> list[str]:
-        """The tables that the run's cells fill, without those whose cells all stand in one before."""
+        """The tables that the run's cells fill, without those whose cells all stand in earlier ones."""
         kept: list[str] = []
-        for key in self.run.settings.tables():
-            cells = [set(cell.table) for cell in self.run.settings.cells.values() if key in cell.table]
-            if any(not cell.intersection(kept) for cell in cells):
+        for key in self.run.plan.tables:
+            if any(not set(cell.tables).intersection(kept) for cell in self.run.plan.cells_of(key).values()):
                 kept.append(key)
         return kept
 
@@ -103,43 +109,57 @@ def read_published_runs(folder: Path, papers: Mapping[str, Any]) -> list[Publish
 
 
 def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
+    """The published run of a folder. UserError where it is damaged."""
     about = read_json(folder / "run.json")
     missing = [key for key in ABOUT if not isinstance(about, dict) or key not in about]
     if missing or about["format"] != FORMAT:
-        found = f"none of '{missing[0]}'" if missing else f"format {about['format']}"
+        problem = f"none of '{missing[0]}'" if missing else f"format {about['format']}"
         raise UserError(
-            f"expected a published run of format {FORMAT} in {folder}, got {found}; publish it again, or remove it"
+            f"expected a published run of format {FORMAT} in {folder}, got {problem}; publish it again, or remove it"
         )
-    settings = RunSettings.parse(read_params(folder / "params.yaml"), "")
+    plan = read_plan(folder / "plan.yaml")
     run = Run(
-        settings=settings,
-        scores=read_scores(settings, folder / "scores.csv") if settings.cells else NO_SCORES,
+        plan=plan,
+        settings=RunSettings.read(read_params(folder / "params.yaml"), {}),
+        scores=read_scores(plan.cells, folder / "scores.csv") if plan.cells else NO_SCORES,
         examples=dict.fromkeys(about["data"], ()),
         provenance=about["adapters"],
         base=about["base"],
         published=papers,
-        curves=read_curves(folder / "curves"),
+        curves=read_curves(folder / "curves", about["adapters"]),
     )
-    experiments = [read_experiment(path) for path in sorted((folder / "experiments").glob("*"))]
-    judged = read_judged(folder / "judged")
-    return Published(folder.name, about, run, read_heads(folder / "heads"), experiments, judged)
+    return Published(
+        name=folder.name,
+        about=about,
+        run=run,
+        heads=read_heads(folder / "heads", plan.train_head),
+        experiments=[read_experiment(folder / "experiments" / key) for key in sorted(plan.compare_skills)],
+        judged=read_judged(folder / "judged", plan.judge),
+    )
+
+
+def read_curves(folder: Path, adapters: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """The learning curves of some adapters, by name; a mixture has none."""
+    paths = sorted(folder / f"{Path(adapter).name}.jsonl" for adapter in adapters)
+    frames = {path.stem: pd.DataFrame(read_jsonl(path)) for path in paths if path.is_file()}
+    return {name: kept_of_sweep(frame) for name, frame in frames.items() if len(frame)}
 
 
 def read_experiment(folder: Path) -> Experiment:
     """What the stage ``compare_skills`` wrote."""
-    said = (folder / "claims.md").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "claims.md").read_text(encoding="utf-8").splitlines()
     tables = [path.stem for path in sorted(folder.glob("*.csv")) if path.with_suffix(".md").is_file()]
     drawn = [Figure(path.stem, path.read_text(encoding="utf-8"), "") for path in sorted(folder.glob("*.svg"))]
     return Experiment(
         key=folder.name,
-        claims=tuple(line.removeprefix("- ") for line in said if line.startswith("- ")),
+        claims=tuple(line.removeprefix("- ") for line in lines if line.startswith("- ")),
         listings=tuple(read_listing(folder, key) for key in tables),
-        figures=tuple(replace(one, caption=f"{one.alternative}.") for one in drawn),
+        figures=tuple(replace(figure, caption=f"{figure.alternative}.") for figure in drawn),
     )
 
 
-def read_scores(settings: RunSettings, path: Path) -> pd.DataFrame:
-    """The answers' scores, with the columns of ``pipeline.evaluation.intervals``."""
+def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
+    """The scores of all cells, with the columns of ``pipeline.evaluation.intervals``."""
     try:
         frame = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)
         missing = [name for name in COLUMNS if name not in frame]
@@ -147,24 +167,23 @@ def read_scores(settings: RunSettings, path: Path) -> pd.DataFrame:
         raise UserError(
             f"expected scores in {path}, got: {' '.join(str(error).split())}; publish the run again, or remove it"
         ) from None
-    unknown = sorted(set(frame.get("cell", ())) ^ set(settings.cells)) if not missing else []
+    unknown = sorted(set(frame.get("cell", ())) ^ set(planned)) if not missing else []
     if missing or unknown or frame.empty:
         odd = f"no column '{missing[0]}'" if missing else f"no match for the cells {unknown}" if unknown else "no line"
         raise UserError(
-            f"expected the scores of all cells of params.yaml in {path}, got {odd}; publish the run again, or remove it"
+            f"expected the scores of all cells of plan.yaml in {path}, got {odd}; publish the run again, or remove it"
         )
-    cells = {name: settings.cells[name] for name in dict.fromkeys(frame["cell"])}
     for column in ("row", "task", "seed"):
-        frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in cells.items()})
+        frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in planned.items()})
     return frame
 
 
 def data_table(runs: Sequence[Published]) -> Listing:
     """The data of published runs: rows and hashes of every split."""
     rows = tuple(
-        (f"{one.name}: {task}", split, found["rows"], found["sha256"][:16])
-        for one in runs
-        for task, splits in one.about["data"].items()
-        for split, found in splits.items()
+        (f"{run.name}: {task}", split, file["rows"], file["sha256"][:16])
+        for run in runs
+        for task, splits in run.about["data"].items()
+        for split, file in splits.items()
     )
     return Listing("published-data", "Data of published runs", ("run: task", "split", "rows", "sha256, first 16"), rows)

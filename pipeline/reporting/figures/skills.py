@@ -6,12 +6,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, draw_gates, field_axes, grid, panels, percent_axis, svg
-from pipeline.reporting.tables.listing import signed
+from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, field_axes, grid, percent_axis, svg
+from pipeline.reporting.wording import signed
 
 
 def interference(matrix: pd.DataFrame, name: str) -> str:
-    """Methods by skills: points lost (orange) or won (green) by training together; bold: the interval leaves out 0."""
+    """Methods by skills: points lost (orange) or gained (green) by training together; bold: not undecided."""
     rows, tasks = list(dict.fromkeys(matrix["row"])), list(dict.fromkeys(matrix["task"]))
     largest = max(0.01, matrix["diff"].abs().max())
     with matplotlib.rc_context(STYLE):
@@ -32,18 +32,18 @@ def interference(matrix: pd.DataFrame, name: str) -> str:
 
 
 def apart(counts: Mapping[str, int], step: float = 1.05) -> dict[str, float]:
-    """Where numbers are drawn on a logarithmic axis: those closer than ``step`` to each other, that far apart."""
+    """Places of numbers on a logarithmic axis: numbers closer to each other than ``step`` are drawn that far apart."""
     groups: list[list[str]] = []
     for row in sorted(counts, key=counts.__getitem__):
         if groups and counts[row] < step * counts[groups[-1][-1]]:
             groups[-1].append(row)
         else:
             groups.append([row])
-    found: dict[str, float] = {}
+    places: dict[str, float] = {}
     for group in groups:
         middle = float(np.exp(np.mean([np.log(counts[row]) for row in group])))
-        found |= {row: middle * step ** (place - (len(group) - 1) / 2) for place, row in enumerate(group)}
-    return {row: found[row] for row in counts}
+        places |= {row: middle * step ** (place - (len(group) - 1) / 2) for place, row in enumerate(group)}
+    return {row: places[row] for row in counts}
 
 
 def against_parameters(
@@ -72,17 +72,6 @@ def against_parameters(
     return svg(figure, name, f"Accuracy against trained parameters of {', '.join(points)}")
 
 
-def gate_panels(gates: Mapping[str, pd.DataFrame], name: str) -> str:
-    """One panel a router: the mean gate of each subspace (columns) on prompts of each skill (rows)."""
-    with matplotlib.rc_context(STYLE):
-        deepest = max(len(one) for one in gates.values())
-        figure, axes = panels(len(gates), min(3, len(gates)), width=3.1, height=0.9 + 0.4 * deepest)
-        for axis, (row, means) in zip(axes, gates.items(), strict=True):
-            draw_gates(axis, means)
-            axis.set_title(row.replace("_", " "), fontsize=9)
-    return svg(figure, name, f"Mean gate of each subspace by skill, for {', '.join(gates)}")
-
-
 def growth(lines: Mapping[str, Sequence[tuple[int, Sequence[float]]]], name: str) -> str:
     """Mean accuracy, on the skills that are always there, against how many are trained together; a line a method."""
     with matplotlib.rc_context(STYLE):
@@ -91,10 +80,9 @@ def growth(lines: Mapping[str, Sequence[tuple[int, Sequence[float]]]], name: str
         for place, (method, points) in enumerate(lines.items()):
             numbers = [count for count, _ in points]
             colour = COLOURS[place % len(COLOURS)]
-            axis.plot(numbers, [one[0] for _, one in points], "o-", color=colour, label=method)
-            axis.fill_between(
-                numbers, [one[1] for _, one in points], [one[2] for _, one in points], color=colour, alpha=0.15
-            )
+            means, lows, highs = zip(*(estimate for _, estimate in points), strict=True)
+            axis.plot(numbers, means, "o-", color=colour, label=method)
+            axis.fill_between(numbers, lows, highs, color=colour, alpha=0.15)
         axis.set_xticks(sorted({count for points in lines.values() for count, _ in points}))
         axis.set_xlabel("skills trained together")
         axis.set_ylabel("accuracy")

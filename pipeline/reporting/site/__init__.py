@@ -1,8 +1,8 @@
-"""The report as pages: from Jinja templates, a style sheet and two small scripts to files that need no network.
+"""The report as pages: Jinja templates, a style sheet and two small scripts become files that need no network.
 
-Pages open from the file system, where a browser reads no local file but through a tag: completions are therefore
-JavaScript files that a script adds when they are asked for. A page never scrolls sideways; a wide table or figure
-does, in a box of its own.
+Pages open from the file system, where a browser reads local files only through tags. Completions are therefore
+JavaScript files, which a script adds when they are asked for. A page never scrolls sideways; a wide table or figure
+does so in a box of its own.
 """
 
 import json
@@ -14,8 +14,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.reporting import papers as names
-from pipeline.reporting.tables import listing as tables
+from pipeline.reporting.papers import row_name
+from pipeline.reporting.wording import READING, cell_text, percent, signed
 
 FOLDER = Path(__file__).parent
 STATIC = ("style.css", "site.js", "completions.js")
@@ -25,7 +25,7 @@ STATIC = ("style.css", "site.js", "completions.js")
 class Page:
     """A page of the report.
 
-    path: under the report's folder. name: in the menu. template: of the folder ``templates``; content: what it shows.
+    path: under the report's folder. name: in the menu. template: in the folder ``templates``. content: what it shows.
     """
 
     path: str
@@ -50,9 +50,9 @@ class Figure:
 
     @property
     def alternative(self) -> str:
-        """What is said where it cannot be seen, as it stands in the SVG."""
-        found = re.search(r'aria-label="([^"]*)"', self.svg)
-        return found.group(1) if found else self.caption
+        """What a screen reader says, as it stands in the SVG."""
+        label = re.search(r'aria-label="([^"]*)"', self.svg)
+        return label.group(1) if label else self.caption
 
     @property
     def size(self) -> tuple[int, int]:
@@ -63,7 +63,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Answers:
-    """One cell's answers to a task's prompts, in their order: text, what was read off it (or None), right or not."""
+    """One cell's answers to a task's prompts, in order: text, what was read off it (or None), and if it is right."""
 
     cell: str
     row: str
@@ -82,7 +82,7 @@ class Asked:
 
 
 def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
-    """A page as text. menu: the pages it leads to; shared: what every page says."""
+    """A page as text. menu: the pages it leads to. shared: what every page says."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -92,13 +92,13 @@ def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "percent": tables.percent,
-        "signed": tables.signed,
-        "row_name": names.row_name,
-        "cell_text": tables.cell_text,
+        "percent": percent,
+        "signed": signed,
+        "row_name": row_name,
+        "cell_text": cell_text,
         "words": lambda name: name.replace("_", " "),
     }
-    environment.globals |= {"reading": tables.READING}
+    environment.globals |= {"reading": READING}
     return environment.get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
 
 
@@ -108,14 +108,14 @@ def static() -> dict[str, str]:
 
 
 def answers_script(asked: Asked) -> str:
-    """A task's prompts and answers as a script, a line each, so that two commits' files differ where they do."""
+    """A task's prompts and answers as a script, one on each line, so that git shows which of them changed."""
     cells = ",\n".join(
-        f"{dump(one.cell)}: "
-        + dump({"row": one.row, "by": names.row_name(one.row), "seed": one.seed})[:-1]
+        f"{dump(cell.cell)}: "
+        + dump({"row": cell.row, "by": row_name(cell.row), "seed": cell.seed})[:-1]
         + ', "answers": [\n'
-        + ",\n".join(dump([text, read, int(right)]) for text, read, right in one.answers)
+        + ",\n".join(dump([text, read, int(right)]) for text, read, right in cell.answers)
         + "\n]}"
-        for one in asked.cells
+        for cell in asked.cells
     )
     prompts = ",\n".join(dump(prompt) for prompt in asked.prompts)
     head = dump({"task": asked.task, "domain": asked.domain})[:-1]

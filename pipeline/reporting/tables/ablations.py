@@ -1,6 +1,6 @@
 """Table 4 of Transformer²: method × objective × modules, and this project's own variants of the training.
 
-What a row is, its adapter's entry in params.yaml says, not its name; what the paper's row beside it is, these three.
+What a row is, its recipe in params.yaml says, not its name; so does which row of the paper stands beside it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,13 @@ import pandas as pd
 
 from pipeline.reporting.claims import settled, spelled, verdicts
 from pipeline.reporting.papers import BENCHMARKS, PUBLISHED_MODEL, ROWS, row_name
-from pipeline.reporting.read import RunSettings
+from pipeline.reporting.planned import Plan, RunSettings, Training
+from pipeline.reporting.read import Run
 from pipeline.reporting.tables.hyperparameters import flattened
+from pipeline.training.recipes import Objective
 
-OBJECTIVES = {"policy_gradient": "policy gradient", "next_token": "next token"}
+OBJECTIVES: Mapping[Objective, str] = {"reinforce": "policy gradient", "next_token": "next token"}
+PUBLISHED_OBJECTIVES: Mapping[Objective, str] = {"reinforce": "policy_gradient", "next_token": "next_token"}
 METHODS = {"svf": "SVF"}  # the other methods are called as their rows are
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -28,35 +31,39 @@ TOLD_APART = {
 
 
 @dataclass(frozen=True)
-class Training:
+class Variant:
     """How an adapter was trained.
 
-    differs: the settings told apart that are not the main sections' own, by place. settings: the training's.
+    modules: what it adapts. differs: by place, those settings of ``TOLD_APART`` that are not the main sections' own.
+    training: the settings of its training.
     """
 
     method: str
-    objective: str
+    objective: Objective
     modules: tuple[str, ...]
     differs: Mapping[str, str]
-    settings: Mapping[str, Any]
+    training: Mapping[str, Any]
 
     @property
     def length(self) -> str | None:
-        """How much of it there was; None where the settings do not say."""
-        if self.objective == "next_token" and {"steps", "batch"} <= set(self.settings):
-            return f"{self.settings['steps']} steps of {self.settings['batch']} examples"
-        if self.objective == "policy_gradient" and {"steps", "prompts", "samples"} <= set(self.settings):
-            return f"{self.settings['steps']} steps of {self.settings['prompts'] * self.settings['samples']} answers"
-        return None
+        """How long it was trained; None where the settings do not say."""
+        wanted = ("steps", "batch", "samples") if self.objective == "reinforce" else ("steps", "batch")
+        if not set(wanted) <= set(self.training):
+            return None
+        steps, *each = (self.training[name] for name in wanted)
+        if self.objective == "reinforce":
+            return f"{steps} steps of {each[0] * each[1]} answers"
+        return f"{steps} steps of {each[0]} examples"
 
     @property
     def where(self) -> str:
-        """As the paper's table says it: ``mlp``, ``attention``, ``mlp+attention``."""
+        """What is adapted, as the paper's table says it: ``mlp``, ``attention``, ``mlp+attention``."""
         parts = [name for name, part in (("mlp", MLP), ("attention", ATTENTION)) if set(part) & set(self.modules)]
         return "+".join(parts)
 
     @property
     def label(self) -> str:
+        """What the row is called in Table 4."""
         letters = ", ".join(name[0] for name in ATTENTION if name in self.modules)
         places = {"mlp": "MLP", "attention": f"attention ({letters})", "mlp+attention": f"MLP + attention ({letters})"}
         if not set(MLP) <= set(self.modules) and "mlp" in self.where:
@@ -66,114 +73,123 @@ class Training:
         return ", ".join([*words, *(f"{TOLD_APART[place]}{value}" for place, value in self.differs.items())])
 
 
-def main_settings(settings: RunSettings, method: str, objective: str) -> Mapping[str, Any]:
-    """The settings that a variant's are set beside: those of the SVF experts and of the baselines."""
-    training = settings.reinforce if objective == "policy_gradient" else settings.lora.get("training", {})
+def main_settings(settings: RunSettings, method: str, objective: Objective) -> Mapping[str, Any]:
+    """The settings that a variant's are set beside: those of the SVF experts, or of LoRA on reference answers."""
+    training = settings.section("reinforce" if objective == "reinforce" else "lora")
     own = settings.section(method)
-    return {"adapter": own if method == "svf" else own.get("adapter", {}), "training": training}
-
-
-def differing(settings: RunSettings, objective: str, entry: Mapping[str, Any]) -> dict[str, str]:
-    """A variant's settings, by place, that the main sections have otherwise or not at all."""
-    known = dict(flattened(main_settings(settings, entry["method"], objective), "main"))
-    own = {name: entry[name] for name in ("adapter", "training", "sweep") if entry.get(name)}
-    return {place.removeprefix("main."): value for place, value in flattened(own, "main") if known.get(place) != value}
-
-
-def trainings(settings: RunSettings) -> dict[str, Training]:
-    """How each adapter of one task was trained, by its path under ``artifacts``."""
-    svf = tuple(settings.svf.get("modules", ()))
-    found = {
-        f"experts/svf-{name}": Training("svf", "policy_gradient", svf, {}, settings.reinforce)
-        for name in settings.experts
+    return {
+        "adapter": own if method == "svf" else own.get("adapter", {}),
+        "training": training if objective == "reinforce" else training.get("training", {}),
     }
-    for name, entry in settings.baselines.items():
-        own = settings.section(entry["method"])
-        modules = tuple(own.get("adapter", {}).get("modules", ()))
-        found[f"experts/{name}"] = Training(entry["method"], "next_token", modules, {}, own.get("training", {}))
-    for objective, entries in settings.ablations.items():
-        for name, entry in entries.items():
-            differs = differing(settings, objective, entry)
-            told = {place: differs[place] for place in TOLD_APART if place in differs}
-            modules = tuple(entry["adapter"]["modules"])
-            found[f"experts/{name}"] = Training(entry["method"], objective, modules, told, entry["training"])
-    return found
 
 
-def variant_settings(settings: RunSettings) -> list[tuple[str, str]]:
-    """For Table 6: of every variant, its method and task, and the settings that differ from the main ones."""
+def differing(settings: RunSettings, objective: Objective, row: str, method: str) -> dict[str, str]:
+    """Those of a row's own settings, by place, that the main sections have otherwise or not at all."""
+    known = dict(flattened(main_settings(settings, method, objective), "main"))
+    own = flattened(settings.own_recipe(row), "main")
+    return {place.removeprefix("main."): value for place, value in own if known.get(place) != value}
+
+
+def variants(plan: Plan, settings: RunSettings) -> dict[str, Variant]:
+    """How each adapter of one task was trained, by its path under ``artifacts``."""
+    return {item.adapter: variant_of(settings, objective, item) for objective, item in plan.trainings}
+
+
+def variant_of(settings: RunSettings, objective: Objective, item: Training) -> Variant:
+    """How one adapter was trained."""
+    recipe = settings.recipe(item.row, item.method, objective)
+    differs = differing(settings, objective, item.row, item.method)
+    told = {place: differs[place] for place in TOLD_APART if place in differs}
+    modules = tuple(recipe["adapter"].get("modules", ()))
+    return Variant(item.method, objective, modules, told, recipe["training"])
+
+
+def variant_settings(plan: Plan, settings: RunSettings) -> list[tuple[str, str]]:
+    """For the table of settings: how each adapter whose row has a recipe of its own differs from the main sections."""
+    trained = [*plan.trainings, *(("next_token", item) for item in plan.together)]
     rows = []
-    for objective, entries in settings.ablations.items():
-        for name, entry in entries.items():
-            said = {"method": entry["method"], "task": entry["task"], **differing(settings, objective, entry)}
-            rows += [(f"{OBJECTIVES[objective]}: {name}.{place}", str(value)) for place, value in said.items()]
+    for objective, item in trained:
+        if settings.own_recipe(item.row):
+            about = {"method": item.method, **({"task": item.task} if item.task else {})}
+            lines = about | differing(settings, objective, item.row, item.method)
+            rows += [(f"{OBJECTIVES[objective]}: {item.name}.{place}", str(value)) for place, value in lines.items()]
     return rows
 
 
-def rows_of(settings: RunSettings, key: str = "table4") -> dict[str, Training]:
-    """Row of a table to how what stands in it was trained; the base model's is not."""
-    known = trainings(settings)
-    cells = [cell for cell in settings.cells.values() if key in cell.table]
-    return {cell.row: known[cell.adapter] for cell in cells if cell.adapter in known}
+def rows_of(run: Run, key: str = "table4") -> dict[str, Variant]:
+    """Row of a table to how its adapter was trained; without the base model's."""
+    known = variants(run.plan, run.settings)
+    return {cell.row: known[cell.adapter] for cell in run.plan.cells_of(key).values() if cell.adapter in known}
 
 
-def lengths(settings: RunSettings, key: str) -> tuple[str, ...]:
-    """A sentence on how long a table's rows were trained: a row that had less of it is not the worse method for it."""
-    rows = {row: one for row, one in rows_of(settings, key).items() if one.length}
-    if len({one.length for one in rows.values()}) < 2:
+def lengths(run: Run, key: str) -> tuple[str, ...]:
+    """A sentence on how long a table's rows were trained, where it differs: a row may be behind only for that."""
+    rows = rows_of(run, key)
+    known = {row: variant.length for row, variant in rows.items() if variant.length}
+    if len(set(known.values())) < 2:
         return ()
-    names = {row: one.label if key == "table4" else row_name(row) for row, one in rows.items()}
-    return (f"How long each was trained: {'; '.join(f'{names[row]}: {one.length}' for row, one in rows.items())}.",)
+    names = {row: rows[row].label if key == "table4" else row_name(row) for row in known}
+    return (f"How long each was trained: {'; '.join(f'{names[row]}: {length}' for row, length in known.items())}.",)
 
 
-def published_rows(settings: RunSettings, published: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def published_rows(run: Run) -> dict[str, Mapping[str, Any]]:
     """Row of Table 4 to the paper's row of the same method, objective and modules."""
-    rows = published.get("transformer2", {}).get("table4_ablation", {}).get(PUBLISHED_MODEL, [])
+    rows = run.published.get("transformer2", {}).get("table4_ablation", {}).get(PUBLISHED_MODEL, [])
     papers = {(row["method"], row.get("objective"), row.get("modules")): row for row in rows}
-    found = {
+    beside = {
         row: papers[key]
-        for row, one in rows_of(settings).items()
-        if not one.differs and (key := (one.method, one.objective, one.where)) in papers
+        for row, variant in rows_of(run).items()
+        if not variant.differs
+        and (key := (variant.method, PUBLISHED_OBJECTIVES[variant.objective], variant.where)) in papers
     }
-    return {"base": papers["base", None, None], **found} if ("base", None, None) in papers else found
+    return {"base": papers["base", None, None], **beside} if ("base", None, None) in papers else beside
 
 
-def published_of(
-    settings: RunSettings, published: Mapping[str, Any], tasks: Iterable[str]
-) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
+def published_of(run: Run, tasks: Iterable[str]) -> tuple[dict[tuple[str, str], float], dict[str, str]]:
     """The paper's accuracies under our rows and tasks, and the benchmark each task stands beside.
 
     The paper trained on GSM8K and took MATH for the unseen task: the two of the domain math.
     """
-    names = {settings.trained.get("math"): "gsm8k", settings.unseen.get("math"): "math"}
+    names = {
+        task: benchmark
+        for role, benchmark in (("unseen", "math"), ("trained", "gsm8k"))
+        for task in run.settings.tasks_of(role)
+        if run.settings.domains[task] == "math"
+    }
     beside = {task: names[task] for task in tasks if task in names}
-    rows = published_rows(settings, published)
-    accuracies = {(row, task): one[name] / 100 for row, one in rows.items() for task, name in beside.items()}
+    rows = published_rows(run)
+    accuracies = {(row, task): line[name] / 100 for task, name in beside.items() for row, line in rows.items()}
     return accuracies, {task: BENCHMARKS[name] for task, name in beside.items()}
 
 
-def claims(
-    settings: RunSettings, versus_base: pd.DataFrame, versus_svf: pd.DataFrame, tasks: Sequence[str]
-) -> tuple[str, ...]:
+def claims(run: Run, versus_base: pd.DataFrame, versus_svf: pd.DataFrame, tasks: Sequence[str]) -> tuple[str, ...]:
     """What the run says of the paper's ablation, from the intervals alone."""
-    rows = {row: one for row, one in rows_of(settings).items() if verdicts(versus_base, row, tasks)}
+    rows = {row: variant for row, variant in rows_of(run).items() if verdicts(versus_base, row, tasks)}
 
-    def of(method: str, objective: str) -> dict[str, Training]:
-        chosen = (method, objective)
-        return {row: one for row, one in rows.items() if (one.method, one.objective) == chosen and not one.differs}
+    def of(method: str, objective: Objective) -> dict[str, str]:
+        """Row to label, of one method and objective and no other settings than the main ones."""
+        return {
+            row: variant.label
+            for row, variant in rows.items()
+            if (variant.method, variant.objective) == (method, objective) and not variant.differs
+        }
 
-    said = []
-    if rewarded := of("svf", "policy_gradient"):
-        word = settled(word for row in rewarded for word in verdicts(versus_base, row, tasks).values())
-        each = "; ".join(f"{one.label}: {spelled(versus_base, row, tasks)}" for row, one in rewarded.items())
-        said.append(
+    sentences = []
+    if rewarded := of("svf", "reinforce"):
+        word = settled(verdict for row in rewarded for verdict in verdicts(versus_base, row, tasks).values())
+        each = "; ".join(f"{label}: {spelled(versus_base, row, tasks)}" for row, label in rewarded.items())
+        sentences.append(
             "The ablation's claim that SVF under policy gradient improves on the base model, whichever modules it "
             f"scales, {word} in this run: {each}."
         )
-    for method, objective in (("svf", "next_token"), ("lora", "policy_gradient")):
-        for row, one in of(method, objective).items():
-            said.append(f"{one.label}, in the paper behind the base model, is here {spelled(versus_base, row, tasks)}.")
-    for row, one in rows.items():
-        if row != "svf" and (compared := spelled(versus_svf, row, tasks)):
-            said.append(f"{one.label}, against the SVF expert: {compared}.")
-    return tuple(said)
+    behind = of("svf", "next_token") | of("lora", "reinforce")
+    sentences += [
+        f"{label}, in the paper behind the base model, is here {spelled(versus_base, row, tasks)}."
+        for row, label in behind.items()
+    ]
+    sentences += [
+        f"{variant.label}, against the SVF expert: {compared}."
+        for row, variant in rows.items()
+        if row != "svf" and (compared := spelled(versus_svf, row, tasks))
+    ]
+    return tuple(sentences)

@@ -1,63 +1,81 @@
-"""A table of accuracies from a run and its statistics: its rows, the paper's numbers and claims beside."""
+"""A table of accuracies from a run and its statistics: its rows, with the paper's numbers and claims beside."""
 
 from collections.abc import Mapping
 
-from pipeline.reporting import claims, published_of_variants, trained
-from pipeline.reporting import papers as names
+import pandas as pd
+
+from pipeline.reporting import claims, papers
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables import ablations, reft, variants
-from pipeline.reporting.tables import listing as tables
-from pipeline.reporting.tables.listing import Comparison
+from pipeline.reporting.tables.comparison import Comparison, Trained
 
 
-def name_of(one: Comparison | tables.Listing) -> str:
-    """A table's name in the menu: its title up to the first full stop."""
-    return one.title.partition(". ")[0]
-
-
-def comparison(key: str, run: Run, statistics: Statistics) -> Comparison:
-    settings, frame = run.settings, statistics.comparisons[key]
-    rival = statistics.rivals.get(key, frame)
-    domains = {task: settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
-    papers: Mapping[str, str] = {}
+def comparison_of(key: str, run: Run, statistics: Statistics) -> Comparison:
+    """The table of a run."""
+    frame = statistics.comparisons[key]
+    domains = {task: run.settings.domains.get(task, "") for task in frame["task"] if task in run.examples}
+    counts: Mapping[str, str] = {}
     if key in reft.SUBSETS:
         domains = {name: reft.DOMAINS[key] for name in frame["task"] if name != reft.MEAN}
-        published, benchmarks, papers = reft.published_of(key, run.published)
-        said = reft.claims(key, frame, rival, domains)
+        published, benchmarks, counts = reft.published_of(key, run.published)
         frame = frame.assign(cells="")  # the completions are of the whole task
     elif key == "table4":
-        published, benchmarks = ablations.published_of(settings, run.published, list(domains))
-        rows = ablations.published_rows(settings, run.published)
-        papers = {row: f"{line['params_m']} million" for row, line in rows.items() if "params_m" in line}
-        said = ablations.claims(settings, frame, rival, list(domains))
+        published, benchmarks = ablations.published_of(run, list(domains))
+        rows = ablations.published_rows(run)
+        counts = {row: f"{line['params_m']} million" for row, line in rows.items() if "params_m" in line}
     else:
-        if key in published_of_variants.SECTIONS:
-            published, benchmarks = published_of_variants.published_of(key, domains, run.published)
-        else:
-            published, benchmarks = tables.published_of(key, domains, settings.unseen.values(), run.published)
-        said = (
-            variants.moved_to(key, run)
-            + claims.claims_of(key, frame, rival, domains)
-            + claims.variant_claims(key, frame, statistics.versus.get(key, {}), domains)
-        )
-    said += ablations.lengths(settings, key) if key in ("table4", "table7") else ()
+        published, benchmarks = papers.published_of(key, domains, run.settings.tasks_of("unseen"), run.published)
     return Comparison(
         key=key,
-        title=names.TITLES.get(key, key.replace("_", " ")),
+        title=papers.TITLES.get(key, key.replace("_", " ")),
         frame=frame,
         domains=domains,
         baselines=statistics.subsets.get(key, statistics.baselines),
-        trained=trained.trained_of(key, run, papers),
+        trained=trained_of(key, run, counts),
         published=published,
         benchmarks=benchmarks,
-        claims=said,
+        claims=claims_of(key, run, statistics, domains),
         labels=labels_of(key, run),
     )
 
 
-def labels_of(key: str, run: Run) -> dict[str, str]:
-    """What a table's rows are called where their names alone do not say it."""
+def claims_of(key: str, run: Run, statistics: Statistics, domains: Mapping[str, str]) -> tuple[str, ...]:
+    """What the run says of the paper's claims on the table. domains: of its tasks."""
+    versus_base: pd.DataFrame = statistics.comparisons[key]
+    versus_rival = statistics.rivals.get(key, versus_base)
+    if key in reft.SUBSETS:
+        return reft.claims(key, versus_base, versus_rival, domains)
     if key == "table4":
-        return {row: one.label for row, one in ablations.rows_of(run.settings).items()}
+        return ablations.claims(run, versus_base, versus_rival, list(domains)) + ablations.lengths(run, key)
+    sentences = (
+        variants.moved_to(key, run)
+        + claims.claims_of(key, versus_base, versus_rival, domains)
+        + claims.variant_claims(key, versus_base, statistics.versus.get(key, {}), domains)
+    )
+    return sentences + (ablations.lengths(run, key) if key == "table7" else ())
+
+
+def labels_of(key: str, run: Run) -> dict[str, str]:
+    """What a table's rows are called where ``papers.ROWS`` does not say it."""
+    if key == "table4":
+        return {row: variant.label for row, variant in ablations.rows_of(run).items()}
     return variants.base_label(key, run)
+
+
+def trained_of(key: str, run: Run, counts: Mapping[str, str]) -> dict[str, Trained]:
+    """How many parameters each row of a table trains; empty if none does. counts: row to the paper's own count."""
+    cells = {cell.row: cell for cell in reversed(run.plan.cells_of(key).values())}
+    known = {**run.provenance, "base/base": run.base}
+    sources = {row: known.get(run.plan.trained_for(cell), {}) for row, cell in cells.items()}
+    trained = {
+        row: Trained(
+            source["parameters"],
+            source.get("parameters_without_router"),
+            run.base["base_parameters"],
+            counts.get(row),
+        )
+        for row, source in sources.items()
+        if "parameters" in source
+    }
+    return trained if set(trained) - {"base"} else {}

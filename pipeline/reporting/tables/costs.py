@@ -1,8 +1,7 @@
-"""What the report says of the runs themselves: seconds, memory, commits, settings.
+"""What the runs of the stages cost: seconds, memory, commits, settings.
 
-All of it varies between two equal runs, so it stands in a folder of its own, ``reports/runs``: every other file of
-the report is the same bytes each time. A stage whose output was fetched from a cache has no record here, and is
-shown without one.
+All of it varies between two equal runs, so it stands in a folder of its own, ``reports/runs``; every other file of the
+report has the same bytes each time. A stage whose output was fetched from a cache has no record and is shown without.
 """
 
 import datetime
@@ -15,7 +14,7 @@ from pipeline.reporting.papers import DISPATCHERS, PUBLISHED_MODEL, PUBLISHED_UN
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables.listing import Listing
 
-# Steps that are paid once, however many prompts follow; the others of a stage are its work.
+# Steps that cost the same however many prompts follow; a stage's other steps are its work.
 ONCE = ("load ", "write ")
 
 
@@ -28,9 +27,9 @@ def cost_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
         (
             kind,
             len(group),
-            round(sum(one["seconds"] for one in group), 1),
-            round(max(one["seconds"] for one in group), 1),
-            round(max(one["peak_memory_bytes"] for one in group) / 2**20),
+            round(sum(record["seconds"] for record in group), 1),
+            round(max(record["seconds"] for record in group), 1),
+            round(max(record["peak_memory_bytes"] for record in group) / 2**20),
         )
         for kind, group in kinds.items()
     )
@@ -39,11 +38,12 @@ def cost_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
 
 
 def cost_note(records: Sequence[Mapping[str, Any]]) -> str:
+    """A sentence on the cost of the whole run."""
     if not records:
         return "No stage ran here: all outputs were taken from a cache."
-    minutes = sum(one["seconds"] for one in records) / 60
-    most = max(one["peak_memory_bytes"] for one in records) / 2**20
-    hosts = sorted({f"{one['host']['cores']} cores, {one['host']['machine']}" for one in records})
+    minutes = sum(record["seconds"] for record in records) / 60
+    most = max(record["peak_memory_bytes"] for record in records) / 2**20
+    hosts = sorted({f"{record['host']['cores']} cores, {record['host']['machine']}" for record in records})
     return (
         f"{len(records)} stages, {minutes:.1f} minutes in all (several may run side by side), at most {most:.0f} MiB "
         f"in one stage; on {' and '.join(hosts)}."
@@ -51,24 +51,31 @@ def cost_note(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def stages_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
-    """Every stage that ran here: a file for other programs; the page has it with more."""
+    """Every stage that ran here, as a file for other programs; the page says more of each."""
     rows = tuple(
-        (name, round(one["seconds"], 1), round(one["peak_memory_bytes"] / 2**20), moment(one), one.get("commit"))
-        for name, one in records.items()
+        (
+            name,
+            round(record["seconds"], 1),
+            round(record["peak_memory_bytes"] / 2**20),
+            moment(record),
+            record.get("commit"),
+        )
+        for name, record in records.items()
     )
     return Listing("stages", "Every stage", ("stage", "seconds", "peak memory, MiB", "started (UTC)", "commit"), rows)
 
 
 def passes_table(run: Run) -> Listing:
-    """Table 3: seconds a prompt of the first pass (naming the domain) and of the second (answering), by unseen task."""
+    """Table 3: seconds per prompt of the first pass (naming the domain) and the second (answering), by unseen task."""
     papers = run.published.get("transformer2", {}).get("table3_two_pass_seconds", {}).get(PUBLISHED_MODEL, {})
     rows: list[tuple[str | int | float | None, ...]] = []
     compared: list[str] = []
-    for name, cell in run.settings.cells.items():
+    for name, cell in run.plan.cells.items():
         if cell.row not in DISPATCHERS:
             continue
-        decided = int((run.decisions["row"] == cell.row).sum())
-        first = seconds_each(run.records.get(f"dispatch@{cell.row}"), decided)
+        dispatcher = cell.adapter.split("/")[1]
+        decided = int((run.decisions["cell"] == dispatcher).sum()) if len(run.decisions) else 0
+        first = seconds_each(run.records.get(f"dispatch@{dispatcher}"), decided)
         second = seconds_each(run.records.get(f"generate@{name}"), len(run.examples[cell.task]))
         share = None if first is None or second is None else round(100 * first / second, 1)
         paper = papers.get(PUBLISHED_UNSEEN.get(run.settings.domains.get(cell.task, ""), ""), {}).get("ratio_percent")
@@ -91,13 +98,13 @@ def seconds_each(record: Mapping[str, Any] | None, count: int) -> float | None:
     """Seconds of a stage's work for each of ``count`` prompts; None without its record."""
     if record is None or count == 0:
         return None
-    work = [one["seconds"] for one in record.get("steps", ()) if not one["name"].startswith(ONCE)]
+    work = [part["seconds"] for part in record.get("steps", ()) if not part["name"].startswith(ONCE)]
     return round((sum(work) if work else record["seconds"]) / count, 4)
 
 
 @dataclass(frozen=True)
 class StageRun:
-    """A stage as the page shows it. record: None where its outputs were fetched. needs: the stages before it."""
+    """A stage as the page shows it. record: None where its outputs were fetched. needs: the stages it comes from."""
 
     name: str
     needs: tuple[str, ...]
@@ -115,28 +122,29 @@ class StageRun:
 def stage_runs(run: Run) -> list[StageRun]:
     """The stages behind the report's numbers, in the order they ran; those without a record last.
 
-    They are the scoring of each cell and all it comes from. What else ran in this folder was of other settings.
+    They are the scoring of each cell and all it comes from.
     """
-    found = behind([f"{kind}@{name}" for name in run.settings.cells for kind in ("score", "generate")], run.needs)
-    if not run.needs:  # no lock file tells, so everything that ran here is shown
-        found |= dict.fromkeys(run.records)
+    stages = behind([f"{kind}@{name}" for name in run.plan.cells for kind in ("score", "generate")], run.needs)
+    if not run.needs:  # without a lock file, every stage that ran here is shown
+        stages |= dict.fromkeys(run.records)
     places = {name: place for place, name in enumerate(run.records)}
-    names = sorted(found, key=lambda name: (places.get(name, len(places)), name))
+    names = sorted(stages, key=lambda name: (places.get(name, len(places)), name))
     return [StageRun(name, tuple(run.needs.get(name, ())), run.records.get(name)) for name in names]
 
 
 def behind(stages: Iterable[str], needs: Mapping[str, Sequence[str]]) -> dict[str, None]:
-    """Some stages and those they come from, as the keys of a dictionary. needs: see ``run.read_needs``."""
+    """Some stages and all that they come from, as the keys of a dictionary. needs: see ``read.read_needs``."""
     todo = list(stages)
-    found: dict[str, None] = {}
+    reached: dict[str, None] = {}
     while todo:
         name = todo.pop()
-        if name not in found:
-            found[name] = None
+        if name not in reached:
+            reached[name] = None
             todo += needs.get(name, ())
-    return found
+    return reached
 
 
 def moment(record: Mapping[str, Any]) -> str:
+    """When a stage started, in UTC."""
     started = datetime.datetime.fromtimestamp(record["started_unix_seconds"], datetime.UTC)
     return started.strftime("%Y-%m-%d %H:%M:%S")

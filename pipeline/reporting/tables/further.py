@@ -1,6 +1,6 @@
-"""What a run measured beside the accuracy of what it generated: further metrics, likeliest choices, win rates."""
+"""What a run measured beside the accuracy of its answers: further metrics, likeliest choices, win rates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +10,31 @@ from pipeline.core.artifacts import read_json, read_jsonl
 from pipeline.core.errors import UserError
 from pipeline.reporting.measured import DIFFERENCES
 from pipeline.reporting.papers import row_name
-from pipeline.reporting.tables.listing import Listing, rounded
+from pipeline.reporting.read import planned
+from pipeline.reporting.tables.listing import Listing
+from pipeline.reporting.wording import hundredths, rounded
 
 NUMBERS = ("mean", "low", "high", "n", "seeds", *DIFFERENCES)
 
 
-def with_weighed(scores: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The scores, with columns ``also.<name>`` for the cells whose choices were weighed, too (the stage ``weigh``)."""
+def with_weighed(scores: pd.DataFrame, folder: Path, cells: Collection[str]) -> pd.DataFrame:
+    """The scores with columns ``also.<name>`` for those cells whose choices the stage ``weigh`` has weighed."""
     frames = []
-    for path in sorted(folder.glob("*.jsonl")):
+    for cell in sorted(cells):
+        path = planned(folder / f"{cell}.jsonl", f"weigh@{cell}")
         frame = pd.DataFrame(read_jsonl(path)).drop(columns="log_likelihoods")
-        own = set(scores.loc[scores["cell"] == path.stem, "id"])
+        own = set(scores.loc[scores["cell"] == cell, "id"])
         if own and own != set(frame["id"]):
             raise UserError(
-                f"expected the same examples in {path} and in the scores of '{path.stem}'; run 'dvc repro "
-                f"weigh@{path.stem}'"
+                f"expected the same examples in {path} and in the scores of '{cell}'; run 'dvc repro weigh@{cell}'"
             )
-        frames.append(
-            frame.rename(columns=lambda name: name if name == "id" else f"also.{name}").assign(cell=path.stem)
-        )
+        frames.append(frame.rename(columns=lambda name: name if name == "id" else f"also.{name}").assign(cell=cell))
     return scores.merge(pd.concat(frames), on=["cell", "id"], how="left") if frames else scores
 
 
-def read_judged(folder: Path) -> list[dict[str, Any]]:
-    """What judges preferred, as the stage ``judge`` wrote it."""
-    return [read_json(path) for path in sorted(folder.glob("*.json"))]
+def read_judged(folder: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """What judges preferred, as the stage ``judge`` wrote it. keys: of the stage."""
+    return [read_json(planned(folder / f"{key}.json", f"judge@{key}")) for key in sorted(keys)]
 
 
 def metrics_table(frame: pd.DataFrame) -> Listing:
@@ -67,8 +67,19 @@ def further_metrics(frame: pd.DataFrame) -> dict[str, Any]:
     return metrics
 
 
+def dispatch_metrics(frame: pd.DataFrame) -> dict[str, Any]:
+    """dispatcher -> ``trained`` or ``unseen`` -> accuracy, its interval, and the difference from the prompt."""
+    metrics: dict[str, Any] = {}
+    names = ("mean", "low", "high", "n", *DIFFERENCES)
+    for line in frame.to_dict("records"):
+        if line["task"] in ("trained", "unseen"):
+            numbers = {name: line[name] for name in names if not pd.isna(line[name])}
+            metrics.setdefault(line["row"], {})[line["task"]] = rounded(numbers)
+    return metrics
+
+
 def win_rate_table(lines: Sequence[Mapping[str, Any]]) -> Listing:
-    """Win rates, and beside each what its judge's word is worth. lines: of ``pipeline.evaluation.intervals.win_rates``."""
+    """Win rates, each beside how often its judge agrees with GPT-4. lines: of ``pipeline.evaluation.further``."""
     shares = ("win_rate", "low", "high", "controlled", "agreement", "agreement_low", "agreement_high")
     rows = tuple(
         (
@@ -104,7 +115,3 @@ def win_rate_metrics(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             key: value if isinstance(value, int) else round(value, 6) for key, value in numbers.items()
         }
     return metrics
-
-
-def hundredths(value: float) -> float | None:
-    return None if pd.isna(value) else round(100 * value, 2)

@@ -3,7 +3,7 @@
 The stage ``classify`` leaves, for each head, what it is (``<key>.json``) and what it labelled (``<key>.labels.jsonl``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +12,46 @@ import pandas as pd
 from pipeline.core.artifacts import read_json, read_jsonl
 from pipeline.reporting.measured import DIFFERENCES
 from pipeline.reporting.papers import row_name
+from pipeline.reporting.read import planned
 from pipeline.reporting.tables.listing import Listing
 from pipeline.reporting.tables.reft import PAPERS_ROWS
+from pipeline.reporting.wording import hundredths
 
 TASKS = ("mnli", "sst2", "mrpc", "cola", "qnli", "qqp", "rte", "stsb")  # the order of the paper's numbers by task
 PUBLISHED_MODEL, PUBLISHED_MODEL_NAME = "roberta-base", "RoBERTa-base"
-REFERENCE = "lora"  # what the other methods' heads are set beside
+REFERENCE = "lora"  # the method that the other methods' heads are compared with
 
 
-def read_heads(folder: Path) -> list[dict[str, Any]]:
-    """What was measured of each head, with its ``answers``: id, label and what was given; none where none was."""
+def read_heads(folder: Path, keys: Collection[str]) -> list[dict[str, Any]]:
+    """What was measured of each head, with its ``answers``: id, label, and the label given. keys: of ``classify``."""
     return [
-        {**read_json(path), "cell": path.stem, "answers": read_jsonl(path.with_suffix(".labels.jsonl"))}
-        for path in sorted(folder.glob("*.json"))
+        {
+            **read_json(planned(folder / f"{key}.json", f"classify@{key}")),
+            "cell": key,
+            "answers": read_jsonl(planned(folder / f"{key}.labels.jsonl", f"classify@{key}")),
+        }
+        for key in sorted(keys)
     ]
 
 
 def head_table(
     lines: pd.DataFrame, heads: Sequence[Mapping[str, Any]], base_parameters: int, published: Mapping[str, Any]
 ) -> Listing:
-    """Methods by tasks, in the task's own metric. lines: of ``pipeline.evaluation.intervals.further``, one a method and task."""
-    counts = {one["method"]: one["parameters_without_head"] for one in heads}
+    """Methods by tasks, in the task's own metric.
+
+    lines: of ``pipeline.evaluation.further``, one for each method and task. heads: of ``read_heads``.
+    base_parameters: of the base model. published: the papers' numbers.
+    """
+    counts = {head["method"]: head["parameters_without_head"] for head in heads}
     papers = published.get("reft", {}).get("glue", {}).get(PUBLISHED_MODEL, {})
     rows: list[tuple[str | int | float | None, ...]] = []
     for line in lines.sort_values("task", key=lambda names: names.map(_place), kind="stable").to_dict("records"):
-        values = [None if pd.isna(line[key]) else round(100 * line[key], 2) for key in ("mean", "low", "high")]
-        against = [None if pd.isna(line[key]) else round(100 * line[key], 2) for key in DIFFERENCES]
+        values = [hundredths(line[key]) for key in ("mean", "low", "high", *DIFFERENCES)]
         verdict = None if pd.isna(line["verdict"]) else line["verdict"]
         share = 100 * counts[line["row"]] / base_parameters
         each = dict(zip(TASKS, papers.get(PAPERS_ROWS.get(line["row"], ""), {}).get("tasks", ()), strict=False))
-        said = (line["task"], row_name(line["row"]), line["metric"], *values, *against, verdict)
-        rows.append((*said, line["n"], line["seeds"], share, each.get(line["task"])))
+        about = (line["task"], row_name(line["row"]), line["metric"], *values, verdict)
+        rows.append((*about, line["n"], line["seeds"], share, each.get(line["task"])))
     means = "; ".join(
         f"{name} {line['mean']}" + (f" with {line['params']} %" if "params" in line else "")
         for name, line in papers.items()

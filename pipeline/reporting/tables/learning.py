@@ -1,8 +1,8 @@
-"""What trainings from rewards had to learn from: a step in which every answer was wrong teaches nothing.
+"""How often a training from rewards had something to learn from: a step without a right answer teaches nothing.
 
-The reward is 1 for a right answer and −1 for a wrong one, so a step's mean reward of −1 says that no sampled answer was
-right. All advantages are then zero: without a divergence penalty the step changes nothing, with one it follows the
-penalty alone.
+The reward is 1 for a right answer and −1 for a wrong one, so that a mean reward of −1 says that no sampled answer of
+the step was right. All advantages are then zero: without a divergence penalty the step changes nothing, with one it
+follows the penalty alone.
 """
 
 from collections.abc import Mapping
@@ -12,14 +12,15 @@ import pandas as pd
 
 from pipeline.reporting.tables.listing import Listing
 
-UNREWARDED = -1 + 1e-6  # mean reward of a step in which every answer was wrong, and what rounding may add
+UNREWARDED = -1 + 1e-6  # mean reward of a step without a right answer, with what rounding may add
 
 
 class Learnt(NamedTuple):
     """What a training came to, under the coefficient λ of its divergence penalty that was chosen.
 
-    steps: how many. rewarded: in how many of them any sampled answer was rewarded. first, last: mean reward of their
-    answers. chosen: step of the checkpoint. before, after: accuracy on validation prompts at step 0 and at ``chosen``.
+    steps, rewarded: how many steps there were, and in how many of them any sampled answer was rewarded.
+    first, last: mean reward of the answers of the first and of the last step.
+    chosen: step of the checkpoint. before, after: accuracy on validation prompts at step 0 and at ``chosen``.
     """
 
     coefficient: float
@@ -38,7 +39,7 @@ def rewarded(curves: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
 
 
 def learnt(curve: pd.DataFrame) -> Learnt:
-    """Read one of them."""
+    """What the curve of a training from rewards says."""
     end = curve[curve["chosen"].astype(bool)].iloc[0]
     kept = curve[curve["kl_coefficient"] == end["kl_coefficient"]]
     rewards = kept.loc[kept["step"] > 0, "train"].astype(float)
@@ -56,36 +57,29 @@ def learnt(curve: pd.DataFrame) -> Learnt:
 
 def learning_claims(curves: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
     """A sentence for each training that had nothing to learn from in some of its steps."""
-    said = []
-    for name, one in ((name, learnt(curve)) for name, curve in rewarded(curves).items()):
-        if one.rewarded == one.steps:
+    sentences = []
+    for name, curve in rewarded(curves).items():
+        training = learnt(curve)
+        if training.rewarded == training.steps:
             continue
-        without = "changed nothing" if one.coefficient == 0 else "followed the divergence penalty alone"
-        kept = "step 0, the base model as it is" if one.chosen == 0 else f"step {one.chosen}"
-        said.append(
-            f"{name} had a rewarded answer in {one.rewarded} of {one.steps} steps; the others had nothing to learn "
-            f"from and {without}. Validation chose {kept}."
+        without = "changed nothing" if training.coefficient == 0 else "followed the divergence penalty alone"
+        kept = "step 0, the base model as it is" if training.chosen == 0 else f"step {training.chosen}"
+        sentences.append(
+            f"{name} had a rewarded answer in {training.rewarded} of {training.steps} steps; the others had nothing to "
+            f"learn from and {without}. Validation chose {kept}."
         )
-    return tuple(said)
+    return tuple(sentences)
 
 
 def learning_table(curves: Mapping[str, pd.DataFrame]) -> Listing:
-    """All of them, a line each."""
+    """All trainings from rewards, a line each."""
     columns = (
-        "training",
-        "λ",
-        "steps",
-        "with a rewarded answer",
-        "mean reward, first step",
-        "last step",
-        "step chosen",
-    )
-    rows = tuple(
-        (name, one.coefficient, one.steps, one.rewarded, one.first, one.last, one.chosen, one.before, one.after)
-        for name, one in ((name, learnt(curve)) for name, curve in rewarded(curves).items())
-    )
+        "training", "λ", "steps", "with a rewarded answer", "mean reward, first step", "last step", "step chosen",
+        "validation before", "after",
+    )  # fmt: skip
+    rows = tuple((name, *learnt(curve)) for name, curve in rewarded(curves).items())
     note = (
         "An answer is rewarded with 1 if it is right and with −1 if it is not; a step in which every answer is wrong "
         "teaches nothing. The step is chosen by accuracy on validation prompts; step 0 is the base model."
     )
-    return Listing("learning", "What there was to learn from", (*columns, "validation before", "after"), rows, note)
+    return Listing("learning", "What there was to learn from", columns, rows, note)

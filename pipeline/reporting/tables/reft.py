@@ -1,9 +1,9 @@
 """The ReFT paper's tables (arXiv 2404.03592): commonsense-8 and arithmetic-4 by subset, and AlpacaEval.
 
-Commonsense-8 and arithmetic-4 are one task each here, the union of its subsets, which is trained on once; their tables
-have a column for each subset. An example's id begins with its subset. Win rates come from judges. GLUE, the fourth
-table, is read by classification heads: ``reporting.heads``. What a paper's row is called here, ``PAPERS_ROWS`` says;
-its numbers stand in data/published/reft.yaml, those by task in the order of ``SUBSETS``.
+Commonsense-8 and arithmetic-4 are here one task each, the union of its subsets, which is trained on once. Their tables
+have a column for each subset; an example's id begins with its subset. The win rates of AlpacaEval come from judges. The
+fourth table, GLUE, is answered by classification heads and stands in ``tables.heads``. The paper's numbers stand in
+data/published/reft.yaml, those by task in the order of ``SUBSETS``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,12 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.core.config import Section
 from pipeline.reporting.claims import overall, settled, spelled
 from pipeline.reporting.papers import row_name
-from pipeline.reporting.read import Cell
-from pipeline.reporting.tables.listing import Listing, Trained
+from pipeline.reporting.planned import Cell
+from pipeline.reporting.tables.comparison import Trained
+from pipeline.reporting.tables.listing import Listing
+from pipeline.reporting.wording import hundredths
 
 SUBSETS = {
     "commonsense8": ("boolq", "piqa", "siqa", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa"),
@@ -23,7 +24,8 @@ SUBSETS = {
 }
 MEAN = "mean_over_tasks"  # the column that ``pipeline.evaluation.intervals`` adds
 DOMAINS = {"commonsense8": "reasoning", "arithmetic4": "math"}
-PUBLISHED_MODEL = "llama-7b"  # of the paper's four; LLaMA-7B in ``names.MOVED_TO``
+PUBLISHED_MODEL = "llama-7b"  # of the paper's four; LLaMA-7B in ``papers.MOVED_TO``
+# What our rows are called in the paper's numbers.
 PAPERS_ROWS = {"lora": "lora", "dora": "dora", "reft": "loreft", "direft": "direft"}
 # Who is ahead in the paper, on the mean over tasks.
 AHEAD = {"commonsense8": "ahead of", "arithmetic4": "behind"}
@@ -31,18 +33,8 @@ ALPACA_EVAL = "alpaca_eval"
 ALPACA_EVAL_MODEL = "llama-2-7b"
 
 
-class Plan(Section, at="benchmark_reports.{report}"):
-    """Which of the tables a report of its own has.
-
-    tables: keys of ``SUBSETS``. adapters: folder of ``artifacts`` with what was trained.
-    """
-
-    tables: tuple[str, ...]
-    adapters: str
-
-
 def by_subset(scores: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The scores of a table's cells with the subset of each example for its task; the paper's subsets first."""
+    """The scores of a table's cells, with the subset of each example as its task; subsets in the paper's order."""
     names = scores["id"].str.partition("-")[0]
     places = {name: place for place, name in enumerate(SUBSETS[key])}
     order = names.map(lambda name: places.get(name, len(places))).sort_values(kind="stable").index
@@ -50,7 +42,7 @@ def by_subset(scores: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def papers_rows(key: str, published: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Our row to the paper's line: ``mean``, and maybe ``params`` and ``tasks``; in percent."""
+    """Our row to the paper's line, in percent: ``mean`` and, where the paper has them, ``params`` and ``tasks``."""
     lines = published.get("reft", {}).get(key, {}).get(PUBLISHED_MODEL, {})
     return {row: lines[name] for row, name in PAPERS_ROWS.items() if name in lines}
 
@@ -58,7 +50,7 @@ def papers_rows(key: str, published: Mapping[str, Any]) -> dict[str, Mapping[str
 def published_of(
     key: str, published: Mapping[str, Any]
 ) -> tuple[dict[tuple[str, str], float], dict[str, str], dict[str, str]]:
-    """The paper's accuracies by row and column, what each column was there, and each row's share of parameters."""
+    """The paper's accuracies by row and column, its name for each column, and its share of parameters for each row."""
     accuracies: dict[tuple[str, str], float] = {}
     rows = papers_rows(key, published)
     for row, line in rows.items():
@@ -71,20 +63,20 @@ def published_of(
 def claims(
     key: str, versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """What the run says of LoReFT beside LoRA, which it is ahead of in one of the paper's tables and behind in one."""
-    said = []
-    if (found := overall(versus_lora, "reft", domains)) is not None:
-        verdict, text = found
+    """What the run says of LoReFT beside LoRA: in the paper it is ahead in one table and behind in the other."""
+    sentences = []
+    if (verdict_on_mean := overall(versus_lora, "reft", domains)) is not None:
+        verdict, text = verdict_on_mean
         if AHEAD[key] == "behind":
             verdict = {"better": "worse", "worse": "better"}.get(verdict, verdict)
-        said.append(
+        sentences.append(
             f"In the paper LoReFT is {AHEAD[key]} LoRA on the mean over {len(SUBSETS[key])} tasks, with far fewer "
             f"parameters; that {settled([verdict])} in this run: LoReFT against LoRA is {text}."
         )
     for row in ("reft", "lora"):
         if text := spelled(versus_base, row, domains):
-            said.append(f"{row_name(row)}, against the base model: {text}.")
-    return tuple(said)
+            sentences.append(f"{row_name(row)}, against the base model: {text}.")
+    return tuple(sentences)
 
 
 def alpaca_eval_table(
@@ -93,18 +85,18 @@ def alpaca_eval_table(
     trained: Mapping[str, Trained],
     published: Mapping[str, Any],
 ) -> Listing | None:
-    """Win rates of the cells of the table ``alpaca_eval``, the paper's below them; None where nothing of it was judged.
+    """Win rates of the cells of the table ``alpaca_eval``, the papers' below them; None where none of them was judged.
 
-    lines: of ``pipeline.evaluation.intervals.win_rates``. trained: row to what it trains.
+    lines: of ``pipeline.evaluation.further.win_rates``. trained: row to what it trains.
     """
-    shown = [line for line in lines if line["cell"] in cells and ALPACA_EVAL in cells[line["cell"]].table]
+    shown = [line for line in lines if line["cell"] in cells and ALPACA_EVAL in cells[line["cell"]].tables]
     if not shown:
         return None
     rows: list[tuple[str | int | float | None, ...]] = []
     for line in shown:
         row = cells[line["cell"]].row
         share = 100 * trained[row].parameters / trained[row].base if row in trained else None
-        rates = [round(100 * line[name], 2) for name in ("win_rate", "low", "high", "agreement")]
+        rates = [hundredths(line[name]) for name in ("win_rate", "low", "high", "agreement")]
         rows.append((row_name(row), share, *rates[:3], line["n"], line["judge"], rates[3]))
     papers = {**published.get("reft", {}).get("alpaca_eval_v1", {}).get(ALPACA_EVAL_MODEL, {})}
     percents: dict[str, float] = {}

@@ -1,68 +1,89 @@
-"""What is told of variants beside their tables: which model experts were moved to, and what a search cost and found."""
+"""What is told of variants beside their tables: the model that experts were moved to, and the searches for α."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.reporting.papers import row_name
+from pipeline.reporting.planned import BASE
 from pipeline.reporting.read import Run
-from pipeline.reporting.tables.listing import Comparison, Listing, percent, signed
+from pipeline.reporting.tables.comparison import Comparison
+from pipeline.reporting.tables.listing import Listing
+from pipeline.reporting.wording import percent, signed
 
 
 def moved_to(key: str, run: Run) -> tuple[str, ...]:
-    """What the other base models of a table are, a sentence each."""
-    settings = run.settings
-    cells = [cell for cell in settings.cells.values() if key in cell.table]
-    return tuple(
-        f"The model that experts are moved to here is {origin(name, run)}."
-        for name in dict.fromkeys(cell.base for cell in cells if cell.base != "base")
-    )
+    """A sentence on each other base model that a table is about."""
+    return tuple(f"The model that experts are moved to here is {origin(name, run)}." for name in other_bases(key, run))
 
 
 def base_label(key: str, run: Run) -> dict[str, str]:
-    """What the row ``base`` of a table is called that is about another base model."""
-    cells = [cell for cell in run.settings.cells.values() if key in cell.table and cell.row == "base"]
-    names = list(dict.fromkeys(cell.base for cell in cells if cell.base != "base"))
+    """What the row ``base`` is called in a table about another base model."""
+    names = other_bases(key, run, "base")
     return {"base": f"{row_name('base')} '{names[0]}'"} if names else {}
+
+
+def other_bases(key: str, run: Run, *rows: str) -> list[str]:
+    """The base models of a table's cells, or of some of its rows, that are not the one everything is done to."""
+    cells = [cell for cell in run.plan.cells_of(key).values() if not rows or cell.row in rows]
+    return list(dict.fromkeys(cell.base for cell in cells if cell.base != BASE))
 
 
 def origin(name: str, run: Run) -> str:
     """Where a base model comes from, in words."""
-    if merged := run.settings.merged.get(name):
-        tasks = ", ".join(merged["data"].values())
+    if merged := run.plan.merge.get(name):
+        tasks = ", ".join(dict.fromkeys(merged.data))
         return (
             f"'{name}', {run.base['base']} itself with a LoRA on {tasks} merged into its weights: of equal shape, "
             "and not of another origin as the paper's"
         )
-    sources = [group[name] for group in run.settings.bases.values() if name in group]
-    return f"'{name}'" + (f", {sources[0]['name']}" if sources and sources[0]["name"] != name else "")
+    source = run.settings.bases.get(name, {}).get("name", name)
+    return f"'{name}'" + (f", {source}" if source != name else "")
+
+
+def is_variant(mixture: Mapping[str, Any], run: Run) -> bool:
+    """Whether a search for α is another one than the paper's, or has settings of its own."""
+    return mixture["strategy"] != "few_shot" or "search" in run.settings.rows.get(mixture["row"], {})
 
 
 def search_table(run: Run, comparisons: Sequence[Comparison]) -> Listing | None:
     """Every search for α: what it was given, how many prompts it ran, and what it found; None where none varies."""
-    if not run.settings.searches:
+    if not any(is_variant(mixture, run) for mixture in run.mixtures.values()):
         return None
-    cells = {cell.adapter: cell for cell in run.settings.cells.values()}
-    rows: list[tuple[str | int | float | None, ...]] = []
-    for name, mixture in run.mixtures.items():
-        cell = cells.get(f"adapted/{name}")
-        entries = [one.entry(cell.row, cell.task) for one in comparisons if cell and cell.table[0] == one.key]
-        entry = next((one for one in entries if one), {})
-        own = run.settings.searches.get(name, {}).get("settings", run.settings.few_shot)
-        tested = f"{percent(entry['mean'])} [{percent(entry['low'])}, {percent(entry['high'])}]" if entry else None
-        gained = (
-            f"{signed(entry['diff'])} [{signed(entry['diff_low'])}, {signed(entry['diff_high'])}]"
-            if "diff" in entry
-            else None
-        )
-        prompts = max((row["prompts"] for row in mixture["trace"]), default=None)
-        found = mixture["configuration"]
-        shown = row_name(cell.row) if cell else name
-        rows.append(
-            (shown, mixture["task"], found, own.get("shots"), prompts, percent(mixture["accuracy"]), tested, gained)
-        )
-    columns = ("adaptation", "task", "α found", "prompts given", "prompts run", "right of those given, %")
+    rows = tuple(search_line(mixture, run, comparisons) for mixture in run.mixtures.values())
+    columns = (
+        "adaptation", "task", "α found", "prompts given", "prompts run", "right of those given, %", "test, %",
+        "Δ from base",
+    )  # fmt: skip
     note = (
         "Prompts run: candidates times prompts, as planned; a candidate that can no longer be among the best is not "
         "answered to the end. Accuracy on the test split in percent with its 95 % interval, and its paired difference "
         "from the base model in points. The paper's light search runs 3 % of the prompts of its full one."
     )
-    return Listing("searches", "Searches for α", (*columns, "test, %", "Δ from base"), tuple(rows), note)
+    return Listing("searches", "Searches for α", columns, rows, note)
+
+
+def search_line(
+    mixture: Mapping[str, Any], run: Run, comparisons: Sequence[Comparison]
+) -> tuple[str | int | float | None, ...]:
+    """One search, with the test accuracy of its row in the first table that shows it."""
+    cell = next((cell for cell in run.plan.cells.values() if cell.adapter == mixture["adapter"]), None)
+    entries = [table.entry(cell.row, cell.task) for table in comparisons if cell and cell.tables[0] == table.key]
+    entry = next((entry for entry in entries if entry), {})
+    settings = run.settings.rows.get(mixture["row"], {}).get("search") or run.settings.section("few_shot")
+    tested = f"{percent(entry['mean'])} [{percent(entry['low'])}, {percent(entry['high'])}]" if entry else None
+    gained = (
+        f"{signed(entry['diff'])} [{signed(entry['diff_low'])}, {signed(entry['diff_high'])}]"
+        if "diff" in entry
+        else None
+    )
+    prompts = max((row["prompts"] for row in mixture["trace"]), default=None)
+    return (
+        row_name(mixture["row"]),
+        mixture["task"],
+        mixture["configuration"],
+        settings.get("shots"),
+        prompts,
+        percent(mixture["accuracy"]),
+        tested,
+        gained,
+    )

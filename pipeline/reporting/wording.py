@@ -1,0 +1,47 @@
+"""How a person reads the report's numbers: percent, points, thousands apart, and what the texts have in common."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+READING = (
+    "Accuracy in percent, greedy decoding, with its 95 % bootstrap interval and the number of examples; Δ is the "
+    "paired difference from the base model in points, with its interval, and better, worse or undecided is what that "
+    "interval says. Unparsed: no answer could be read; truncated: cut at the token limit. Numbers marked 'paper' are "
+    "of another model on other benchmarks."
+)
+
+
+def percent(fraction: float, places: int = 1) -> str:
+    """A fraction in percent, without the sign."""
+    return f"{100 * fraction:.{places}f}"
+
+
+def signed(fraction: float) -> str:
+    """A difference of fractions in points, with its sign."""
+    return f"{100 * fraction:+.1f}".replace("-", "−")
+
+
+def hundredths(value: float) -> float | None:
+    """A number × 100, rounded to two places; None where there is none."""
+    return None if pd.isna(value) else round(100 * value, 2)
+
+
+def cell_text(value: str | int | float | None) -> str:
+    """What stands in a cell of a table: thousands apart, fractions to four digits."""
+    if value is None:
+        return "–"
+    if isinstance(value, float) and abs(value) < 1000:
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else f"{round(value):,}".replace(",", "\u202f")
+
+
+def rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers as they stand in metrics.json: counts whole, everything else to six places."""
+    return {key: int(value) if key in ("n", "seeds") else round(float(value), 6) for key, value in numbers.items()}
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
