@@ -6,12 +6,13 @@ Answers differ between the adapters, which those of a short training on the prof
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import torch
-import yaml
 from torch import Tensor
 
 from pipeline.core.artifacts import write_tensors
 from pipeline.core.types import Mixture
+from pipeline.flow import plan
 from pipeline.methods import csreft, lora, reft
 from pipeline.methods.svf import SvfAdapter, decompose, single
 from pipeline.model.forward.adapters import save_adapter
@@ -22,23 +23,20 @@ from tests.tiny import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "What is 12 + 30? Write a function. Who is the oldest? Anna, Ben or Carl. def f(x): return x"
-METRICS = {
-    "table1": {
-        "base": {"sums": {"mean": 0.2, "low": 0.1, "high": 0.3, "n": 12}},
-        "svf": {"sums": {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 12}},
-    }
-}
+# How many of twenty prompts some cells answer right.
+RIGHT = {"sums-base": 4, "sums-svf-0": 10, "sums-lora-0": 8, "groceries-base": 2, "groceries-few_shot-0": 15}
+RIGHT |= {"groceries-best_lora-0": 5}
 
 
 def make_project(folder: Path) -> Project:
     """Artifacts of the profile tiny in ``folder``, which is made."""
     folder.mkdir(parents=True)
-    shutil.copyfile(ROOT / "dvc.yaml", folder / "dvc.yaml")
     shutil.copyfile(ROOT / "pipeline/profiles/tiny.yaml", folder / "params.yaml")
+    plan.update(folder / "params.yaml", folder / "plan.yaml")
     project = Project(folder)
-    shape = yaml.safe_load((folder / "params.yaml").read_text())["bases"]["initialised"]["base"]
-    tokenizer = chat_tokenizer([TEXT] * 20, shape["vocabulary"])
-    model = random_model(Initialised(**shape), tokenizer).eval().requires_grad_(False)
+    shape = Initialised.read(project.params, {"name": "base"})
+    tokenizer = chat_tokenizer([TEXT] * 20, shape.vocabulary)
+    model = random_model(shape, tokenizer).eval().requires_grad_(False)
     draw = torch.Generator().manual_seed(0)
     for parameter in model.parameters():  # large enough for greedy choices not to be ties
         parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.15 if parameter.dim() > 1 else parameter)
@@ -68,13 +66,17 @@ def make_project(folder: Path) -> Project:
     for name, path in project.mixtures.items():
         layers = tuple(tuple(torch.randn(len(names), generator=draw).tolist()) for _ in model.model.layers)
         vectors = {module: torch.stack([vector, 2 - vector, vector.flip(0)]) for module, vector in z().items()}
-        save_adapter(path, SvfAdapter(vectors, Mixture(names, "layer", layers, "delta")), provenance("few_shot", name))
+        mixed = {"experts": names, "alpha": layers, "configuration": "per-layer"}
+        found = provenance("few_shot", name.split("-")[1]) | mixed
+        save_adapter(path, SvfAdapter(vectors, Mixture(names, "layer", layers, "delta")), found)
     for name, path in project.loras.items():
         made = lora.initial(model, lora.Settings(rank=4, alpha=8, dropout=0.0, modules=("q_proj", "up_proj")), draw)
         made.load_state({key: tensor.normal_(0, 0.2, generator=draw) for key, tensor in made.state().items()})
-        save_adapter(path, made, provenance("lora", name))
+        selected = {"method": "select", "experts": ["lora-sums-0", "lora-functions-0"], "alpha": [[0.0, 1.0]]}
+        made_by = provenance("lora", name.split("-")[1])
+        save_adapter(path, made, made_by | selected if name.startswith("best") else made_by)
     for name, path in project.adapters.items():
-        kind = csreft if name == "csreft" else reft
+        kind = csreft if name.startswith("csreft") else reft
         settings = project.section(kind.Settings).model_copy(update={"initial": "random"})
         skills = [list(project.domains)] if kind is csreft else []
         edits = kind.initial(model, settings, *skills, draw)
@@ -82,3 +84,11 @@ def make_project(folder: Path) -> Project:
         tensors["bias"] = torch.randn(tensors["bias"].shape, generator=draw) * 5
         save_adapter(path, kind.from_state(edits.config(), tensors), provenance(kind.__name__, "all"))
     return project
+
+
+def score_cells(project: Project) -> None:
+    """Scores of some cells, as the stage ``score`` writes them."""
+    for cell, right in RIGHT.items():
+        path = project.artifact(f"scores/{cell}", ".parquet")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"correct": [number < right for number in range(20)]}).to_parquet(path)

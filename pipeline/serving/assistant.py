@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from pipeline.core.errors import UserError
 from pipeline.model.forward.base import load_base, prepare_process
 from pipeline.serving.engine import Answered, Decision, Engine, Job, Strategy
@@ -18,6 +20,7 @@ from pipeline.serving.project import Project
 from pipeline.serving.rows import Resident
 from pipeline.serving.strategies import Coefficients, Strategies
 
+NEW_TOKENS = 256  # of an answer, where nobody says how long it may be
 ROLES = ("system", "user", "assistant")
 # A prompt, or the turns of a chat, each {"role": …, "content": …}.
 Prompt = str | Sequence[Mapping[str, str]]
@@ -69,23 +72,43 @@ class Assistant:
         """What a name or the coefficients of a mixture stand for."""
         return self.available.named(chosen) if isinstance(chosen, str) else self.available.mixture(chosen)
 
+    @property
+    def room(self) -> int:
+        """The most tokens of a prompt and its answer together."""
+        return min(self.engine.context, self.engine.compute.cache_tokens)
+
+    def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
+        """The tokens of a chat, as the model's template writes it."""
+        try:
+            return self.base.prompt_ids(turns)
+        except TemplateError as error:
+            raise UserError(
+                f"expected turns that this model's chat template takes, but it says: {error}; change their roles"
+            ) from None
+
     def job(
         self,
         prompt: Prompt,
         strategy: Chosen,
         tell: Any,
         *,
-        max_new_tokens: int = 256,
+        max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
     ) -> Job:
-        """One question as the engine takes it, checked. seed: of sampling, which begins above temperature 0."""
+        """One question as the engine takes it, checked.
+
+        max_new_tokens: at most; None: as many as fit, and no more than 256. seed: of what is drawn, which begins above
+            temperature 0.
+        """
+        turns = chat_of(prompt)
+        if max_new_tokens is None:
+            max_new_tokens = max(1, min(NEW_TOKENS, self.room - len(self.prompt_ids(turns))))
         if not max_new_tokens >= 1:
             raise UserError(f"expected at least 1 new token, got {max_new_tokens}; ask for more")
         if not 0 <= temperature <= 100:
             raise UserError(f"expected a temperature from 0 to 100, got {temperature}; correct it")
-        found = self.strategy(strategy)
-        return Job(chat_of(prompt), found, max_new_tokens, tell, temperature=temperature, seed=seed)
+        return Job(turns, self.strategy(strategy), max_new_tokens, tell, temperature=temperature, seed=seed)
 
     def stream(self, prompt: Prompt, strategy: Chosen = "base", **how: Any) -> Iterator[Decision | str | Answered]:
         """The first pass's decision, then the answer piece by piece, then what it came to. how: as for ``generate``."""

@@ -1,4 +1,4 @@
-"""Commands of ``selfadapt`` for after a run: talk to the adapted models, look into experts, take them away, serve them.
+"""Commands of ``selfadapt`` for after a run: talk to the adapted models, take experts away, serve them.
 
 What a person asked for goes to standard output; what was decided and what it cost to standard error, so that
 ``selfadapt generate … > answer.txt`` holds the answer alone.
@@ -6,12 +6,15 @@ What a person asked for goes to standard output; what was decided and what it co
 
 import contextlib
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pipeline.core.errors import UserError
+from pipeline.serving import experts
+from pipeline.serving.http.limits import Limits
 
 if TYPE_CHECKING:
     from pipeline.serving.assistant import Assistant
@@ -19,23 +22,24 @@ if TYPE_CHECKING:
 
 STRATEGIES = (
     "base; expert:NAME (one SVF expert); prompt or classifier (a first pass picks the expert); mixture:FILE (a "
-    "mixture's name, or a .json or .safetensors file); csreft, loreft; lora:NAME."
+    "mixture's name, or a .json or .safetensors file); csreft, loreft; lora:NAME. 'experts list' names them."
 )
+LIMITS = ", ".join(f"{field.name}={field.default}" for field in fields(Limits))
 Folder = Annotated[Path, typer.Option("--project", "-C", help="The project's folder.", metavar="FOLDER")]
 Strategy = Annotated[str, typer.Option("--strategy", "-s", help=STRATEGIES, metavar="STRATEGY")]
-Tokens = Annotated[int, typer.Option("--max-new-tokens", "-n", help="The longest answer.")]
+Tokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", "-n", help="The longest answer (default: 256, or what fits).")
+]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0: the likeliest token; above: sampled.")]
 Seed = Annotated[int, typer.Option(help="Of sampling.")]
 System = Annotated[str, typer.Option(help="A system message.", metavar="TEXT")]
-
-experts = typer.Typer(no_args_is_help=True, help="What was trained: list it, look into it.")
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to ``selfadapt``."""
     for command in (generate, chat, compare, export, serve):
         app.command()(command)
-    app.add_typer(experts, name="experts")
+    app.add_typer(experts.app, name="experts")
 
 
 def _note(text: str) -> None:
@@ -87,7 +91,7 @@ def _show(assistant: "Assistant", turns: Any, strategy: str, **how: Any) -> str:
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads it from standard input.")],
     strategy: Strategy = "base",
-    max_new_tokens: Tokens = 256,
+    max_new_tokens: Tokens = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     system: System = "",
@@ -104,7 +108,7 @@ def generate(
 
 def chat(
     strategy: Strategy = "base",
-    max_new_tokens: Tokens = 256,
+    max_new_tokens: Tokens = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     system: System = "",
@@ -179,76 +183,6 @@ def compare(
     Console().print(table)
 
 
-@experts.command("list")
-def list_experts(project: Folder = Path()) -> None:
-    """Name the experts, adapters and mixtures that the run has made, with what the report measured of them."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from pipeline.serving.export import artifact, measured
-    from pipeline.serving.project import Project
-
-    found = Project(project)
-    names = [*(f"expert:{name}" for name in found.experts), *(f"lora:{name}" for name in found.loras)]
-    names += [*found.adapters, *(f"mixture:{name}" for name in found.mixtures)]
-    right = [Column(head, justify="right", no_wrap=True) for head in ("parameters", "accuracy, %", "base")]
-    table = Table(Column("name", no_wrap=True), right[0], "task", *right[1:], box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in names:
-        path = artifact(found, name)
-        if not path.is_file():
-            table.add_row(name, "not made yet")
-            continue
-        _, made = found.read(path)
-        head = [name, f"{made['parameters']:,}".replace(",", " ")]
-        numbers = measured(found, path)
-        if not numbers:
-            table.add_row(*head, ", ".join(made.get("tasks") or [str(made.get("task"))]), "not measured")
-        for one in numbers:
-            mean = f"{100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}]"
-            table.add_row(*head, one.task, mean, "" if one.base is None else f"{100 * one.base:.1f}")
-            head = ["", ""]
-    Console().print(table)
-    print("in brackets: 95 % intervals; 'selfadapt experts show NAME' says what one of them changed")
-
-
-@experts.command("show")
-def show_expert(
-    name: Annotated[str, typer.Argument(help="A name, as 'selfadapt experts list' gives it.")],
-    top: Annotated[int, typer.Option(min=1, help="How many components to name.")] = 3,
-    project: Folder = Path(),
-) -> None:
-    """What an expert changed, per layer and module, and its most changed components.
-
-    'change' is ‖W' − W‖ / ‖W‖; for edits of hidden states, how far the edit is from doing nothing. Component σ0 is
-    the largest singular value's.
-    """
-    from rich import box
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    from pipeline.serving.describe import changes
-    from pipeline.serving.export import artifact
-    from pipeline.serving.project import Project
-
-    found = Project(project)
-    adapter, made = found.read(artifact(found, name if ":" in name or name in found.adapters else f"expert:{name}"))
-    rows = changes(adapter, found.factors, top)
-    console = Console()
-    print(f"{name}: {made['method']}, {made['parameters']} parameters")
-    if "alpha" in made:
-        print(f"how its experts are mixed ({made['configuration']}):")
-        mixture = Table("layer", *made["experts"], box=box.SIMPLE_HEAD)
-        for layer, row in enumerate(made["alpha"]):
-            mixture.add_row(str(layer) if len(made["alpha"]) > 1 else "all", *(f"{share:.3f}" for share in row))
-        console.print(mixture)
-    heads = (Column(head, no_wrap=True) for head in (rows[0] if rows else ()))
-    table = Table(*heads, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for row in rows:
-        table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row.values()))
-    console.print(table)
-
-
 def export(
     strategy: Annotated[str, typer.Argument(help="What to export: expert:NAME, lora:NAME, mixture:NAME, csreft, …")],
     folder: Annotated[Path, typer.Argument(help="A new folder to write.")],
@@ -294,18 +228,30 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on; 127.0.0.1 is this machine alone.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8000,
     rows: Annotated[int, typer.Option(min=1, help="Answers at once; the rest wait in line.")] = 32,
-    queue: Annotated[int, typer.Option(min=0, help="Requests in line; more are refused (429).")] = 128,
-    body_bytes: Annotated[int, typer.Option(min=1, help="The largest request (413).")] = 1_000_000,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer a request may ask for.")] = 1024,
-    seconds: Annotated[float, typer.Option(min=0.1, help="The longest time of one request.")] = 120.0,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What a request or a client may cost, one by one: {LIMITS}.", metavar="NAME=NUMBER"),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that this machine is reached by, beside localhost and its own.", metavar="NAME"),
+    ] = None,
+    api_key: Annotated[
+        str,
+        typer.Option(
+            help="What a request has to carry as its API key (none: whoever reaches the address can ask).",
+            envvar="SELFADAPT_API_KEY",
+            metavar="KEY",
+            show_default=False,
+        ),
+    ] = "",
     project: Folder = Path(),
 ) -> None:
-    """Serve the adapted models, OpenAI-compatible: /v1/models, /v1/chat/completions, with streaming.
+    """Serve the adapted models, OpenAI-compatible: /v1/chat/completions, /v1/completions and /v1/models.
 
-    A request's 'model' names its strategy; requests with different ones share a batch. There is no password: what
-    can reach the address can ask.
+    A request's 'model' names its strategy; requests with different ones share a batch.
     """
-    from pipeline.serving.http import Limits, run
+    from pipeline.serving.http.server import run
 
-    limits = Limits(queue=queue, body_bytes=body_bytes, max_new_tokens=max_new_tokens, seconds=seconds)
-    run(Path(project), host=host, port=port, rows=rows, limits=limits)
+    limits = Limits.of(limit or [])
+    run(project, host=host, port=port, rows=rows, limits=limits, hosts=allow_host or [], key=api_key)

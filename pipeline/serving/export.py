@@ -14,7 +14,6 @@ files stand beside, so that ``PeftModel.from_pretrained`` loads the folder, too;
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,11 @@ from pipeline.methods.lora import Lora
 from pipeline.methods.svf import materialised_weights
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 from pipeline.model.forward.base import DTYPES, load_base
-from pipeline.serving.project import CONFIG, WEIGHTS, Project, base_digest
+from pipeline.serving.exported import CONFIG, WEIGHTS, base_digest
+from pipeline.serving.measured import Measured, measured
+from pipeline.serving.project import Project
 from pipeline.serving.rows import Way
 from pipeline.serving.strategies import Strategies
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What the report says of an artifact on one task: accuracy and its 95 % interval, of n prompts; the base's."""
-
-    task: str
-    mean: float
-    low: float
-    high: float
-    n: int
-    base: float | None
 
 
 def _empty(folder: Path) -> None:
@@ -84,42 +73,10 @@ def _base_name(project: Project) -> str:
     return project.model.parent.name
 
 
-def artifact(project: Project, strategy: str) -> Path:
-    """The file of an expert, adapter or found mixture."""
-    kind, _, name = strategy.partition(":")
-    if kind == "expert":
-        return project.experts[project.expert(name)]
-    if kind == "lora":
-        return project.loras[project.lora(name)]
-    if strategy in project.adapters:
-        return project.adapters[strategy]
-    if kind == "mixture" and name in project.mixtures:
-        return project.mixtures[name]
-    raise UserError(
-        f"expected a trained expert (expert:NAME, lora:NAME, mixture:NAME, {', '.join(project.adapters)}), got "
-        f"'{strategy}'; 'selfadapt experts list' names them"
-    )
-
-
-def measured(project: Project, path: Path) -> list[Measured]:
-    """What the report measured of the artifact in ``path``."""
-    found = []
-    for stage in project.stages:
-        if stage.entry != "generate" or project.folder / stage.arguments["adapter"][0] != path:
-            continue
-        cell = project.params["cells"][stage.name.partition("@")[2]]
-        table = project.metrics.get(cell["table"][0], {})
-        value = table.get(cell["row"], {}).get(cell["task"])
-        if value:
-            base = table.get("base", {}).get(cell["task"], {}).get("mean")
-            found.append(Measured(cell["task"], value["mean"], value["low"], value["high"], value["n"], base))
-    return found
-
-
 def expert(project: Project, strategy: str, folder: Path) -> None:
     """Write one expert, with its configuration and a model card."""
     _empty(folder)
-    path = artifact(project, strategy)
+    path = project.file_of(strategy)
     adapter, provenance = project.read(path)
     config = {
         "kind": adapter.kind,
@@ -151,14 +108,15 @@ def card(
 ) -> str:
     """A model card: what it is, what it was trained on, what it does."""
     tasks = provenance.get("tasks") or [provenance.get("task")]
-    known = {task: params["tasks"][task]["data"] for task in tasks if task in params["tasks"]}
+    sizes = params.get("splits", {})
+    known = {task: {**sizes, **params["tasks"][task]["data"]} for task in tasks if task in params["tasks"]}
     data = [
         f"- `{name}` ({data['domain']}): {data['train']} prompts, seed {data['seed']}" for name, data in known.items()
     ]
     rows = [
-        f"| {one.task} | {100 * one.mean:.1f} [{100 * one.low:.1f}, {100 * one.high:.1f}] | "
-        f"{'' if one.base is None else f'{100 * one.base:.1f}'} | {one.n} |"
-        for one in numbers
+        f"| {score.task} | {100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}] | "
+        f"{'' if score.base is None else f'{100 * score.base:.1f}'} | {score.n} |"
+        for score in numbers
     ]
     results = ["| task | accuracy, % [95 % interval] | base | prompts |", "|---|---|---|---|", *rows]
     front = {"library_name": "selfadapt", "tags": ["selfadapt", adapter.kind], "pipeline_tag": "text-generation"}
@@ -175,7 +133,7 @@ def card(
         "",
         "## Results",
         "",
-        *(results if rows else ["No report has measured it."]),
+        *(results if rows else ["No cell that it answered was scored."]),
         "",
         "## Use",
         "",

@@ -1,11 +1,12 @@
 """What a project's folder holds for use: its model, experts, adapters and mixtures, by name.
 
-No path is spelled here: ``dvc.yaml`` says which stage writes what, and an artifact's name is its file's. ``Project``
-resolves the graph once under the folder's own settings and reads artifacts when they are asked for.
+``plan.yaml`` says what a run makes, and an artifact's name is its file's: ``svf-sums-0`` is the expert of the row
+``svf`` for the task ``sums``, trained with seed 0. Wherever a name is asked for, the row may be left out where the
+kind says it, and the seed, which is then the first one: ``expert:sums`` is ``expert:svf-sums-0``.
 """
 
+import contextlib
 import difflib
-import hashlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -13,14 +14,15 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.core.artifacts import digest, read_json, read_tensors
-from pipeline.core.config import Section, lookup, read_params
+from pipeline.core.config import Section, lookup, read_params, read_plan
 from pipeline.core.errors import UserError
-from pipeline.flow.stages import Stage, resolve
 from pipeline.methods.lora import Lora
-from pipeline.methods.svf import Mixing, SvfAdapter
-from pipeline.model.forward.adapters import Adapter, Factors, load_adapter, method_module
+from pipeline.methods.svf import SvfAdapter
+from pipeline.model.forward.adapters import Adapter, Factors, load_adapter
 from pipeline.model.forward.base import Compute, layer_of
+
+BASE = "base"  # the base model that is served; experts of others are there to be compared
+SELECTED = "select"  # the strategy that takes one expert as it is, instead of mixing several
 
 
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -28,7 +30,7 @@ def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
     known = list(known)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{close[0]}'?" if close else f"there is: {', '.join(known) or 'none'}"
-    return UserError(f"expected {kind}, got '{name}'; {hint}")
+    return UserError(f"expected {kind}, got '{name[:80]}'; {hint}")
 
 
 def intact(path: Path, adapter: Adapter) -> Adapter:
@@ -40,85 +42,90 @@ def intact(path: Path, adapter: Adapter) -> Adapter:
 
 
 class Project:
-    """A folder with ``dvc.yaml``, ``params.yaml`` and what a run of them has made.
+    """A folder with ``params.yaml``, ``plan.yaml`` and what a run of them has made.
 
-    experts, loras, adapters, mixtures: name → file, of single SVF experts; of LoRA; of what edits hidden states
-    (``loreft``, ``csreft``); of what the few-shot search found. A file may not have been made yet. Other baselines and
-    the ablation's variants are there to be compared, and not served.
+    experts, loras, adapters, mixtures: name → file, of single SVF experts; of LoRA experts; of what edits hidden states
+    and was trained on all skills together; of what a search on few-shot prompts found. A file may not have been made
+    yet. Other baselines and the variants of an ablation are there to be compared, and not served.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("dvc.yaml", "params.yaml"):
+        remedies = {"params.yaml": "go to the project's folder, or name it by --project"}
+        remedies["plan.yaml"] = "run 'selfadapt plan' there"
+        for name, remedy in remedies.items():
             if not (folder / name).is_file():
-                raise UserError(
-                    f"expected {name} in {folder.resolve()}, which has none; go to the project's folder, or name it "
-                    "by --project"
-                )
+                raise UserError(f"expected {name} in {folder.resolve()}, which has none; {remedy}")
         self.params = read_params(folder / "params.yaml")
-        self.stages: list[Stage] = resolve(folder / "params.yaml", folder / "dvc.yaml")
-        self.experts = self._written("train_svf", "expert")
-        baselines = self._written("train_baseline", "expert")
-        loras = [stage for stage in self._all("train_baseline") if stage.arguments["method"] == ["lora"]]
-        self.loras = {path.stem: path for path in (self._path(stage, "expert") for stage in loras)}
-        self.adapters = self._written("train_reft", "adapter") | self._written("train_csreft", "adapter")
-        self.mixtures: dict[str, Path] = {}
-        for stage in self._all("adapt"):
-            path, experts = self._path(stage, "adapted"), set(self._paths(stage, "experts"))
-            if experts <= set(self.loras.values()):  # what was chosen among LoRA experts is a LoRA expert
-                self.loras[path.stem] = path
-            elif not experts <= set(baselines.values()):
-                self.mixtures[path.stem] = path
+        self.plan = read_plan(folder / "plan.yaml")
+        self.seed = int(lookup(self.params, "seeds")[0])
+        try:
+            self._name_what_is_planned()
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UserError(
+                f"expected {folder / 'plan.yaml'} as 'selfadapt plan' writes it, got another ({error!r}); run it again"
+            ) from None
 
-    def _all(self, module: str) -> list[Stage]:
-        # By the entry: what the same module does to another base model is of no use here.
-        return [stage for stage in self.stages if stage.entry == module]
+    def _name_what_is_planned(self) -> None:
+        self.experts = self._paths(self._items("train_svf"))
+        self.loras = self._paths(item for item in self._items("train_supervised") if item["row"] == "lora")
+        together = [*self._items("train_skills"), *self._items("train_csreft")]
+        self.adapters = self._paths(item for item in together if set(item["data"]) == set(self.skills.values()))
+        found = self._items("adapt")
+        self.loras |= self._paths(item for item in found if item["method"] == "lora")
+        self.mixtures = self._paths(item for item in found if item["method"] == "svf")
 
-    def _one(self, module: str) -> Stage:
-        found = self._all(module)
-        if not found:
-            raise UserError(f"expected a stage {module} in {self.folder / 'dvc.yaml'}, which has none")
-        return found[0]
+    def _items(self, section: str) -> list[Mapping[str, Any]]:
+        """What a section of the plan makes for the base model."""
+        return [item for item in self.plan.get(section, {}).values() if item["base"] == BASE]
 
-    def _paths(self, stage: Stage, argument: str) -> list[Path]:
-        return [self.folder / path for path in stage.arguments[argument]]
-
-    def _path(self, stage: Stage, argument: str) -> Path:
-        return self._paths(stage, argument)[0]
-
-    def _written(self, module: str, argument: str) -> dict[str, Path]:
-        paths = [self._path(stage, argument) for stage in self._all(module)]
+    def _paths(self, items: Iterable[Mapping[str, Any]]) -> dict[str, Path]:
+        paths = [self.artifact(item["adapter"]) for item in items]
         return {path.stem: path for path in paths}
+
+    @property
+    def artifacts(self) -> dict[str, Path]:
+        """strategy → file, of all that is one file: experts, adapters of hidden states, and mixtures."""
+        kinds = (("expert:", self.experts), ("lora:", self.loras), ("", self.adapters), ("mixture:", self.mixtures))
+        return {f"{kind}{name}": path for kind, paths in kinds for name, path in paths.items()}
+
+    def artifact(self, place: str, suffix: str = ".safetensors") -> Path:
+        """The file of an artifact that the plan names."""
+        return self.folder / "artifacts" / f"{place}{suffix}"
 
     def section(self, kind: type[Section]) -> Any:
         """A section of the project's settings."""
-        return kind.parse(lookup(self.params, kind.at), kind.at)
+        return kind.read(self.params, {})
 
     @property
     def model(self) -> Path:
         """The base model's folder."""
-        return self._path(self._one("factorize"), "model")
+        return self.artifact(f"{BASE}/model", suffix="")
 
     @cached_property
     def factors(self) -> Factors:
-        return Factors(self._path(self._one("factorize"), "factors"))
+        """The singular value decomposition of the base model."""
+        return Factors(self.artifact(f"svd/{BASE}"))
 
     @property
-    def classifier(self) -> Path:
-        """The classification expert."""
-        return self._path(self._one("fit_classifier"), "expert")
+    def classifier(self) -> Path | None:
+        """The classification expert of the first seed; None where the plan has none."""
+        made = [item["adapter"] for item in self._items("fit_classifier") if item["seed"] == self.seed]
+        return self.artifact(made[0]) if made else None
+
+    @cached_property
+    def skills(self) -> dict[str, str]:
+        """domain → its first task that is trained."""
+        first: dict[str, str] = {}
+        for task, settings in lookup(self.params, "tasks").items():
+            if settings["role"] == "trained":
+                first.setdefault(settings["data"]["domain"], task)
+        return first
 
     @property
     def domains(self) -> dict[str, str]:
-        """The expert of each domain that a first pass can choose."""
-        experts = [path.stem for path in self._paths(self._one("dispatch"), "experts")]
-        return dict(zip(lookup(self.params, "trained"), experts, strict=True))
-
-    @cached_property
-    def metrics(self) -> Mapping[str, Any]:
-        """The report's numbers, or nothing where no report was made."""
-        path = self._path(self._one("report"), "metrics")
-        return read_json(path) if path.is_file() else {}
+        """domain → the expert that a first pass can choose for it."""
+        return {domain: self.expert(task) for domain, task in self.skills.items()}
 
     def compute(self) -> Compute:
         """How to compute answers: as the settings say, but in float32 on a CPU.
@@ -129,20 +136,46 @@ class Project:
         compute = self.section(Compute)
         return compute.model_copy(update={"dtype": "float32"}) if compute.device == "cpu" else compute
 
+    def full(self, name: str) -> str:
+        """The whole name of a strategy: ``expert:svf-sums-0`` for ``expert:sums`` or ``sums``, ``csreft-0`` for
+        ``csreft``. Raises UserError where the plan has no such strategy.
+        """
+        kind, _, rest = name.partition(":")
+        if kind == "expert" and rest:
+            return f"expert:{self.expert(rest)}"
+        if kind == "lora" and rest:
+            return f"lora:{self.lora(rest)}"
+        for whole in (name, f"{name}-{self.seed}"):
+            if whole in ("base", "prompt", "classifier", *self.artifacts):
+                return whole
+        if not rest:
+            with contextlib.suppress(UserError):
+                return f"expert:{self.expert(name)}"
+        known = ["base", "expert:NAME", "lora:NAME", *self.adapters, "prompt", "classifier", "mixture:FILE"]
+        raise nearest("a strategy", name, known)
+
+    def file_of(self, strategy: str) -> Path:
+        """The file of an expert, an adapter or a mixture."""
+        full = self.full(strategy)
+        if full not in self.artifacts:
+            raise UserError(
+                f"expected an expert, an adapter or a mixture, got '{strategy}'; 'selfadapt experts list' names them"
+            )
+        return self.artifacts[full]
+
     def expert(self, name: str) -> str:
-        """The full name of an SVF expert: ``svf-sums-0`` for itself, ``sums-0``, and ``sums`` with the mixing seed."""
-        return self._full("svf", name, self.experts)
+        """The whole name of an SVF expert: ``svf-sums-0`` for itself, ``sums-0``, and ``sums`` with the first seed."""
+        return self._whole("the name of an expert (svf)", name, self.experts, row="svf")
 
     def lora(self, name: str) -> str:
-        """The full name of a LoRA expert, likewise."""
-        return self._full("lora", name, self.loras)
+        """The whole name of a LoRA expert, likewise."""
+        return self._whole("the name of an expert (lora)", name, self.loras, row="lora")
 
-    def _full(self, method: str, name: str, known: Mapping[str, Path]) -> str:
-        seed = self.section(Mixing).seed
-        for full in (name, f"{method}-{name}", f"{method}-{name}-{seed}"):
-            if full in known:
-                return full
-        raise nearest(f"the name of an expert ({method})", name, known)
+    def _whole(self, kind: str, name: str, known: Mapping[str, Path], row: str) -> str:
+        for whole in (name, f"{name}-{self.seed}", f"{row}-{name}", f"{row}-{name}-{self.seed}"):
+            if whole in known:
+                return whole
+        raise nearest(kind, name, known)
 
     def read(self, path: Path) -> tuple[Adapter, dict[str, Any]]:
         """An adapter and its provenance."""
@@ -192,31 +225,3 @@ class Project:
                     f"expected a matrix '{module}' of {b.shape[0]} × {a.shape[1]} in the base model, for {name}; it "
                     "belongs to another base model"
                 )
-
-
-# ---- exported experts: see ``pipeline.serving.export`` -----------------------------------------------------------
-
-WEIGHTS, CONFIG = "expert.safetensors", "config.json"
-
-
-def base_digest(model: Path) -> str:
-    """What tells one base model from another: a hash of its weights."""
-    return hashlib.sha256("".join(digest(path) for path in sorted(model.glob("*.safetensors"))).encode()).hexdigest()
-
-
-def read_exported(folder: Path, model: Path) -> Adapter:
-    """The expert that an exported folder holds, if it was trained for the base model in ``model``."""
-    config = read_json(folder / CONFIG)
-    if not isinstance(config, dict) or not {"kind", "config", "base_sha256"} <= set(config):
-        raise UserError(f"expected an exported expert in {folder}, got another config.json; export it again")
-    if config["base_sha256"] != base_digest(model):
-        raise UserError(f"expected an expert for the base model in {model}, got one for another in {folder}")
-    path = folder / WEIGHTS
-    tensors, _ = read_tensors(path)
-    try:
-        adapter = method_module(config["kind"], "from_state", where=str(path)).from_state(config["config"], tensors)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"expected an expert of kind '{config['kind']}' in {path}, got other tensors ({error!r}); export it again"
-        ) from None
-    return intact(path, adapter)

@@ -5,11 +5,13 @@
     classifier         the classification expert does       mixture:FILE   experts mixed as a file says
     loreft, csreft     edits of hidden states               expert:FOLDER  an exported expert
 
-``mixture:`` takes the name of a mixture that the few-shot search found, its file, or a JSON file
+``mixture:`` takes the name of a mixture that a search on few-shot prompts found, its file, or a JSON file
 
     {"experts": {"sums": 0.7, "functions": 0.3}, "mix": "delta"}
 
 where a coefficient may also be a list, one number per decoder layer, and ``mix`` may be left out (the project's).
+Under ``paper``, z' = Σ α z, coefficients have to sum to 1: with another sum every singular value is scaled by about
+that sum, and the answers are noise. Under ``delta``, z' = 1 + Σ α (z − 1), any sum means something.
 """
 
 import json
@@ -33,10 +35,12 @@ from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 from pipeline.model.forward.base import Base, decoder_layers
 from pipeline.serving.engine import Decision, FirstPass, Strategy
-from pipeline.serving.project import Project, nearest, read_exported
+from pipeline.serving.exported import read_exported
+from pipeline.serving.project import Project, nearest
 from pipeline.serving.rows import Way
 
 LARGEST = 1000  # a coefficient beyond it is a mistake
+ROUNDED = 0.02  # how far from 1 a sum of coefficients may be that were rounded
 # What a mixture is written as: the coefficient of each expert, or one per decoder layer.
 Coefficients = Mapping[str, float | Sequence[float]]
 
@@ -47,40 +51,49 @@ class Strategies:
     def __init__(self, project: Project, base: Base, factors: Factors) -> None:
         self.project, self.base, self.factors = project, base, factors
         self._mixing: Mixing = project.section(Mixing)
-        self.named = cache(self._named)
+        self._known, self._from_file = cache(self._read), cache(self._read_file)
 
     def names(self) -> list[str]:
         """What is there to be used now: strategies whose files a run has made."""
         project = self.project
-        there: list[tuple[str, Path]] = [("base", project.model)]
-        there += [(f"expert:{name}", path) for name, path in project.experts.items()]
-        there += [(f"lora:{name}", path) for name, path in project.loras.items()]
-        there += list(project.adapters.items())
-        there += [("prompt", path) for path in [*project.experts.values()][:1]]
-        there += [("classifier", project.classifier)]
-        there += [(f"mixture:{name}", path) for name, path in project.mixtures.items()]
-        return [name for name, path in there if path.exists()]
+        chosen = [project.experts.get(f"svf-{task}-{project.seed}") for task in project.skills.values()]
+        needed: dict[str, list[Path | None]] = {
+            "base": [project.model],
+            "prompt": [*chosen] if chosen else [None],
+            "classifier": [*chosen, project.classifier],
+            **{name: [path] for name, path in project.artifacts.items()},
+        }
+        return [name for name, paths in needed.items() if all(path and path.exists() for path in paths)]
 
-    def _named(self, name: str) -> Strategy:
+    def named(self, name: str) -> Strategy:
+        """The strategy of a name. A file or folder is looked for where nothing that the plan makes is called so."""
+        try:
+            full = self.project.full(name)
+        except UserError:
+            kind, _, rest = name.partition(":")
+            if rest and (kind == "mixture" or (kind == "expert" and Path(rest).is_dir())):
+                return self._from_file(name)
+            raise
+        return self._known(full)
+
+    def _read(self, full: str) -> Strategy:
+        kind, _, name = full.partition(":")
+        project = self.project
+        if kind == "base":
+            return Way(full)
+        if kind in ("prompt", "classifier"):
+            return self._first_pass(full)
+        if kind == "expert":
+            return self.way(full, self._expert(name))
+        if kind == "mixture":
+            return self.way(full, project.read_svf(project.mixtures[name]))
+        return self.way(full, project.read(project.loras[name] if kind == "lora" else project.adapters[full])[0])
+
+    def _read_file(self, name: str) -> Strategy:
         kind, _, rest = name.partition(":")
-        if name == "base":
-            return Way("base")
-        if kind == "expert" and rest:
-            if Path(rest).is_dir():
-                return self.way(name, read_exported(Path(rest), self.project.model))
-            full = self.project.expert(rest)
-            return self.way(f"expert:{full}", self._expert(full))
-        if kind == "lora" and rest:
-            full = self.project.lora(rest)
-            return self.way(f"lora:{full}", self.project.read(self.project.loras[full])[0])
-        if name in self.project.adapters:
-            return self.way(name, self.project.read(self.project.adapters[name])[0])
-        if kind == "mixture" and rest:
-            return self._mixture(name, rest)
-        if name in ("prompt", "classifier"):
-            return self._first_pass(name)
-        known = ["base", "expert:NAME", "lora:NAME", *self.project.adapters, "prompt", "classifier", "mixture:FILE"]
-        raise nearest("a strategy", name, known)
+        if kind == "expert":
+            return self.way(name, read_exported(Path(rest), self.project.model))
+        return self._mixture_file(name, Path(rest))
 
     def _expert(self, full: str) -> SvfAdapter:
         return self.project.read_svf(self.project.experts[full])
@@ -100,12 +113,12 @@ class Strategies:
             return Way(name, lora=adapter)
         return Way(name, edits=adapter)
 
-    def _mixture(self, name: str, rest: str) -> Way:
-        path = self.project.mixtures.get(rest, Path(rest))
+    def _mixture_file(self, name: str, path: Path) -> Way:
         if path.suffix == ".safetensors":
             return self.way(name, self.project.read_svf(path))
         if path.suffix != ".json":
-            raise nearest("a mixture's name, or a file that ends in .safetensors or .json", rest, self.project.mixtures)
+            known = self.project.mixtures
+            raise nearest("a mixture's name, or a file that ends in .safetensors or .json", str(path), known)
         value = read_json(path)
         if not isinstance(value, dict) or not isinstance(value.get("experts"), dict) or set(value) - {"experts", "mix"}:
             raise UserError(
@@ -127,45 +140,61 @@ class Strategies:
             columns[self.project.expert(str(expert))] = _column(str(expert), value, layers)
         if len(columns) < len(coefficients):
             raise UserError(f"expected each expert once, got {', '.join(coefficients)}; name each once")
-        stacked = stack_experts([self._expert(full) for full in columns], list(columns), mix)
         rows = tuple(zip(*columns.values(), strict=True))
-        found = Mixture(tuple(columns), "layer", rows, cast(Literal["paper", "delta"], mix))
-        return self.way(name, stacked.mixed_by(found))
+        if mix == "paper":
+            _check_sums(rows)
+        stacked = stack_experts([self._expert(full) for full in columns], list(columns), mix)
+        mixed = Mixture(tuple(columns), "layer", rows, cast(Literal["paper", "delta"], mix))
+        return self.way(name, stacked.mixed_by(mixed))
 
     def _first_pass(self, name: str) -> FirstPass:
         """Name each prompt's category, all in one batch, then take its domain's expert; of ``others``, the base."""
         settings: Dispatch = self.project.section(Dispatch)
-        compute = self.project.compute()
         ways: dict[str, Way] = {OTHERS: Way("base")}
         for domain, expert in self.project.domains.items():
             ways[domain] = self.way(f"expert:{expert}", self._expert(expert))
         z: dict[str, Tensor] = {}
         if name == "classifier":
-            found = self.project.read_svf(self.project.classifier)
-            z = {module: found.z(module) for module in found.experts}
+            if self.project.classifier is None:
+                raise UserError(
+                    "expected a classification expert in plan.yaml, which has none; plan a row that asks it"
+                )
+            classifier = self.project.read_svf(self.project.classifier)
+            z = {module: classifier.z(module) for module in classifier.experts}
 
         def decide(base: Base, chats: Sequence[Sequence]) -> list[tuple[Way, Decision]]:
             started = time.monotonic()
-            examples = [Example(id="", messages=tuple(messages), target="") for messages in chats]
-            rows = {module: vector.expand(len(chats), -1) for module, vector in z.items()}
-            with row_scaled(base.model, self.factors, rows) if z else nullcontext(Attachment()) as attachment:
-                found = categories(base, examples, attachment, settings=settings, compute=compute)
+            likelihoods = self._likelihoods(base, chats, settings, z)
             seconds = time.monotonic() - started
             answers = sum(len(base.answer_ids(answer)) for answer in settings.names.values())
             decided = []
-            for example, values in zip(examples, found, strict=True):
-                chosen = predicted(values)
-                shares = torch.tensor([*values.values()]).softmax(0).tolist()
+            for messages, of_categories in zip(chats, likelihoods, strict=True):
+                chosen = predicted(of_categories)
+                shares = torch.tensor([*of_categories.values()]).softmax(0).tolist()
+                asked = base.prompt_ids(question(_example(messages), settings, "").messages)
                 decision = Decision(
                     chosen=f"{chosen} → {ways[chosen].name}",
-                    weights=dict(zip(values, shares, strict=True)),
-                    tokens=len(base.prompt_ids(question(example, settings, "").messages)) + answers,
+                    weights=dict(zip(of_categories, shares, strict=True)),
+                    tokens=len(asked) + answers,
                     seconds=seconds,
                 )
                 decided.append((ways[chosen], decision))
             return decided
 
         return decide
+
+    def _likelihoods(
+        self, base: Base, chats: Sequence[Sequence], settings: Dispatch, z: Mapping[str, Tensor]
+    ) -> list[dict[str, float]]:
+        """category → its log-likelihood, for each chat. z: of the expert that is asked; empty: the base model is."""
+        rows = {module: vector.expand(len(chats), -1) for module, vector in z.items()}
+        with row_scaled(base.model, self.factors, rows) if z else nullcontext(Attachment()) as attachment:
+            examples = [_example(messages) for messages in chats]
+            return categories(base, examples, attachment, settings=settings, compute=self.project.compute())
+
+
+def _example(messages: Sequence) -> Example:
+    return Example(id="", messages=tuple(messages), target="")
 
 
 def _column(expert: str, value: Any, layers: int) -> list[float]:
@@ -175,9 +204,19 @@ def _column(expert: str, value: Any, layers: int) -> list[float]:
         raise UserError(
             f"expected one coefficient of '{expert}', or one for each of {layers} layers, got {len(column)}"
         )
-    numbers = [float(one) for one in column if isinstance(one, int | float) and not isinstance(one, bool)]
-    if len(numbers) < layers or not all(math.isfinite(one) and abs(one) <= LARGEST for one in numbers):
+    numbers = [float(number) for number in column if isinstance(number, int | float) and not isinstance(number, bool)]
+    if len(numbers) < layers or not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers):
         raise UserError(
             f"expected coefficients of '{expert}' from -{LARGEST} to {LARGEST}, got {str(value)[:60]}; correct them"
         )
     return numbers
+
+
+def _check_sums(rows: Sequence[Sequence[float]]) -> None:
+    """Whether the coefficients of every layer sum to 1, or are all 0, which means the base model."""
+    for layer, row in enumerate(rows):
+        if any(row) and abs(sum(row) - 1) > ROUNDED:
+            raise UserError(
+                f"expected coefficients that sum to 1, as mix 'paper' needs, got a sum of {sum(row):.3g} in layer "
+                f"{layer}; correct them, or mix by 'delta'"
+            )

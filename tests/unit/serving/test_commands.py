@@ -3,18 +3,19 @@
 import io
 import sys
 
+import numpy as np
 import pytest
 
-from pipeline.core.artifacts import write_json
 from pipeline.serving.assistant import Assistant
+from pipeline.serving.describe import changes
 from selfadapt import cli
-from tests.project import METRICS, make_project
+from tests.project import make_project, score_cells
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     made = make_project(tmp_path_factory.mktemp("made") / "project")
-    write_json(made.folder / "reports/metrics.json", METRICS)
+    score_cells(made)
     return made
 
 
@@ -82,17 +83,48 @@ def test_compare_shows_every_strategy_beside_its_answer(call, assistant):
     assert "csreft" not in out
 
 
-def test_experts_are_listed_with_what_was_measured(call, project):
+def test_experts_are_listed_with_how_each_came_about_and_what_it_scored(call, project):
     code, out, _ = call("experts", "list")
     assert code == 0
     for name in (*project.experts, *project.loras, *project.adapters, *project.mixtures):
         assert name in out
-    row = next(line for line in out.splitlines() if "svf-sums-0" in line)
-    assert row.split() == ["expert:svf-sums-0", "3", "sums", "50.0", "[40.0,", "60.0]", "20.0"]
+    rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if ":" in line}
+    assert rows["expert:svf-sums-0"].startswith("trained on sums 3 sums 50.0 [")
+    assert rows["expert:svf-sums-0"].endswith("] 20.0")
+    assert rows["expert:svf-oldest-0"] == "trained on oldest 3 not scored"
+    assert rows["mixture:few_shot-groceries-0"].startswith("mixed for groceries, layer by layer 3 groceries 75.0 [")
+    best = rows["lora:best_lora-groceries-0"]
+    assert best.startswith("is lora-functions-0, the best on prompts of groceries 3 groceries 25.0 [")
 
 
-def test_an_expert_s_changes_are_shown_per_layer_and_module(call, project):
-    code, out, _ = call("experts", "show", "sums", "--top", "1")
+def test_the_intervals_are_the_report_s(project):
+    from pipeline.evaluation.intervals import Resampling, estimate
+    from pipeline.serving.measured import measured
+
+    (score,) = measured(project, project.file_of("expert:sums"))
+    settings = project.params["report"]
+    expected = estimate([np.arange(20) < 10], Resampling(resamples=settings["resamples"], seed=settings["seed"]))
+    assert (score.mean, score.low, score.high, score.n) == tuple(expected)
+    assert score.base == 0.2
+
+
+def test_an_expert_s_changes_are_shown_per_layer_and_kind_of_matrix(call, project):
+    code, out, _ = call("experts", "show", "sums", "--top", "2")
+    changed = changes(project.read_svf(project.experts["svf-sums-0"]), project.factors, 2)
+    kinds = list(dict.fromkeys(row["module"] for row in changed))
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert ["layer", *kinds] in lines
+    for layer in (0, 1):
+        assert [str(layer), *(f"{row['change']:.4f}" for row in changed if row["layer"] == layer)] in lines
+    most = max(changed, key=lambda row: row["change"])
+    assert f"layer {most['layer']}, {most['module']}: {most['change']:.4f}; " in out
+    assert out.count("most changed components: ") == 2
+    assert f"--all' shows all {len(changed)}" in out
+
+
+def test_every_matrix_is_shown_where_it_is_asked_for(call, project):
+    code, out, _ = call("experts", "show", "sums", "--top", "1", "--all")
     adapter = project.read_svf(project.experts["svf-sums-0"])
     name = "model.layers.1.mlp.up_proj"
     z, sigma = adapter.z(name)[0], project.factors[name][1]
@@ -101,7 +133,7 @@ def test_an_expert_s_changes_are_shown_per_layer_and_module(call, project):
     assert code == 0
     assert f"{float(moved.norm() / sigma.norm()):.4f}" in row
     assert f"σ{int(moved.argmax())} ×{float(z[moved.argmax()]):.3f}" in row
-    for other in ("lora:sums", "csreft", "loreft", "mixture:few_shot-groceries"):
+    for other in ("lora:sums", "csreft", "loreft", "mixture:few_shot-groceries", "expert:svf-oldest-0"):
         assert call("experts", "show", other)[0] == 0
 
 

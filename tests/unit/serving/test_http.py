@@ -15,13 +15,14 @@ import psutil
 import pytest
 
 from pipeline.serving.assistant import Assistant
-from pipeline.serving.http import Limits, Server
+from pipeline.serving.http.limits import Limits
+from pipeline.serving.http.server import Server
 from tests.project import make_project
-from tests.serving import LIMITS, REFUSED, served
+from tests.serving import LIMITS, REFUSED, SERVED, served
 
 PROMPTS = ["What is 12 + 30?", "Write a function.", "Who is the oldest? Anna, Ben or Carl.", "def"]
 # Six experts and mixtures, and some of the other kinds beside them.
-MODELS = ["expert:sums", "expert:functions", "expert:oldest", "mixture:few_shot-groceries", "mixture:few_shot-repairs"]
+MODELS = ["expert:sums", "expert:functions", "expert:oldest", "mixture:few_shot-groceries", "mixture:uniform-groceries"]
 MODELS += ["mixture", "base", "lora:sums", "csreft", "loreft", "prompt", "classifier"]
 NUMBERS = {"mixture": {"sums": 0.7, "functions": 0.3}}
 
@@ -61,6 +62,12 @@ def asked(model: str, prompt: str, tokens: int = 24, **more) -> dict:
     return {"model": model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, **extra, **more}
 
 
+def head(body: bytes) -> bytes:
+    """What comes before the body of a request for a chat."""
+    lines = ["POST /v1/chat/completions HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}"]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
 def idle(server: Server, seconds: float = 60) -> bool:
     """Whether every row and every job in line goes within some time."""
     deadline = time.monotonic() + seconds
@@ -72,8 +79,11 @@ def idle(server: Server, seconds: float = 60) -> bool:
 def test_the_models_are_the_strategies(client, server):
     names = [model.id for model in client.models.list()]
     assert names == server.assistant.strategies()
-    assert {"base", "prompt", "classifier", "csreft", "loreft", "expert:svf-sums-0"} <= set(names)
-    assert client.models.retrieve("expert:svf-sums-0").id == "expert:svf-sums-0"
+    assert {"base", "prompt", "classifier", "csreft-0", "loreft-0", "expert:svf-sums-0"} <= set(names)
+    for name in ("expert:svf-sums-0", "expert:sums", "csreft", "mixture:few_shot-groceries"):
+        assert client.models.retrieve(name).id == name
+    with pytest.raises(openai.NotFoundError, match="expected one of the models base"):
+        client.models.retrieve("gpt-4o")
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -153,8 +163,36 @@ def test_a_request_too_large_is_413_declared_or_not(url):
 
 def test_other_routes_and_methods_say_what_there_is(url):
     assert "GET /v1/models" in httpx.get(f"{url}/v1/nothing").json()["error"]["message"]
-    assert httpx.get(f"{url}/v1/chat/completions").status_code == 405
+    refused = httpx.get(f"{url}/v1/chat/completions")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "POST, OPTIONS")
     assert httpx.get(f"{url}/health").json() == {"status": "ok", "running": 0, "waiting": 0}
+
+
+def test_head_and_options_are_answered(url):
+    for path in ("/health", "/v1/models", "/v1/models/base"):
+        answer = httpx.head(f"{url}{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+    asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
+    for path, methods in (("/v1/models", {"GET", "HEAD"}), ("/v1/completions", {"POST"})):
+        answer = httpx.options(f"{url}{path}", headers=asked)
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert {method.strip() for method in answer.headers["allow"].split(",")} == {*methods, "OPTIONS"}
+        assert answer.headers["access-control-allow-origin"] == asked["Origin"]
+        assert answer.headers["access-control-allow-headers"] == asked["Access-Control-Request-Headers"]
+    assert httpx.options(f"{url}/v1/nothing").status_code == 404
+
+
+@pytest.mark.parametrize("fields", SERVED.values(), ids=SERVED)
+def test_what_clients_send_is_answered(url, fields):
+    body = {"model": "base", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, **fields}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_error_names_its_field(url):
+    body = {**asked("base", "def"), "top_k": 3}
+    error = httpx.post(f"{url}/v1/chat/completions", json=body).json()["error"]
+    assert (error["param"], error["type"], error["code"]) == ("top_k", "invalid_request_error", 400)
 
 
 def test_a_full_line_is_429_and_later_ones_are_answered(url, client, server):
@@ -171,19 +209,17 @@ def test_a_full_line_is_429_and_later_ones_are_answered(url, client, server):
 def test_a_client_that_goes_takes_its_row_with_it(url, server):
     for stream in (True, False):
         body = json.dumps(asked("expert:sums", "def", 60, stream=stream)).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
         for _ in range(8):
             with socket.create_connection(url.removeprefix("http://").split(":")) as connection:
-                connection.sendall(head + body)
+                connection.sendall(head(body) + body)
         assert idle(server)
 
 
 def test_a_client_that_does_not_read_keeps_nobody_waiting(url, server, client):
     body = json.dumps(asked("expert:sums", "def", 60, stream=True)).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     silent = [socket.create_connection(url.removeprefix("http://").split(":")) for _ in range(20)]
     for connection in silent:
-        connection.sendall(head + body)
+        connection.sendall(head(body) + body)
     client.chat.completions.create(**asked("expert:functions", "def"))
     assert idle(server)  # their rows have ended, though nobody has read a byte
     for connection in silent:
@@ -193,7 +229,7 @@ def test_a_client_that_does_not_read_keeps_nobody_waiting(url, server, client):
 def test_a_request_that_does_not_arrive_is_408(project):
     server = Server(Assistant(project), Limits(seconds=0.5))
     with served(server) as url, socket.create_connection(url.removeprefix("http://").split(":")) as connection:
-        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         assert b" 408 " in connection.recv(1000)
 
 
@@ -214,8 +250,7 @@ def test_a_thousand_requests_of_every_kind_leave_nothing_behind(url, server, off
 
     def raw(body: bytes, *, slow: bool, read: bool) -> int:
         with socket.create_connection(host, timeout=60) as connection:
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-            connection.sendall(head)
+            connection.sendall(head(body))
             for start in range(0, len(body), 40 if slow else len(body)):
                 connection.sendall(body[start : start + (40 if slow else len(body))])
                 if slow:

@@ -1,0 +1,34 @@
+"""The folder of an exported expert (``pipeline.serving.export`` writes it), read again."""
+
+import hashlib
+from pathlib import Path
+
+from pipeline.core.artifacts import digest, read_json, read_tensors
+from pipeline.core.errors import UserError
+from pipeline.model.forward.adapters import Adapter, method_module
+from pipeline.serving.project import intact
+
+WEIGHTS, CONFIG = "expert.safetensors", "config.json"
+
+
+def base_digest(model: Path) -> str:
+    """What tells one base model from another: a hash of its weights."""
+    return hashlib.sha256("".join(digest(path) for path in sorted(model.glob("*.safetensors"))).encode()).hexdigest()
+
+
+def read_exported(folder: Path, model: Path) -> Adapter:
+    """The expert that an exported folder holds, if it was trained for the base model in ``model``."""
+    config = read_json(folder / CONFIG)
+    if not isinstance(config, dict) or not {"kind", "config", "base_sha256"} <= set(config):
+        raise UserError(f"expected an exported expert in {folder}, got another config.json; export it again")
+    if config["base_sha256"] != base_digest(model):
+        raise UserError(f"expected an expert for the base model in {model}, got one for another in {folder}")
+    path = folder / WEIGHTS
+    tensors, _ = read_tensors(path)
+    try:
+        adapter = method_module(config["kind"], "from_state", where=str(path)).from_state(config["config"], tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"expected an expert of kind '{config['kind']}' in {path}, got other tensors ({error!r}); export it again"
+        ) from None
+    return intact(path, adapter)
