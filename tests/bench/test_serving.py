@@ -7,7 +7,8 @@ import openai
 import pytest
 
 from pipeline.serving.assistant import Assistant
-from pipeline.serving.http import Limits, Server
+from pipeline.serving.http.limits import Limits
+from pipeline.serving.http.server import Server
 from tests.serving import served
 
 STREAMS, ALONE, TOKENS = 32, 6, 24

@@ -21,7 +21,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
 from pipeline.flow import one as one_stage
 from pipeline.serving.assistant import Assistant
-from pipeline.serving.http import Server
+from pipeline.serving.http.server import Server
 from pipeline.serving.project import Project
 from selfadapt import cli
 from tests.project import ROOT, make_project
