@@ -13,6 +13,11 @@ from pipeline.model.forward.base import Compute, linear_modules
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 END = 2
+# Settings of a training, for a test to change.
+OPTIMISATION = {"steps": 6, "batch": 4, "learning_rate": 0.02, "weight_decay": 0.0, "schedule": "cosine", "warmup": 0.0}
+OPTIMISATION |= {"clip": 1.0, "validate_every": 2, "validation_examples": 4, "patience": 9, "checkpoint_every": 1}
+REINFORCE = {**OPTIMISATION, "samples": 4, "temperature": 1.0, "advantage": "rloo"}
+REINFORCE |= {"kl_coefficients": [0.1], "kl_estimator": "full"}
 
 
 def tiny_model(layers: int = 2, vocab: int = 61, **shape: int) -> LlamaForCausalLM:

@@ -1,24 +1,33 @@
-"""Prompts and several answers to each, computed with nothing computed twice, and with gradients.
+"""Prompts and several answers to each, laid out so that nothing is computed twice, with gradients.
 
-A group is a prompt and answers to it. Up to three passes compute a batch of groups, each looking back at keys and
-values of the one before, through which the gradient flows:
+A group is a prompt and answers to it. A batch of groups is computed in up to three passes. Each looks back at the keys
+and values of the pass before, through which the gradient flows:
 
-1. what prompts begin with in common (``core.beginnings``), a row each;
-2. the rest of each prompt with answers behind it, a row a group;
+1. the beginnings that prompts have in common (``pipeline.model.forward.prefixes``), a row each;
+2. the rest of each prompt, with answers behind it, a row for each group;
 3. the other answers, in rows behind their prompts.
 
-Answers of one row that begin alike are a tree: what they have in common is computed once, and each branch sees the way
-to its root, the prompt and itself, never another branch. So every log-probability equals that of the answer alone,
-whichever row it stands in. Samples of a policy have much in common, the more the longer it has been trained (measured
-on six samples a prompt, before and after: sums 65 and 79 % of the tokens that answers read, functions 33 and 66 %,
-oldest 17 and 35 %). They end raggedly; several share a row where that costs less than padding each to the longest
-(``lay_out``). The last token of an answer is predicted, never read.
+Answers in one row that begin alike form a tree. What they have in common is computed once, and each branch sees the
+prompt, the way back to its root and itself, never another branch. So every log-probability equals that of the answer
+alone, whichever row it stands in. The last token of an answer is predicted, never read.
+
+An example of four tokens: the prompt ``p`` with the answers ``a b .`` and ``a c .`` in one row.
+
+    place           0  1  2  3
+    token           p  a  b  c
+    position        0  1  2  2      c follows a, as b does
+    b sees          x  x  x  -
+    c sees          x  x  -  x      not b: that is the other branch
+    predicts        a  b  .  .      in the first answer
+                    a  c     .      in the second: place 1 predicts b for one answer and c for the other
+
+Samples of a policy have much in common, and more the longer it has been trained (six samples a prompt, before and after
+training: sums 65 and 79 % of the tokens that answers read, functions 33 and 66 %, oldest 17 and 35 %). Which answers
+share a row: ``pipeline.training.layout``.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import BoolTensor, LongTensor, Tensor
@@ -26,40 +35,17 @@ from torch import BoolTensor, LongTensor, Tensor
 from pipeline.model.decoding.cache import Past
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.prefixes import common_beginnings
-
-
-@dataclass(frozen=True)
-class Group:
-    """A prompt, its answers, and the row of an attached adapter (see ``Attachment.begin``) it is computed with."""
-
-    prompt: Sequence[int]
-    answers: Sequence[Sequence[int]]
-    row: int = 0
-
-    @cached_property
-    def common(self) -> list[list[int]]:
-        """For each answer and each: how many tokens that they read they begin with in common; for itself, all."""
-        read = [answer[:-1] for answer in self.answers]
-        return [[_common(one, other) for other in read] for one in read]
-
-    def new(self, number: int, row: Sequence[int]) -> int:
-        """How many tokens of an answer are not in a tree of others."""
-        common = self.common[number]
-        return common[number] - max((common[other] for other in row), default=0)
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    return next(
-        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
-    )
+from pipeline.training.layout import Group, lay_out, token_batches
 
 
 @dataclass(frozen=True)
 class Rows:
     """The tokens of one pass, padded on the right to ``seq``.
 
-    ids, positions: (batch, seq). mask: (batch, 1, seq, looked back + seq), True where a token may look.
-    back: (batch,) the row of the pass before that each looks back at. numbers: (batch,) of the adapter's rows.
+    ids, positions: (batch, seq).
+    mask: (batch, 1, seq, looked back + seq), True where a token may look.
+    back: (batch,) the row of the pass before that each row looks back at.
+    numbers: (batch,) the adapter's row for each row.
     """
 
     ids: LongTensor
@@ -73,11 +59,16 @@ class Rows:
 class Packed:
     """A batch of groups as passes; see the module.
 
-    beginnings: the first pass, or None where nothing is shared. rests: the second. prompt_mask: (groups, seq), True on
-    its tokens of prompts. others: the third, or None where no answer is left for it. shared: tokens of a beginning.
-    states: (S,) indices into the flattened hidden states of the second and the third pass, of those that predict.
-    For each of the N answer tokens of the batch, group by group, answer by answer: state: (N,) which of the S predicts
-    it; target: (N,) its id; answer: (N,) which answer of the batch it belongs to.
+    beginnings: the first pass; None where nothing is shared.
+    rests: the second pass. prompt_mask: (groups, seq), True on its tokens of prompts.
+    others: the third pass; None where no answer is left for it.
+    shared: tokens of a beginning.
+    states: (S,) the hidden states that predict, as places in those of the second and the third pass, flattened.
+    state, target, answer: (N,) for each answer token, group by group, answer by answer: which of the S states predicts
+        it, its id, and which answer of the batch it belongs to.
+    answers: in the batch.
+
+    In the module's example: states 0 1 2 3, state 0 1 2 0 1 3, target a b . a c ., answer 0 0 0 1 1 1.
     """
 
     beginnings: Rows | None
@@ -93,77 +84,12 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Which answers stand in which row. Numbers of answers are their places in the group's ``answers``.
-
-    first: per group, those behind the rest of its prompt. others: the rows of the third pass, (group, answers) each.
-    tokens: of both passes, padding included. cost: in tokens that look at nothing, see ``lay_out``.
-    """
-
-    first: tuple[tuple[int, ...], ...]
-    others: tuple[tuple[int, tuple[int, ...]], ...]
-    tokens: int
-    cost: float
-
-
-STARTING = 100  # tokens: about what a batch costs beside its own (SmolLM2-135M on a CPU)
-KEYS = 128  # looked at by a token cost about as much as its products with the weights (SmolLM2-135M on a CPU)
-
-
-def lay_out(groups: Sequence[Group], shared: int) -> Layout:
-    """The cheapest of a few layouts: rows for one or two of the longest answers or for all, filled with as many as fit.
-
-    Few wide rows pad less than many narrow ones, and repeat less of what answers have in common, yet each token looks
-    past more that it does not see.
-    """
-    rest = max(len(group.prompt) for group in groups) - shared
-    longest = max(len(answer) for group in groups for answer in group.answers) - 1
-    widths = [longest]
-    if any(len(group.answers) > 1 for group in groups):
-        # What the largest tree needs, and no more than it: in a row of its own it holds all answers of its group
-        largest = max(_tokens(group, range(len(group.answers))) for group in groups)
-        widths = sorted({min(width, largest) for width in (longest, 2 * longest, largest)})
-    layouts = [_filled(groups, shared, rest + first, other) for first, other in itertools.product(widths, widths)]
-    return min(layouts, key=lambda layout: layout.cost)
-
-
-def _tokens(group: Group, numbers: Sequence[int]) -> int:
-    """How many tokens the tree of some answers has."""
-    return sum(group.new(number, numbers[:place]) for place, number in enumerate(numbers))
-
-
-def _filled(groups: Sequence[Group], shared: int, width: int, other_width: int) -> Layout:
-    """Rows of at most these widths, the longest answers placed first, each where it has most in common."""
-    first, others, used, used_others = [], [], [], [0]
-    for place, group in enumerate(groups):
-        rest = len(group.prompt) - shared
-        rows: list[list[int]] = [[]]
-        rooms = [width - rest]
-        for number in sorted(range(len(group.answers)), key=lambda number: -len(group.answers[number])):
-            new = [group.new(number, row) for row in rows]
-            fitting = [row for row, room in enumerate(rooms) if new[row] <= room]
-            row = min(fitting, key=lambda row: new[row], default=len(rows))
-            if row == len(rows):
-                rows.append([])
-                rooms.append(other_width)
-                new.append(group.common[number][number])
-            rows[row].append(number)
-            rooms[row] -= new[row]
-        first.append(tuple(rows[0]))
-        others += [(place, tuple(row)) for row in rows[1:]]
-        used.append(width - rooms[0])
-        used_others += [other_width - room for room in rooms[1:]]
-    tokens, other_tokens = len(groups) * max(used), len(others) * max(used_others)
-    prompt = max(len(group.prompt) for group in groups)
-    cost = tokens * (1 + (shared + max(used)) / KEYS) + other_tokens * (1 + (prompt + max(used_others)) / KEYS)
-    return Layout(tuple(first), tuple(others), tokens + other_tokens, cost)
-
-
-@dataclass(frozen=True)
 class _Segment:
-    """Tokens of a row that follow each other. start: position of the first.
+    """Tokens of a row that follow each other.
 
-    stem: places in the row of the tokens it grows out of, the prompt's aside, which all see that stand behind it.
+    start: the first one's position in its sequence.
+    stem: places in the row of the answer tokens that it grows out of. (The prompt is seen by all that stand behind it.)
+    prompt: these are tokens of the prompt.
     """
 
     ids: Sequence[int]
@@ -173,8 +99,11 @@ class _Segment:
 
 
 def _branches(group: Group, numbers: Sequence[int], begin: int) -> tuple[list[_Segment], dict[int, list[int]]]:
-    """Answers of a group as a tree, from place ``begin`` of a row: a segment for what each has of its own, and where in
-    the row the tokens of each stand."""
+    """Answers of a group as a tree that begins at place ``begin`` of a row.
+
+    Returns a segment for what each answer adds, and the places in the row of the tokens that each answer reads. In the
+    module's example, begin 1: the segments ``a b`` (no stem) and ``c`` (stem [1]); the places {0: [1, 2], 1: [1, 3]}.
+    """
     segments: list[_Segment] = []
     paths: dict[int, list[int]] = {}
     for number in numbers:
@@ -189,10 +118,11 @@ def _branches(group: Group, numbers: Sequence[int], begin: int) -> tuple[list[_S
 
 
 def _padded(rows: Sequence[Sequence[_Segment]]) -> tuple[LongTensor, LongTensor, BoolTensor, BoolTensor]:
-    """ids and positions of each token, whether it is a prompt's, (rows, longest) all, and what it sees of its row,
-    (rows, longest, longest).
+    """Rows of segments as tensors: ids, positions and whether a token is a prompt's, (rows, longest) each; and what
+    each token sees of its row, (rows, longest, longest).
 
-    Padding sees padding: a row of the softmax without any key would be undefined.
+    In the module's example the last line of what is seen, that of ``c``, is 1 1 0 1. Padding sees itself: a softmax
+    over no key at all would be undefined.
     """
     longest = max(1, *(sum(len(segment.ids) for segment in row) for row in rows))
     ids = torch.zeros((len(rows), longest), dtype=torch.long)
@@ -214,15 +144,29 @@ def _padded(rows: Sequence[Sequence[_Segment]]) -> tuple[LongTensor, LongTensor,
     return ids, positions, prompts, sees
 
 
-def _mask(before: BoolTensor, sees: BoolTensor) -> BoolTensor:
-    """Every token sees ``before`` (rows, looked back), and of its own pass ``sees``; see ``_padded``."""
-    return torch.cat([before[:, None].expand(-1, sees.shape[1], -1), sees], 2)[:, None]
+def _pass(
+    rows: Sequence[Sequence[_Segment]],
+    before: BoolTensor,
+    back: Sequence[int],
+    groups: Sequence[Group],
+    device: torch.device,
+) -> tuple[Rows, BoolTensor]:
+    """Rows of segments as a pass, and which of its tokens are prompts'.
+
+    before: (rows, looked back) what of the pass before is seen, by every token of the row. back: the rows looked back
+    at. groups: the group of each row.
+    """
+    ids, positions, prompts, sees = _padded(rows)
+    mask = torch.cat([before[:, None].expand(-1, sees.shape[1], -1), sees], 2)[:, None]
+    numbers = torch.tensor([group.row for group in groups], device=device)
+    there = torch.tensor(back, device=device)
+    return Rows(ids.to(device), positions.to(device), mask.to(device), there, numbers), prompts
 
 
 def pack(groups: Sequence[Group], *, device: torch.device, shared: int = 0, heads: Sequence[int] = ()) -> Packed:
     """Lay out groups.
 
-    shared: tokens that prompts begin with in common; heads: a number for each group, the same where they do.
+    shared: tokens that prompts begin with in common. heads: a number for each group, the same where they do.
     """
     layout = lay_out(groups, shared)
     places: dict[int, int] = {}  # number of a beginning to its place among those of this batch
@@ -230,113 +174,86 @@ def pack(groups: Sequence[Group], *, device: torch.device, shared: int = 0, head
     beginnings = None
     if shared:
         leaders = [groups[head.index(place)] for place in range(len(places))]
-        ids, positions, _, sees = _padded([[_Segment(group.prompt[:shared], 0, prompt=True)] for group in leaders])
+        begun = [[_Segment(group.prompt[:shared], 0, prompt=True)] for group in leaders]
         nothing = torch.zeros(len(leaders), 0, dtype=torch.bool)
-        beginnings = _rows(ids, positions, _mask(nothing, sees), [0] * len(leaders), leaders, device)
+        beginnings, _ = _pass(begun, nothing, [0] * len(leaders), leaders, device)
 
-    rows, paths = [], []  # of the second pass and then the third: segments, and where the answers' tokens stand
+    rows: list[list[_Segment]] = []
+    paths: list[dict[int, list[int]]] = []
     for group, numbers in zip(groups, layout.first, strict=True):
-        segments, found = _branches(group, numbers, len(group.prompt) - shared)
+        segments, path = _branches(group, numbers, len(group.prompt) - shared)
         rows.append([_Segment(group.prompt[shared:], shared, prompt=True), *segments])
-        paths.append(found)
-    ids, positions, prompt_mask, sees = _padded(rows)
-    width = ids.shape[1]
+        paths.append(path)
     everything = torch.ones(len(groups), shared, dtype=torch.bool)
-    rests = _rows(ids, positions, _mask(everything, sees), head or [0] * len(groups), groups, device)
+    rests, prompt_mask = _pass(rows, everything, head or [0] * len(groups), groups, device)
+    width = prompt_mask.shape[1]
+    read = _flat(enumerate(paths), width, 0)  # of each answer's tokens among both passes' hidden states
 
     others = None
-    source: dict[tuple[int, int], list[int]] = {}  # of each answer's tokens among both passes' hidden states
-    for place, found in enumerate(paths):
-        source |= {(place, number): [place * width + at for at in path] for number, path in found.items()}
     if layout.others:
         back = [place for place, _ in layout.others]
         trees = [_branches(groups[place], numbers, 0) for place, numbers in layout.others]
-        ids, positions, _, sees = _padded([segments for segments, _ in trees])
-        mask = _mask(torch.cat([everything, prompt_mask], 1)[back], sees)
-        others = _rows(ids, positions, mask, back, [groups[place] for place in back], device)
-        for row, (place, (_, found)) in enumerate(zip(back, trees, strict=True)):
-            begin = len(groups) * width + row * ids.shape[1]
-            source |= {(place, number): [begin + at for at in path] for number, path in found.items()}
+        before = torch.cat([everything, prompt_mask], 1)[back]
+        others, _ = _pass([segments for segments, _ in trees], before, back, [groups[place] for place in back], device)
+        other_paths = [path for _, path in trees]
+        read |= _flat(zip(back, other_paths, strict=True), others.ids.shape[1], len(groups) * width)
 
+    # The last token of a prompt predicts the first token of all answers to it
+    ends = [place * width + len(group.prompt) - shared - 1 for place, group in enumerate(groups)]
+    states, state, target, answer = (part.to(device) for part in _predictions(groups, ends, read))
+    answers = sum(len(group.answers) for group in groups)
+    return Packed(beginnings, rests, prompt_mask.to(device), others, shared, states, state, target, answer, answers)
+
+
+def _flat(
+    paths: Iterable[tuple[int, dict[int, list[int]]]], width: int, begin: int
+) -> dict[tuple[int, int], list[int]]:
+    """Group and number of each answer to its tokens' places in a pass, flattened.
+
+    paths: for each row, its group and the places in the row. width: of the rows. begin: where the pass begins.
+    """
+    return {
+        (group, number): [begin + row * width + place for place in path]
+        for row, (group, answers) in enumerate(paths)
+        for number, path in answers.items()
+    }
+
+
+def _predictions(
+    groups: Sequence[Group], ends: Sequence[int], read: Mapping[tuple[int, int], Sequence[int]]
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``states``, ``state``, ``target`` and ``answer`` of ``Packed``.
+
+    ends: where each prompt's last token stands. read: where the tokens stand that each answer reads.
+    """
     predicting: list[int] = []
     target: list[int] = []
     owner: list[int] = []
     answers = 0
     for place, group in enumerate(groups):
-        last = place * width + len(group.prompt) - shared - 1  # predicts the first token of every answer
         for number, tokens in enumerate(group.answers):
-            predicting += [last, *source[place, number]][: len(tokens)]
+            predicting += [ends[place], *read[place, number]][: len(tokens)]
             target += list(tokens)
             owner += [answers] * len(tokens)
             answers += 1
     states, state = torch.tensor(predicting, dtype=torch.long).unique(return_inverse=True)
-    return Packed(
-        beginnings=beginnings,
-        rests=rests,
-        prompt_mask=prompt_mask.to(device),
-        others=others,
-        shared=shared,
-        states=states.to(device),
-        state=state.to(device),
-        target=torch.tensor(target, dtype=torch.long, device=device),
-        answer=torch.tensor(owner, dtype=torch.long, device=device),
-        answers=answers,
-    )
-
-
-def _rows(
-    ids: LongTensor,
-    positions: LongTensor,
-    mask: BoolTensor,
-    back: Sequence[int],
-    groups: Sequence[Group],
-    device: torch.device,
-) -> Rows:
-    numbers = torch.tensor([group.row for group in groups], device=device)
-    return Rows(ids.to(device), positions.to(device), mask.to(device), torch.tensor(back, device=device), numbers)
+    return states, state, torch.tensor(target, dtype=torch.long), torch.tensor(owner, dtype=torch.long)
 
 
 def packed_batches(
     groups: Sequence[Group], attachment: Attachment, *, batch_tokens: int, device: torch.device
 ) -> Iterator[tuple[list[int], Packed]]:
-    """The groups as batches of at most ``batch_tokens`` (padding included, beginnings not), with their indices."""
+    """The groups as batches, each with the indices of its groups.
+
+    batch_tokens: the most tokens of a batch, padding included, shared beginnings not.
+    """
     alike = attachment.alike(torch.tensor([group.row for group in groups], device=device))
-    found = common_beginnings([group.prompt for group in groups], alike, keep=attachment.tail)
-    heads = {place: number for number, places in enumerate(found.groups) for place in places}
-    for batch in token_batches(groups, found.length, batch_tokens):
+    common = common_beginnings([group.prompt for group in groups], alike, keep=attachment.tail)
+    heads = {place: number for number, places in enumerate(common.groups) for place in places}
+    for batch in token_batches(groups, common.length, batch_tokens):
         chosen = [groups[index] for index in batch]
         numbers = [heads[index] for index in batch] if heads else []
-        yield batch, pack(chosen, device=device, shared=found.length, heads=numbers)
-
-
-def token_batches(groups: Sequence[Group], shared: int, batch_tokens: int) -> Iterator[list[int]]:
-    """Indices of groups, similar sizes together, cut where it costs least: at most ``batch_tokens`` a batch, with the
-    padding of both passes.
-
-    Padding a group to the widest of its batch costs tokens, another batch ``STARTING`` and a beginning. A group longer
-    than the budget is a batch of its own.
-    """
-
-    def tokens(batch: Sequence[int]) -> int:
-        return lay_out([groups[index] for index in batch], shared).tokens
-
-    sizes = [tokens([index]) for index in range(len(groups))]
-    order = sorted(range(len(groups)), key=lambda index: (-sizes[index], index))
-    # From each place in that order on: the cost of all batches, and where the first of them ends
-    cheapest = [(0, len(order))] * (len(order) + 1)
-    for begin in reversed(range(len(order))):
-        width = sizes[order[begin]]
-        fitting = max(1, batch_tokens // width)
-        ends = range(begin + 1, min(begin + fitting, len(order)) + 1)
-        cheapest[begin] = min((STARTING + shared + (end - begin) * width + cheapest[end][0], end) for end in ends)
-    begin = 0
-    while begin < len(order):
-        end = cheapest[begin][1]
-        # Groups of several answers may be laid out wider together than each alone
-        while end > begin + 1 and tokens(order[begin:end]) > batch_tokens:
-            end -= 1
-        yield order[begin:end]
-        begin = end
+        yield batch, pack(chosen, device=device, shared=common.length, heads=numbers)
 
 
 def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachment) -> Tensor:

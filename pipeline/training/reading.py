@@ -21,7 +21,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, decoder
-from pipeline.training.packing import Group, answer_hidden, packed_batches
+from pipeline.training.layout import Group
+from pipeline.training.packing import answer_hidden, packed_batches
 from pipeline.training.skills import Skills, read_skills
 
 

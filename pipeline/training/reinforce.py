@@ -38,8 +38,9 @@ from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted, Base, Compute, decoder
 from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective
+from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Run, Training, optimise, order_of, seeded_shuffles
-from pipeline.training.packing import Group, answer_hidden, packed_batches
+from pipeline.training.packing import answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
 
 # From an attachment, prompts, and a generator (None: the most likely answer) to answers for each prompt: samples of the

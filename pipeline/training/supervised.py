@@ -24,8 +24,9 @@ from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, Compute, decoder
 from pipeline.model.forward.logprobs import policy_objective, token_logprobs
+from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Training, optimise, order_of, successive_shuffles
-from pipeline.training.packing import Group, Packed, answer_hidden, packed_batches
+from pipeline.training.packing import Packed, answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
 
 

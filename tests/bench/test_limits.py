@@ -17,7 +17,8 @@ from pipeline.methods.svf import SvfLearner
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
 from pipeline.training import reinforce
-from pipeline.training.packing import Group, packed_batches
+from pipeline.training.layout import Group
+from pipeline.training.packing import packed_batches
 from tests.bench.conftest import COMPUTE, EXAMPLES, ROUNDS
 from tests.bench.test_training import TARGETS
 

@@ -15,7 +15,8 @@ from pipeline.methods.svf import SvfLearner, Targets
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
 from pipeline.training import reinforce
-from pipeline.training.packing import Group, answer_hidden, packed_batches
+from pipeline.training.layout import Group
+from pipeline.training.packing import answer_hidden, packed_batches
 from tests.bench.conftest import COMPUTE, EXAMPLES
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

@@ -9,7 +9,8 @@ from pipeline.methods import reft, svf
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
 from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective, token_logprobs
-from pipeline.training.packing import STARTING, Group, answer_hidden, lay_out, pack, packed_batches, token_batches
+from pipeline.training.layout import STARTING, Group, lay_out, token_batches
+from pipeline.training.packing import answer_hidden, pack, packed_batches
 from tests.tiny import MODULES, tiny_base, tiny_factors
 
 GROUPS = [

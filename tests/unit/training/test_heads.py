@@ -14,13 +14,13 @@ from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.model.forward.base import Base, decoder
 from pipeline.scoring import metrics
 from pipeline.training import supervised
+from pipeline.training.loop import Data, Optimisation, Training
 from pipeline.training.packing import answer_hidden, packed_batches
 from pipeline.training.reading import labelled, predict, reader
-from tests.tiny import same_tensors, tiny_model
-from tests.unit.methods.test_reft import settings
-from tests.unit.training.test_supervised import training
+from tests.tiny import OPTIMISATION, same_tensors, tiny_compute, tiny_model
 
 WIDTH, PAD = 32, 1
+EDITS = reft.Settings(formula="loreft", rank=3, layers="all", positions="f1+l1", tied=True, initial="identity")
 
 
 class Letters:
@@ -49,7 +49,7 @@ def base_of(read: str) -> Base:
 
 
 def made(base: Base, read: str) -> head.Headed:
-    edits = reft.initial(base.model, settings(initial="identity"), torch.Generator().manual_seed(1))
+    edits = reft.initial(base.model, EDITS, torch.Generator().manual_seed(1))
     return head.initial(edits, WIDTH, ("no", "yes"), read)
 
 
@@ -72,15 +72,14 @@ def test_a_head_learns_labels_and_is_saved_with_the_edits_below_it(read, tmp_pat
     weights = {name: tensor.clone() for name, tensor in base.model.state_dict().items()}
     trained = made(base, read)
     reading = reader(base, trained.head, trained.labels, read)
+    changed = {"steps": 60, "batch": 8, "validate_every": 20, "warmup": 0.2, "weight_decay": 0.01}
+    chosen = Optimisation.parse({**OPTIMISATION, **changed}, "training")
     rows = supervised.train(
         reading,
         trained,
-        examples=SEEN,
-        validation=SEEN,
-        training=training(steps=60, batch=8, validate_every=20),
-        batch_tokens=256,
-        seed=0,
-        checkpoints=Checkpoints(tmp_path / "checkpoints"),
+        Data(SEEN, SEEN),
+        compute=tiny_compute(batch_tokens=256),
+        training=Training(chosen, seed=0, checkpoints=Checkpoints(tmp_path / "checkpoints")),
     )
     assert rows[0]["validation"] == pytest.approx(torch.tensor(2.0).log().item())  # a head of zeros says nothing
     save_adapter(tmp_path / "head.safetensors", trained, {})

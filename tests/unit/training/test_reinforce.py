@@ -13,31 +13,15 @@ from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
 from pipeline.model.decoding.batch import Answer
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Compute
 from pipeline.training import reinforce
-from tests.tiny import MODULES, same_tensors, tiny_base, tiny_factors
+from pipeline.training.loop import Training
+from tests.tiny import MODULES, REINFORCE, same_tensors, tiny_base, tiny_compute, tiny_factors
 
-COMPUTE = Compute(device="cpu", dtype="float32", threads=1, batch_tokens=200, cache_tokens=2000)
+COMPUTE = tiny_compute(200, 2000)
 
 
-def settings(**changes) -> reinforce.Optimisation:
-    values = {
-        "steps": 4,
-        "prompts": 3,
-        "temperature": 1.0,
-        "learning_rate": 0.02,
-        "weight_decay": 0.0,
-        "schedule": "cosine",
-        "warmup_steps": 0,
-        "clip_norm": 1.0,
-        "kl_coefficients": (0.1,),
-        "kl_estimator": "full",
-        "validate_every": 2,
-        "validation_prompts": 4,
-        "patience": 9,
-        **changes,
-    }
-    return reinforce.Optimisation(**values)
+def settings(**changes) -> reinforce.Reinforce:
+    return reinforce.Reinforce.parse({**REINFORCE, "steps": 4, "batch": 3, **changes}, "reinforce")
 
 
 class BanditModel(nn.Module):
@@ -123,19 +107,6 @@ def test_leave_one_out_is_the_reward_less_the_mean_of_the_others():
     assert reinforce.advantages(torch.ones(4), "grpo").abs().max() == 0
 
 
-def test_every_example_is_used_once_an_epoch():
-    used = [index for step in range(1, 6) for index in reinforce.order_of(step, 10, 4, seed=0)]
-    assert sorted(used[:10]) == sorted(used[10:]) == list(range(10))
-
-
-def test_the_learning_rate_warms_up_and_decays_to_almost_nothing():
-    chosen = settings(steps=100, warmup_steps=10)
-    rates = [reinforce.learning_rate(step, chosen) for step in range(1, 101)]
-    assert rates[0] == pytest.approx(0.002)
-    assert max(rates) <= 0.02
-    assert rates[-1] < 1e-5
-
-
 def examples(prefix: str, count: int) -> list[Example]:
     return [Example(f"{prefix}{i}", ({"role": "user", "content": f"{prefix}{i * 7}"},), "x") for i in range(count)]
 
@@ -155,20 +126,19 @@ def factors(base, tmp_path_factory):
     return tiny_factors(base.model, tmp_path_factory.mktemp("svd"))
 
 
+def questions(base, reward=even_first, validation_examples: int = 4) -> reinforce.Questions:
+    draw = reinforce.written(base, compute=COMPUTE, max_new_tokens=3, samples=4, temperature=1.0)
+    return reinforce.Questions(examples("t", 20), examples("v", validation_examples), draw, reward, "rloo")
+
+
 def run(base, factors, checkpoints, reward=even_first, **changes):
     targets = Targets(modules=MODULES, parametrisation="direct", init_mean=0.1, init_std=0.01)
     return reinforce.train(
         base,
         lambda: SvfLearner(factors, targets, torch.Generator().manual_seed(0)),
-        train_examples=examples("t", 20),
-        validation_examples=examples("v", 8),
-        reward=reward,
-        settings=settings(**changes),
+        questions(base, reward),
         compute=COMPUTE,
-        draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3, samples=4, temperature=1.0),
-        advantage="rloo",
-        seed=0,
-        checkpoints=checkpoints,
+        training=Training(settings(**changes), seed=0, checkpoints=checkpoints),
     )
 
 
@@ -178,10 +148,10 @@ def test_training_raises_the_reward(base, factors, tmp_path):
         factors,
         Checkpoints(tmp_path),
         steps=30,
-        prompts=10,
+        batch=10,
         learning_rate=0.05,
         schedule="constant",
-        kl_coefficients=(0.0,),
+        kl_coefficients=[0.0],
         validate_every=30,
     )
     rewards = [row["train"] for row in curve if row["step"]]
@@ -216,45 +186,44 @@ def test_the_learner_ends_at_the_step_that_validated_best(base, factors, tmp_pat
 
 
 def test_every_kl_coefficient_is_tried_and_one_row_is_chosen(base, factors, tmp_path):
-    _, curve = run(base, factors, Checkpoints(tmp_path), steps=2, kl_coefficients=(0.0, 0.2))
+    _, curve = run(base, factors, Checkpoints(tmp_path), steps=2, kl_coefficients=[0.0, 0.2])
     assert {row["kl_coefficient"] for row in curve} == {0.0, 0.2}
     assert sum(row["chosen"] for row in curve) == 1
 
 
-def test_a_gradient_that_is_not_finite_stops_with_a_sentence():
-    learner = BanditLearner(torch.zeros(2))
-    learner.theta.grad = torch.tensor([float("nan"), 0.0])
-    optimizer = torch.optim.AdamW(learner.parameters())
-    with pytest.raises(UserError, match="expected a finite gradient at step 3"):
-        reinforce.update(learner, optimizer, step=3, settings=settings())
+def test_training_ends_when_validation_brings_no_new_best(base, factors, tmp_path):
+    """Greedy answers of a tiny step are those of the base model: every validation is a tie."""
+    _, curve = run(base, factors, Checkpoints(tmp_path), learning_rate=1e-9, validate_every=1, patience=1, steps=9)
+    assert [row["step"] for row in curve] == [0, 1, 2] and curve[0]["chosen"]
 
 
-def test_no_examples_is_an_error_in_one_sentence(base, tmp_path):
-    with pytest.raises(UserError, match="expected examples to train"):
+def test_the_share_of_rewarded_answers_warns_where_none_is(capsys):
+    rows = [{"step": 0, "train": None}, {"step": 1, "train": -1.0}, {"step": 2, "train": 0.0}]
+    assert reinforce.share_rewarded(rows, "sums") == 0.25 and not capsys.readouterr().err
+    assert reinforce.share_rewarded(rows[:2], "sums") == 0
+    assert "expected some answer to 'sums' to be rewarded, got none in 1 steps" in capsys.readouterr().err
+
+
+def test_no_examples_is_an_error_in_one_sentence(base, factors, tmp_path):
+    with pytest.raises(UserError, match="expected training and validation examples, got 20 and 0"):
         reinforce.train(
             base,
             lambda: BanditLearner(torch.zeros(2)),
-            train_examples=[],
-            validation_examples=[],
-            reward=even_first,
-            settings=settings(),
+            questions(base, validation_examples=0),
             compute=COMPUTE,
-            draw=reinforce.written(base, compute=COMPUTE, max_new_tokens=3, samples=4, temperature=1.0),
-            advantage="rloo",
-            seed=0,
-            checkpoints=Checkpoints(tmp_path),
+            training=Training(settings(), seed=0, checkpoints=Checkpoints(tmp_path)),
         )
 
 
 def test_answers_chosen_among_a_few_are_listed_with_their_shares(base):
     names = [[5, 2], [6, 7, 2], [8, 2]]
     draw = reinforce.chosen_among(base, names, compute=COMPUTE, temperature=2.0)
-    (found,) = draw(Attachment(), [[1, 20, 30]], torch.Generator())
+    (listed,) = draw(Attachment(), [[1, 20, 30]], torch.Generator())
     likelihood = torch.zeros(3)
     for k, name in enumerate(names):
         logits = base.model(input_ids=torch.tensor([[1, 20, 30, *name]])).logits[0].log_softmax(-1)
         likelihood[k] = logits[2:-1].gather(1, torch.tensor(name)[:, None]).sum()
-    assert [list(answer.ids) for answer in found] == names
-    assert [answer.probability for answer in found] == pytest.approx((likelihood / 2).softmax(0).tolist(), abs=1e-5)
+    assert [list(answer.ids) for answer in listed] == names
+    assert [answer.probability for answer in listed] == pytest.approx((likelihood / 2).softmax(0).tolist(), abs=1e-5)
     (most_likely,) = draw(Attachment(), [[1, 20, 30]], None)[0]
     assert list(most_likely.ids) == names[int(likelihood.argmax())]

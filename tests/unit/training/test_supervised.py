@@ -16,8 +16,9 @@ from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
 from pipeline.model.forward.logprobs import head_weight, token_logprobs
 from pipeline.training import supervised
+from pipeline.training.loop import Data, Optimisation, Training
 from pipeline.training.packing import answer_hidden, packed_batches
-from tests.tiny import same_tensors
+from tests.tiny import OPTIMISATION, same_tensors, tiny_compute
 
 END = 2
 
@@ -52,20 +53,8 @@ EXAMPLES = [
 ]
 
 
-def training(**changes) -> supervised.Training:
-    values = {
-        "steps": 6,
-        "batch": 4,
-        "learning_rate": 0.02,
-        "schedule": "cosine",
-        "warmup": 0.2,
-        "weight_decay": 0.01,
-        "clip": 1.0,
-        "validate_every": 2,
-        "validation_examples": 4,
-        "checkpoint_every": 1,
-    }
-    return supervised.Training.parse({**values, **changes}, "training")
+def training(**changes) -> Optimisation:
+    return Optimisation.parse({**OPTIMISATION, "warmup": 0.2, "weight_decay": 0.01, **changes}, "training")
 
 
 def adapters(base, gate="hard"):
@@ -97,17 +86,14 @@ def adapters(base, gate="hard"):
     }
 
 
-def train(base, adapter, folder, validate=None, **changes):
+def train(base, adapter, folder, measure=None, **changes):
     return supervised.train(
         base,
         adapter,
-        examples=EXAMPLES,
-        validation=EXAMPLES[:4],
-        training=training(**changes),
-        batch_tokens=64,
-        seed=0,
-        checkpoints=Checkpoints(folder),
-        validate=validate,
+        Data(EXAMPLES, EXAMPLES[:4]),
+        compute=tiny_compute(batch_tokens=64),
+        training=Training(training(**changes), seed=0, checkpoints=Checkpoints(folder)),
+        measure=measure,
     )
 
 
@@ -156,14 +142,6 @@ def test_beginnings_shared_by_told_gates_have_the_gradient_of_each_prompt_alone(
         torch.testing.assert_close(gradient, gradients[1][name], atol=1e-6, rtol=1e-4)
 
 
-def test_rate_rises_over_the_warmup_and_falls_to_zero():
-    for schedule in ("linear", "cosine"):
-        settings = training(steps=10, warmup=0.2, schedule=schedule)
-        rates = [supervised.rate(step, settings) for step in range(11)]
-        assert rates[:3] == pytest.approx([0.01, 0.02, 0.02]) and rates[10] == pytest.approx(0)
-        assert rates[2:] == sorted(rates[2:], reverse=True)
-
-
 def test_a_router_learns_at_a_rate_of_its_own(base, tmp_path):
     adapter = adapters(base)["csreft"]
     before = {name: tensor.clone() for name, tensor in adapter.state().items()}
@@ -178,12 +156,6 @@ def test_a_router_learns_at_a_rate_of_its_own(base, tmp_path):
     assert moved["weight"] == pytest.approx(0.02, rel=1e-3) and moved["bias"] == pytest.approx(0.02, rel=1e-3)
     assert moved["router_out_bias"] == pytest.approx(4 * 0.02, rel=1e-3)
     assert moved["router_in_weight"] == pytest.approx(4 * 0.02, rel=1e-3)
-
-
-def test_order_is_whole_shuffles_and_a_function_of_the_seed():
-    rows = supervised.order(5, 12, seed=3)
-    assert sorted(rows[:5]) == sorted(rows[5:10]) == list(range(5)) and len(rows) == 12
-    assert rows == supervised.order(5, 12, seed=3) != supervised.order(5, 12, seed=4)
 
 
 @pytest.mark.parametrize("kind", ["reft", "csreft", "lora"])
@@ -209,11 +181,11 @@ def test_training_lowers_the_loss_and_keeps_the_best_state(base, tmp_path, kind)
 def test_the_state_that_measures_best_is_kept_and_the_loss_decides_between_equals(base, tmp_path, measured, chosen):
     adapter, states, numbers = adapters(base)["reft"], [], iter(measured)
 
-    def validate(attachment):
+    def measure(attachment):
         states.append({name: tensor.clone() for name, tensor in adapter.state().items()})
         return next(numbers)
 
-    curve = train(base, adapter, tmp_path, validate=validate)
+    curve = train(base, adapter, tmp_path, measure=measure)
     validated = [row for row in curve if row["validation"] is not None]
     assert [row["measured"] for row in validated] == [None if math.isnan(one) else one for one in measured]
     assert len(states) == len(measured)
@@ -231,23 +203,30 @@ def test_a_killed_run_ends_with_the_same_bytes(base, tmp_path, kind, monkeypatch
     class Killed(BaseException):
         pass
 
-    real, calls = supervised.rate, []
+    real, steps = supervised.order_of, []
 
-    def dies(step, settings):
-        if calls[-1:] != [step]:  # asked for by each of the optimizer's groups
-            calls.append(step)
-        if len(calls) == 5:  # step 4, two steps after the checkpoint
+    def dies(step, *given):
+        steps.append(step)
+        if len(steps) == 5:  # two steps after the checkpoint
             raise Killed
-        return real(step, settings)
+        return real(step, *given)
 
-    monkeypatch.setattr(supervised, "rate", dies)
+    monkeypatch.setattr(supervised, "order_of", dies)
     with pytest.raises(Killed):
         train(base, adapters(base)[kind], tmp_path / "killed", checkpoint_every=3)
     torch.manual_seed(99)  # another process: another state of the global generator
     resumed = adapters(base)[kind]
     assert train(base, resumed, tmp_path / "killed", checkpoint_every=3) == curve
-    assert calls == [0, 1, 2, 3, 4, 3, 4, 5]
+    assert steps == [1, 2, 3, 4, 5, 4, 5, 6]
     assert same_tensors(resumed.state(), undisturbed.state())
+
+
+def test_training_ends_when_validation_brings_no_new_best(base, tmp_path):
+    numbers = iter([0.5, 0.4, 0.9, 0.1, 0.2, 0.3])
+    adapter = adapters(base)["reft"]
+    curve = train(base, adapter, tmp_path, lambda _: next(numbers), steps=9, validate_every=1, patience=1)
+    assert [row["measured"] for row in curve] == [0.5, 0.4, 0.9, 0.1, 0.2]
+    assert [row["step"] for row in curve if row["chosen"]] == [2]
 
 
 def test_loreft_stays_orthonormal_through_training(base, tmp_path):
@@ -264,12 +243,9 @@ def test_no_examples_are_refused(base, tmp_path):
         supervised.train(
             base,
             adapters(base)["reft"],
-            examples=[],
-            validation=EXAMPLES,
-            training=training(),
-            batch_tokens=64,
-            seed=0,
-            checkpoints=Checkpoints(tmp_path),
+            Data([], EXAMPLES),
+            compute=tiny_compute(),
+            training=Training(training(), seed=0, checkpoints=Checkpoints(tmp_path)),
         )
 
 
