@@ -212,11 +212,11 @@ def export(
         raise UserError("expected --dry-run together with --push-to, got it alone; name the repository")
     if push_to:
         exporting.check_repository(push_to)
-    found = Project(project)
+    opened = Project(project)
     if kind == "merged":
-        exporting.merged(found, strategy, folder, dtype)
+        exporting.merged(opened, strategy, folder, dtype)
     else:
-        exporting.expert(found, strategy, folder)
+        exporting.expert(opened, strategy, folder)
     print(f"{folder}: {strategy} as {kind}")
     if push_to:
         files = exporting.push(folder, push_to, dry_run=dry_run)

@@ -113,15 +113,15 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> "Table":
     from rich.table import Column, Table
 
     kinds = list(dict.fromkeys(row["module"] for row in rows))
-    of: dict[int, dict[str, float]] = {}
+    layers: dict[int, dict[str, float]] = {}
     for row in rows:
-        of.setdefault(row["layer"], {})[row["module"]] = row["change"]
+        layers.setdefault(row["layer"], {})[row["module"]] = row["change"]
     table = Table("layer", *(Column(kind, justify="right", no_wrap=True) for kind in kinds), box=box.SIMPLE_HEAD)
-    for layer, found in of.items():
-        table.add_row(str(layer), *(f"{found[kind]:.4f}" if kind in found else "" for kind in kinds))
+    for layer, changes in layers.items():
+        table.add_row(str(layer), *(f"{changes[kind]:.4f}" if kind in changes else "" for kind in kinds))
     table.add_section()
-    means = {kind: [layer[kind] for layer in of.values() if kind in layer] for kind in kinds}
-    table.add_row("mean", *(f"{sum(changes) / len(changes):.4f}" for changes in means.values()))
+    columns = [[changes[kind] for changes in layers.values() if kind in changes] for kind in kinds]
+    table.add_row("mean", *(f"{sum(column) / len(column):.4f}" for column in columns))
     return table
 
 

@@ -22,7 +22,6 @@ from pipeline.model.forward.adapters import Adapter, Factors, load_adapter
 from pipeline.model.forward.base import Compute, layer_of
 
 BASE = "base"  # the base model that is served; experts of others are there to be compared
-SELECTED = "select"  # the strategy that takes one expert as it is, instead of mixing several
 
 
 def nearest(kind: str, name: str, known: Iterable[str]) -> UserError:
@@ -71,9 +70,9 @@ class Project:
         self.loras = self._paths(item for item in self._items("train_supervised") if item["row"] == "lora")
         together = [*self._items("train_skills"), *self._items("train_csreft")]
         self.adapters = self._paths(item for item in together if set(item["data"]) == set(self.skills.values()))
-        found = self._items("adapt")
-        self.loras |= self._paths(item for item in found if item["method"] == "lora")
-        self.mixtures = self._paths(item for item in found if item["method"] == "svf")
+        adapted = self._items("adapt")
+        self.loras |= self._paths(item for item in adapted if item["method"] == "lora")
+        self.mixtures = self._paths(item for item in adapted if item["method"] == "svf")
 
     def _items(self, section: str) -> list[Mapping[str, Any]]:
         """What a section of the plan makes for the base model."""

@@ -151,7 +151,7 @@ class Completion(Asked):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]  # the ids of one text
+            return [self.prompt]  # the ids of one text
         return self.prompt  # type: ignore[return-value]
 
 

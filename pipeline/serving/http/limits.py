@@ -31,7 +31,10 @@ class Limits:
     @classmethod
     def of(cls, settings: Sequence[str]) -> "Limits":
         """The limits with some set to other numbers, each as ``queue=64``. Raises UserError for what is none."""
-        kinds = {field.name: type(field.default) for field in fields(cls)}
+        usual = cls()
+        kinds: dict[str, type[int] | type[float]] = {
+            field.name: type(getattr(usual, field.name)) for field in fields(cls)
+        }
         values: dict[str, Any] = {}
         for setting in settings:
             name, _, number = setting.partition("=")

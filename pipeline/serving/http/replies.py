@@ -3,9 +3,10 @@
 import json
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -30,51 +31,44 @@ class Heard:
     answered: Answered | None = None
 
 
-class Reply(Protocol):
-    """The form of an API's answers."""
+class Reply(ABC):
+    """The form of an API's answers. several: answers to each prompt."""
 
-    def whole(self, heard: Sequence[Heard]) -> dict[str, Any]:
-        """All answers at once."""
-        ...
-
-    def begin(self, index: int, heard: Heard) -> dict[str, Any]:
-        """The first event of an answer, which says what the first pass decided."""
-        ...
-
-    def piece(self, index: int, text: str, tokens: Sequence[Weighed]) -> dict[str, Any]:
-        """An event with some text, and the tokens since the last one."""
-        ...
-
-    def end(self, index: int, answered: Answered, tokens: Sequence[Weighed]) -> dict[str, Any]:
-        """The last event of an answer."""
-        ...
-
-    def usage(self, heard: Sequence[Heard]) -> dict[str, Any]:
-        """The event that says what it cost."""
-        ...
-
-
-class _Reply:
-    """What the two forms share. kind: of the object. prefix: of its id. several: answers to a prompt."""
-
-    kind, prefix, chunk = "", "", ""
+    kind, prefix, chunk = "", "", ""  # what the whole is called, what its id begins with, what an event is called
 
     def __init__(self, model: str, tokenizer: PreTrainedTokenizerBase, *, several: int) -> None:
         self.tokenizer, self.several = tokenizer, several
         self.head = {"id": f"{self.prefix}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
-    def event(self, choice: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return {**self.head, "object": self.chunk, "choices": [choice], **more}
+    @abstractmethod
+    def whole(self, heard: Sequence[Heard]) -> dict[str, Any]:
+        """All answers at once."""
+
+    @abstractmethod
+    def begin(self, index: int, heard: Heard) -> dict[str, Any]:
+        """The first event of an answer, which says what the first pass decided."""
+
+    @abstractmethod
+    def piece(self, index: int, text: str, tokens: Sequence[Weighed]) -> dict[str, Any]:
+        """An event with some text, and the tokens since the last one."""
+
+    @abstractmethod
+    def end(self, index: int, answered: Answered, tokens: Sequence[Weighed]) -> dict[str, Any]:
+        """The last event of an answer."""
 
     def usage(self, heard: Sequence[Heard]) -> dict[str, Any]:
+        """The event that says what all of it cost."""
         return {**self.head, "object": self.chunk, "choices": [], "usage": _usage(heard, self.several)}
+
+    def _event(self, choice: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {**self.head, "object": self.chunk, "choices": [choice], **more}
 
     def _whole(self, choices: Sequence[dict[str, Any]], heard: Sequence[Heard]) -> dict[str, Any]:
         more: dict[str, Any] = {"choices": choices, "usage": _usage(heard, self.several)}
         if len(heard) == 1:
             more |= _decision(heard[0])
         else:
-            more["choices"] = [{**choice, **_decision(one)} for choice, one in zip(choices, heard, strict=True)]
+            more["choices"] = [{**choice, **_decision(of)} for choice, of in zip(choices, heard, strict=True)]
         return {**self.head, "object": self.kind, **more}
 
     def _text(self, token: int) -> str:
@@ -85,27 +79,27 @@ class _Reply:
         return f" {text}" if spaced else text
 
 
-class ChatReply(_Reply):
+class ChatReply(Reply):
     """``/v1/chat/completions``."""
 
     kind, prefix, chunk = "chat.completion", "chatcmpl", "chat.completion.chunk"
 
     def whole(self, heard: Sequence[Heard]) -> dict[str, Any]:
         choices = []
-        for index, one in enumerate(heard):
-            assert one.answered
-            message = {"role": "assistant", "content": one.answered.text, "refusal": None}
-            choices.append(self._choice(index, one.tokens, one.answered.ended, message=message))
+        for index, answer in enumerate(heard):
+            assert answer.answered
+            message = {"role": "assistant", "content": answer.answered.text, "refusal": None}
+            choices.append(self._choice(index, answer.tokens, answer.answered.ended, message=message))
         return self._whole(choices, heard)
 
     def begin(self, index: int, heard: Heard) -> dict[str, Any]:
-        return self.event(self._choice(index, delta={"role": "assistant", "content": ""}), **_decision(heard))
+        return self._event(self._choice(index, delta={"role": "assistant", "content": ""}), **_decision(heard))
 
     def piece(self, index: int, text: str, tokens: Sequence[Weighed]) -> dict[str, Any]:
-        return self.event(self._choice(index, tokens, delta={"content": text}))
+        return self._event(self._choice(index, tokens, delta={"content": text}))
 
     def end(self, index: int, answered: Answered, tokens: Sequence[Weighed]) -> dict[str, Any]:
-        return self.event(self._choice(index, tokens, answered.ended, delta={}))
+        return self._event(self._choice(index, tokens, answered.ended, delta={}))
 
     def _choice(
         self, index: int, tokens: Sequence[Weighed] = (), reason: str | None = None, **content: Any
@@ -114,15 +108,15 @@ class ChatReply(_Reply):
         return {"index": index, **content, "logprobs": logprobs, "finish_reason": reason}
 
     def _weighed(self, token: Weighed) -> dict[str, Any]:
-        others = [self._one(id_, logprob) for id_, logprob in token.likeliest]
-        return {**self._one(token.id, token.logprob), "top_logprobs": others}
+        others = [self._told(id_, logprob) for id_, logprob in token.likeliest]
+        return {**self._told(token.id, token.logprob), "top_logprobs": others}
 
-    def _one(self, token: int, logprob: float | None) -> dict[str, Any]:
+    def _told(self, token: int, logprob: float | None) -> dict[str, Any]:
         text = self._text(token)
         return {"token": text, "logprob": logprob, "bytes": None if "\ufffd" in text else list(text.encode())}
 
 
-class TextReply(_Reply):
+class TextReply(Reply):
     """``/v1/completions``."""
 
     kind, prefix, chunk = "text_completion", "cmpl", "text_completion"
@@ -133,20 +127,20 @@ class TextReply(_Reply):
 
     def whole(self, heard: Sequence[Heard]) -> dict[str, Any]:
         choices = []
-        for index, one in enumerate(heard):
-            assert one.answered
-            text = one.prompt + one.answered.text
-            choices.append(self._choice(index, text, one.tokens, one.answered.ended))
+        for index, answer in enumerate(heard):
+            assert answer.answered
+            text = answer.prompt + answer.answered.text
+            choices.append(self._choice(index, text, answer.tokens, answer.answered.ended))
         return self._whole(choices, heard)
 
     def begin(self, index: int, heard: Heard) -> dict[str, Any]:
-        return self.event(self._choice(index, heard.prompt), **_decision(heard))
+        return self._event(self._choice(index, heard.prompt), **_decision(heard))
 
     def piece(self, index: int, text: str, tokens: Sequence[Weighed]) -> dict[str, Any]:
-        return self.event(self._choice(index, text, tokens))
+        return self._event(self._choice(index, text, tokens))
 
     def end(self, index: int, answered: Answered, tokens: Sequence[Weighed]) -> dict[str, Any]:
-        return self.event(self._choice(index, "", tokens, answered.ended))
+        return self._event(self._choice(index, "", tokens, answered.ended))
 
     def _choice(
         self, index: int, text: str, tokens: Sequence[Weighed] = (), reason: str | None = None
@@ -170,11 +164,11 @@ class TextReply(_Reply):
         """Text → log-probability, the token's own included; of tokens with the same text the likelier one."""
         if token.logprob is None:
             return None
-        found: dict[str, float] = {}
+        texts: dict[str, float] = {}
         for id_, logprob in (*token.likeliest, (token.id, token.logprob)):
             text = self._text(id_)
-            found[text] = max(logprob, found.get(text, logprob))
-        return found
+            texts[text] = max(logprob, texts.get(text, logprob))
+        return texts
 
 
 def line(value: Any) -> str:
