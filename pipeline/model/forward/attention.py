@@ -94,7 +94,9 @@ def attention(
         key, value = key.to(query.dtype), value.to(query.dtype)
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout)
     if attention_mask is None:
-        attention_mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)
+        attention_mask = torch.ones(queries, keys, dtype=torch.bool, device=query.device)
+        if getattr(module, "is_causal", True):  # an encoder's tokens see all of the text
+            attention_mask = attention_mask.tril(keys - queries)
     return _GroupedAttention.apply(query, key, value, attention_mask, scaling).transpose(1, 2), None
 
 

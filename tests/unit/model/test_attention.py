@@ -54,3 +54,13 @@ def test_one_query_against_a_cache_is_the_plain_formula():
     found, _ = attention(None, query, key, value, mask)
     expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=~hidden, enable_gqa=True)
     torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_mask_an_encoder_sees_all_of_the_text():
+    class Encoder(torch.nn.Module):
+        is_causal = False
+
+    query, key, value = (tensor.detach() for tensor in inputs(5, 5))
+    found, _ = attention(Encoder(), query, key, value, None)
+    expected = functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
