@@ -17,9 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, Compute, decoder
@@ -30,11 +32,21 @@ from pipeline.training.packing import Packed, answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
 
 
+class Answering(Optimisation):
+    """How something is trained on reference answers.
+
+    max_tokens: of a prompt with its answer; what is beyond is cut off, and a prompt that leaves none for its answer is
+        left out. None: all are read.
+    """
+
+    max_tokens: int | None = Field(default=None, ge=1)
+
+
 class Supervised(Recipe):
     """The recipe of a row that is trained on reference answers."""
 
     objective = "next_token"
-    training: Optimisation
+    training: Answering
 
 
 class Trainable(Learner, Protocol):
@@ -45,12 +57,23 @@ class Trainable(Learner, Protocol):
         ...
 
 
-def encode(base: Base, examples: Sequence[Example]) -> list[Group]:
-    """Examples as token ids: a prompt and its one answer each; an example's row is its index."""
-    return [
-        Group(base.prompt_ids(example.messages), [base.answer_ids(example.target)], row)
-        for row, example in enumerate(examples)
-    ]
+def encode(base: Base, examples: Sequence[Example], max_tokens: int | None = None) -> list[Group]:
+    """Examples as token ids: a prompt and its one answer each; an example's row is its index.
+
+    max_tokens: see ``Answering``. UserError where it leaves nothing.
+    """
+    groups = []
+    for row, example in enumerate(examples):
+        prompt, answer = base.prompt_ids(example.messages), base.answer_ids(example.target)
+        if max_tokens is not None:
+            answer = answer[: max(0, max_tokens - len(prompt))]
+        if answer:
+            groups.append(Group(prompt, [answer], row))
+    if examples and not groups:
+        raise UserError(
+            f"expected prompts of fewer than {max_tokens} tokens, got none; raise 'max_tokens' of the training"
+        )
+    return groups
 
 
 def answer_losses(packed: Packed, logprobs: Tensor) -> Tensor:
@@ -101,7 +124,8 @@ class _Answers:
         self.base, self.learner, self.attachment = base, learner, attachment
         self.batch_tokens, self.measure = batch_tokens, measure
         self.batch, self.seed = training.settings.batch, training.seed
-        self.examples, self.held_out = encode(base, data.train), encode(base, data.validation)
+        longest = training.settings.max_tokens if isinstance(training.settings, Answering) else None
+        self.examples, self.held_out = (encode(base, part, longest) for part in (data.train, data.validation))
         self.shuffle = successive_shuffles(len(self.examples), training.seed)
 
     def gradient(self, step: int) -> dict[str, float]:

@@ -252,3 +252,12 @@ def test_no_examples_are_refused(base, tmp_path):
 def test_a_training_that_diverges_says_so(base, tmp_path):
     with pytest.raises(UserError, match=r"expected a finite .* lower the learning rate"):
         train(base, adapters(base)["lora"], tmp_path, learning_rate=1e30)
+
+
+def test_what_is_beyond_the_longest_is_cut_off(base):
+    examples = [example("abcd", "pq"), example("abcdefgh", "pq"), example("ab", "pqr")]
+    whole, cut = supervised.encode(base, examples), supervised.encode(base, examples, max_tokens=6)
+    assert [(group.row, len(group.prompt), len(group.answers[0])) for group in cut] == [(0, 5, 1), (2, 3, 3)]
+    assert cut[1].answers[0] == whole[2].answers[0][:3]
+    with pytest.raises(UserError, match="expected prompts of fewer than 3 tokens, got none"):
+        supervised.encode(base, examples, max_tokens=3)
