@@ -1,7 +1,8 @@
-"""A run that never was: its files, as the report reads them. Every number is made up, for tests of the report."""
+"""A run that never was: its settings, its plan and its files, as the report reads them. Every number is made up."""
 
+import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,173 +11,106 @@ import torch
 import yaml
 
 from pipeline.core.artifacts import write_json, write_jsonl, write_tensors
-from pipeline.reporting.read import RunSettings
+from pipeline.core.config import merged, read_params
+from pipeline.evaluation.spectra import FRACTIONS
+from pipeline.flow import plan as planner
+from pipeline.reporting.planned import Adaptation, Plan, RunSettings, Training, read_plan
 
 TRAINED = {"math": "sums", "code": "functions", "reasoning": "oldest"}
 UNSEEN = {"math": "groceries", "code": "repairs", "reasoning": "queue"}
 PUBLISHED = Path(__file__).resolve().parents[1] / "data/published"
-SECTIONS = ("svf", "reinforce", "lora", "reft", "csreft", "classifier", "dispatch", "mixing", "few_shot")
-# Share of right answers, by row: made up, and only for these tests.
+# Share of right answers, by row.
 RIGHT = {"base": 0.3, "lora": 0.4, "svf": 0.6, "loreft": 0.45, "csreft": 0.55}
 RIGHT |= {"best_lora": 0.3, "prompt": 0.35, "classifier": 0.45, "few_shot": 0.5}
-
-
-def cells_of(seeds: int) -> dict[str, Any]:
-    """The cells of all three tables; base stands in two of them."""
-    cells = {}
-
-    def add(name: str, method: str, row: str, table: list[str], task: str, seed: int, adapter: str) -> None:
-        settings = {"method": method, "row": row, "table": table, "task": task, "scorer": "numbers"}
-        cells[name] = {**settings, "seed": seed, "adapter": adapter}
-
-    for task in TRAINED.values():
-        add(f"base-{task}", "base", "base", ["table1", "csreft"], task, 0, "base/base")
-        add(f"lora-{task}-0", "lora", "lora", ["table1"], task, 0, f"experts/lora-{task}-0")
-        for seed in range(seeds):
-            add(f"svf-{task}-{seed}", "svf", "svf", ["table1"], task, seed, f"experts/svf-{task}-{seed}")
-        for row, folder in (("loreft", "reft"), ("csreft", "csreft")):
-            add(f"{row}-{task}", row, row, ["csreft"], task, 0, f"{folder}/{row}")
-    for domain, task in UNSEEN.items():
-        add(f"base-{task}", "base", "base", ["table2"], task, 0, "base/base")
-        add(f"lora-{task}", "lora", "best_lora", ["table2"], task, 0, f"experts/lora-{TRAINED[domain]}-0")
-        for row in ("prompt", "classifier"):
-            add(f"{row}-{task}", "svf", row, ["table2"], task, 0, f"dispatched/{row}/{task}")
-        add(f"few_shot-{task}", "svf", "few_shot", ["table2"], task, 0, f"adapted/{task}")
-    return cells
+TRAINING = {"learning_rate": 2e-3, "steps": 12, "batch": 4}
+PARAMS: dict[str, Any] = {
+    "profile": "laptop",
+    "seeds": [0],
+    "bases": {"base": {"source": "path"}},
+    "compute": {"device": "cpu", "dtype": "bfloat16", "threads": 2},
+    "tasks": {
+        task: {"role": role, "data": {"domain": domain}}
+        for role, tasks in (("trained", TRAINED), ("unseen", UNSEEN))
+        for domain, task in tasks.items()
+    },
+    "svf": {"modules": ["up_proj", "down_proj"], "parametrisation": "direct"},
+    "reinforce": {**TRAINING, "samples": 3, "kl_coefficients": [0.1]},
+    "lora": {"adapter": {"modules": ["q_proj", "v_proj"]}, "training": TRAINING},
+    "reft": {"adapter": {"rank": 4}, "training": {"like": "lora.training"}},
+    "csreft": {"adapter": {"rank": 4}, "training": {"like": "reft.training"}},
+    "classifier": {"like": "reinforce", "temperature": 2.0},
+    "few_shot": {"shots": 10},
+    "rows": {
+        "base": {"method": "base"},
+        "svf": {"method": "svf", "from": "train_svf"},
+        "lora": {"method": "lora", "from": "train_supervised"},
+        "loreft": {"method": "reft", "from": "train_skills"},
+        "csreft": {"method": "csreft", "from": "train_csreft"},
+        "prompt": {"method": "svf", "from": "dispatch", "asks": "prompt"},
+        "classifier": {"method": "svf", "from": "dispatch", "asks": "classifier"},
+        "few_shot": {"method": "svf", "from": "adapt", "strategy": "few_shot"},
+        "best_lora": {"method": "lora", "from": "adapt", "strategy": "select", "experts": "lora"},
+    },
+    "tables": {
+        "table1": {"tasks": "trained", "rows": ["base", "lora", "svf"]},
+        "table2": {"tasks": "unseen", "rows": ["base", "best_lora", "prompt", "classifier", "few_shot"]},
+        "csreft": {"tasks": "trained", "rows": ["base", "loreft", "csreft"]},
+    },
+    "report": {"resamples": 300, "seed": 0, "samples": 1},
+}
+PARAMETERS = {"lora": 460_800, "reft": 18_448, "csreft": 222_000}  # by method; of any other, those of SVF
+SVF_PARAMETERS = 118_080
 
 
 def make_run(
     root: Path,
     *,
     examples: int = 40,
-    seeds: int = 1,
     layers: int = 30,
-    more_cells: Mapping[str, Mapping[str, Any]] | None = None,
-    more_params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write files of a run that never was under ``root``; returns the arguments of the stage report.
+    """Write the files of a run that never was under ``root``; returns the arguments of the stage report.
 
-    more_params: in place of those made up here, the cells too; ``recipient_cells`` are scored as cells are.
+    examples: prompts of each task. layers: rows of α of the searches that have one for each layer.
+    params: the settings, in place of those made up here. changes: laid over them.
     """
-    draw = random.Random(0)
-    cells = {**cells_of(seeds), **(more_cells or {})}
-    params = {"profile": "laptop", "seed": 0, "trained": TRAINED, "unseen": UNSEEN, "cells": cells}
-    params |= {"report": {"resamples": 300, "seed": 0, "samples": 1}, "tasks": {}}
-    params["compute"] = {"device": "cpu", "dtype": "bfloat16", "threads": 2}
-    params |= {
-        name: {"learning_rate": 2e-3, "kl": {"coefficient": 0.1}, "modules": ["up", "down"]} for name in SECTIONS
-    }
-    params |= more_params or {}
-    cells = {**params["cells"], **params.get("recipient_cells", {})}
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    artifacts = root / "artifacts"
-    for task in (*TRAINED.values(), *UNSEEN.values()):
-        rows = []
-        for number in range(examples):
-            turns = [{"role": "user", "content": f"{task} {number}: is <b>1 & 2</b> less than 4?\nThink."}]
-            meta = {"task": task, "answer": "yes" if number % 3 else "no", "options": ["yes", "no"]}
-            rows.append({"id": f"{task}-{number}", "messages": turns, "target": "yes <end>", "meta": meta})
-        write_jsonl(root / f"data/tasks/{task}/test.jsonl", rows)
-    for name, cell in cells.items():
-        ids = [f"{cell['task']}-{number}" for number in range(examples)]
-        right = [draw.random() < RIGHT.get(cell["row"], 0.5) for _ in ids]
-        text = [f"I think <i>{'yes' if one else 'maybe so, since the first is less'}</i>" for one in right]
-        frame = pd.DataFrame(
-            {
-                "id": ids,
-                "value": [float(one) for one in right],
-                "correct": right,
-                "parsed": ["yes" if one else draw.choice(["no", None]) for one in right],
-                "tokens": [draw.randint(2, 32) for _ in ids],
-                "prompt_tokens": 40,
-                "finished": [draw.random() < 0.95 for _ in ids],
-            }
-        )
-        (artifacts / "scores").mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(artifacts / f"scores/{name}.parquet")
-        answers = [
-            {"id": one, "text": said, "tokens": 9, "prompt_tokens": 40, "finished": True}
-            for one, said in zip(ids, text, strict=True)
-        ]
-        write_jsonl(artifacts / f"completions/{name}.jsonl", answers)
-
-    def adapter(path: str, **provenance: Any) -> None:
-        meta = {"kind": "svf", "config": {}, "provenance": {"base": "Toy-135M", "seed": 0, **provenance}}
-        write_tensors(artifacts / f"{path}.safetensors", {"z": torch.zeros(8)}, meta)
-
-    adapter("base/base", method="base", parameters=0, base_parameters=134_515_008)
-    for task in TRAINED.values():
-        for seed in range(seeds):
-            adapter(f"experts/svf-{task}-{seed}", method="svf", task=task, parameters=118_080)
-            rows = []
-            for step in range(16):
-                validation = 0.3 + 0.02 * step + draw.uniform(-0.03, 0.03) if step % 3 == 0 else None
-                reward = -0.8 + 0.09 * step + draw.uniform(-0.1, 0.1)
-                row = {"step": step, "train": reward, "validation": validation, "chosen": step == 15}
-                for coefficient in (0.1, 0.2):
-                    better = coefficient == 0.1
-                    row = {**row, "chosen": step == 15 and better, "kl_coefficient": coefficient}
-                    mean = reward - coefficient if step else None
-                    rows.append({**row, "objective": "reinforce", "train": mean})
-            write_jsonl(artifacts / f"curves/svf-{task}-{seed}.jsonl", rows)
-        adapter(f"experts/lora-{task}-0", method="lora", task=task, parameters=460_800)
-    write_jsonl(artifacts / "curves/classifier.jsonl", rows)
-    adapter("classifier/classifier", method="svf", tasks=list(TRAINED.values()), parameters=118_080)
-    for name in (*(f"lora-{task}-0" for task in TRAINED.values()), "loreft", "csreft"):
-        rows = []
-        for step in range(0, 60, 5):
-            validation = 1.9 - 0.021 * step if step % 10 == 0 else None
-            row = {"step": step, "train": 2 - 0.025 * step, "validation": validation, "chosen": step == 50}
-            rows.append({**row, "objective": "next_token"})
-        write_jsonl(artifacts / f"curves/{name}.jsonl", rows)
-    adapter("reft/loreft", method="loreft", tasks=list(TRAINED.values()), parameters=18_448)
-    counts = {"parameters": 222_000, "parameters_without_router": 55_344}
-    adapter("csreft/csreft", method="csreft", tasks=list(TRAINED.values()), **counts)
-    gates = []
-    for place, skill in enumerate(TRAINED.values()):
-        for number in range(20):
-            open_ = [float(draw.random() < (0.9 if place == one else 0.2)) for one in range(3)]
-            gates.append({"id": f"{skill}-{number}", "skill": skill, "gates": open_, "probabilities": open_})
-    write_jsonl(artifacts / "csreft/gates.jsonl", gates)
-    for dispatcher, skill in (("prompt", 0.45), ("classifier", 0.9)):
-        rows = []
-        for domain, task in (*TRAINED.items(), *UNSEEN.items()):
-            for number in range(examples):
-                named = domain if draw.random() < skill else draw.choice([*TRAINED, "others"])
-                row = {"id": f"{task}-{number}", "task": task, "domain": domain, "predicted": named}
-                rows.append({**row, "log_likelihoods": {}})
-        write_jsonl(artifacts / f"dispatched/{dispatcher}.jsonl", rows)
-    for place, task in enumerate(UNSEEN.values()):
-        rows_of_alpha = [[draw.uniform(-0.2, 1) for _ in TRAINED] for _ in range(layers if place == 1 else 1)]
-        final = {"final": True, "configuration": "x", "experts": [f"svf-{one}-0" for one in TRAINED.values()]}
-        final |= {"alpha": rows_of_alpha, "normalised": place == 0, "accuracy": 0.6}
-        row = {"configuration": "x", "iteration": 0, "best_accuracy": 0.5, "mean_accuracy": 0.3}
-        write_jsonl(artifacts / f"adapted/{task}.jsonl", [{**row, "prompts": 80, "chosen": True}, final])
-        adapter(f"adapted/{task}", method="few_shot", task=task)
-    final = {"final": True, "configuration": "x", "experts": ["lora-sums-0"], "alpha": [[1.0]]}
-    write_jsonl(artifacts / "adapted/best_lora-queue.jsonl", [{**final, "normalised": False, "accuracy": 0.3}])
-    adapter("adapted/best_lora-queue", method="select", task="queue", parameters=460_800)
-    for number, name in enumerate(
-        ["download@base", *(f"train_svf@{task}-0" for task in TRAINED.values()), "dispatch@prompt"]
-        + [f"{stage}@prompt-groceries" for stage in ("generate", "score")]
-    ):
-        record = {"stage": name, "seconds": 20.5 + 60 * number, "peak_memory_bytes": (number + 1) * 2**30}
-        record |= {"started_unix_seconds": number, "host": {"cores": 2, "machine": "x86_64"}, "arguments": {}}
-        write_json(root / f".selfadapt/runs/{name}.json", record)
-    parts = ("scores", "completions", "curves", "experts", "dispatched", "adapted")
+    settings = merged(PARAMS if params is None else params, changes or {})
+    (root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
+    planner.update(root / "params.yaml", root / "plan.yaml")
+    plan = read_plan(root / "plan.yaml")
+    made = Made(root / "artifacts", random.Random(0), examples, layers)
+    for task in yaml.safe_load((root / "plan.yaml").read_text())["plan"]["prepare"]:
+        write_jsonl(root / f"data/tasks/{task}/test.jsonl", made.prompts(task))
+    made.cells(plan)
+    made.adapter("base/base", method="base", parameters=0, base_parameters=134_515_008)
+    made.trained(plan)
+    made.adapted(plan, settings)
+    made.records(root / ".selfadapt/runs", plan)
+    report = yaml.safe_load((root / "plan.yaml").read_text())["plan"]["report"][settings["profile"]]
     return {
-        "settings": RunSettings.parse(params, ""),
+        "settings": RunSettings.read(read_params(root / "params.yaml"), {}),
+        "plan": root / "plan.yaml",
         "examples": root / "data/tasks",
-        **{part: artifacts / part for part in parts},
-        "adapters": [artifacts / name for name in ("reft", "csreft", "classifier")],
-        "base": artifacts / "base/base.safetensors",
+        **{part: root / "artifacts" / part for part in ("scores", "completions", "curves")},
+        "adapters": [root / folder for folder in report["adapters"].split()],
+        "base": root / "artifacts/base/base.safetensors",
         "published": PUBLISHED,
         "published_runs": root / "reports/published",
         **outputs(root / "reports"),
     }
 
 
+def remade(arguments: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a made run, with other settings and their plan; its files stay as they are."""
+    root = Path(arguments["plan"]).parent
+    (root / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
+    planner.update(root / "params.yaml", root / "plan.yaml")
+    return {**arguments, "settings": RunSettings.read(read_params(root / "params.yaml"), {})}
+
+
 def outputs(folder: Path) -> dict[str, Path]:
+    """What the report writes."""
     return {
         "metrics": folder / "metrics.json",
         "tables": folder / "tables",
@@ -185,3 +119,148 @@ def outputs(folder: Path) -> dict[str, Path]:
         "site": folder / "site",
         "runs": folder / "runs",
     }
+
+
+class Made:
+    """Writes the files under ``artifacts``, each number drawn from ``draw``."""
+
+    def __init__(self, artifacts: Path, draw: random.Random, examples: int, layers: int) -> None:
+        self.artifacts, self.draw, self.examples, self.layers = artifacts, draw, examples, layers
+        for folder in ("scores", "completions", "curves"):
+            (artifacts / folder).mkdir(parents=True, exist_ok=True)
+
+    def prompts(self, task: str) -> list[dict[str, Any]]:
+        """The test split of a task."""
+        return [
+            {
+                "id": f"{task}-{number}",
+                "messages": [{"role": "user", "content": f"{task} {number}: is <b>1 & 2</b> less than 4?\nThink."}],
+                "target": "yes <end>",
+                "meta": {"task": task, "answer": "yes" if number % 3 else "no", "options": ["yes", "no"]},
+            }
+            for number in range(self.examples)
+        ]
+
+    def cells(self, plan: Plan) -> None:
+        """Scores and completions of every cell."""
+        for name, cell in plan.cells.items():
+            ids = [f"{cell.task}-{number}" for number in range(self.examples)]
+            right = [self.draw.random() < RIGHT.get(cell.row, 0.5) for _ in ids]
+            frame = pd.DataFrame(
+                {
+                    "id": ids,
+                    "value": [float(correct) for correct in right],
+                    "correct": right,
+                    "parsed": ["yes" if correct else self.draw.choice(["no", None]) for correct in right],
+                    "tokens": [self.draw.randint(2, 32) for _ in ids],
+                    "prompt_tokens": 40,
+                    "finished": [self.draw.random() < 0.95 for _ in ids],
+                }
+            )
+            frame.to_parquet(self.artifacts / f"scores/{name}.parquet")
+            texts = ["yes" if correct else "maybe so, since the first is less" for correct in right]
+            answers = [
+                {"id": one, "text": f"I think <i>{text}</i>", "tokens": 9, "prompt_tokens": 40, "finished": True}
+                for one, text in zip(ids, texts, strict=True)
+            ]
+            write_jsonl(self.artifacts / f"completions/{name}.jsonl", answers)
+
+    def adapter(self, path: str, **provenance: Any) -> None:
+        """An adapter's file, which says where it comes from."""
+        meta = {"kind": "svf", "config": {}, "provenance": {"base": "Toy-135M", "seed": 0, **provenance}}
+        write_tensors(self.artifacts / f"{path}.safetensors", {"z": torch.zeros(8)}, meta)
+
+    def trained(self, plan: Plan) -> None:
+        """Adapters and curves of all that is trained, and what routers open."""
+        by_rewards = [*plan.train_svf.values(), *plan.train_reinforce.values()]
+        together = [*plan.train_skills.values(), *plan.train_csreft.values(), *plan.grow_skills.values()]
+        for item in (*by_rewards, *plan.train_supervised.values(), *together):
+            about = {"tasks": list(TRAINED.values())} if item in together else {"task": item.task}
+            if item.method == "csreft":
+                about["parameters_without_router"] = 55_344
+            count = PARAMETERS.get(item.method, SVF_PARAMETERS)
+            self.adapter(item.adapter, method=item.method, seed=item.seed, parameters=count, **about)
+            self.curve(item.curve_path, rewarded=item in by_rewards)
+        for key, classifier in plan.fit_classifier.items():
+            self.adapter(classifier.adapter, method="svf", tasks=list(TRAINED.values()), parameters=SVF_PARAMETERS)
+            self.curve(f"curves/{key}.jsonl", rewarded=True)
+        for item in (*plan.train_csreft.values(), *plan.grow_skills.values()):
+            self.gates(item)
+        for name in plan.spectra:
+            self.spectra(name, [Path(item.adapter).name for item in plan.train_svf.values()])
+
+    def curve(self, path: str, *, rewarded: bool) -> None:
+        """A learning curve: of two coefficients where there are rewards, else of losses."""
+        rows: list[dict[str, Any]] = []
+        for step in range(16):
+            validation = 0.3 + 0.02 * step + self.draw.uniform(-0.03, 0.03) if step % 3 == 0 else None
+            reward = -0.8 + 0.09 * step + self.draw.uniform(-0.1, 0.1)
+            for coefficient in (0.1, 0.2) if rewarded else (0.1,):
+                row = {"step": step, "validation": validation, "chosen": step == 15 and coefficient == 0.1}
+                if rewarded:
+                    mean = reward - coefficient if step else None
+                    rows.append({**row, "objective": "reinforce", "train": mean, "kl_coefficient": coefficient})
+                else:
+                    rows.append({**row, "objective": "next_token", "train": 2 - 0.025 * step})
+        write_jsonl(self.artifacts / path, rows)
+
+    def gates(self, item: Training) -> None:
+        """What a router opens on prompts of each trained task."""
+        rows = []
+        for place, skill in enumerate(TRAINED.values()):
+            for number in range(20):
+                gates = [float(self.draw.random() < (0.9 if place == other else 0.2)) for other in range(3)]
+                rows.append({"id": f"{skill}-{number}", "skill": skill, "gates": gates, "probabilities": gates})
+        write_jsonl(self.artifacts / f"{item.adapter}.gates.jsonl", rows)
+
+    def spectra(self, name: str, experts: Sequence[str]) -> None:
+        """Shares of the top singular components of a base model and its experts."""
+        lines = [
+            {"of": of, "module": module, "layer": layer, "top": top, "share": top**0.5}
+            for of in ("sigma", *experts)
+            for module in ("q_proj", "up_proj")
+            for layer in range(3)
+            for top in FRACTIONS
+        ]
+        pd.DataFrame(lines).to_parquet(self.artifacts / f"curves/spectra-{name}.parquet")
+
+    def adapted(self, plan: Plan, settings: Mapping[str, Any]) -> None:
+        """What dispatchers name, and what searches come to."""
+        domains = {task: about["data"]["domain"] for task, about in settings["tasks"].items()}
+        for key, item in plan.dispatch.items():
+            skill = 0.9 if item.row == "classifier" else 0.45
+            rows = []
+            for task, domain in domains.items():
+                for number in range(self.examples):
+                    named = domain if self.draw.random() < skill else self.draw.choice([*TRAINED, "others"])
+                    row = {"id": f"{task}-{number}", "task": task, "domain": domain, "predicted": named}
+                    rows.append({**row, "log_likelihoods": {}})
+            write_jsonl(self.artifacts / f"dispatched/{key}.jsonl", rows)
+        for place, item in enumerate(plan.adapt.values()):
+            self.search(item, per_layer=place % 3 == 1)
+
+    def search(self, item: Adaptation, *, per_layer: bool) -> None:
+        """The trace of a search for α over SVF experts, or of the choice of a LoRA."""
+        kind = "lora" if item.strategy == "select" else "svf"
+        experts = [f"{kind}-{task}-0" for task in TRAINED.values()]
+        alpha = [[self.draw.uniform(-0.2, 1) for _ in experts] for _ in range(self.layers if per_layer else 1)]
+        final = {"final": True, "configuration": "x", "experts": experts, "alpha": alpha, "accuracy": 0.6}
+        row = {"configuration": "x", "iteration": 0, "best_accuracy": 0.5, "mean_accuracy": 0.3, "prompts": 80}
+        trace = [{**row, "chosen": True}, {**final, "normalised": not per_layer}]
+        write_jsonl(self.artifacts / f"{item.adapter}.jsonl", trace)
+        self.adapter(item.adapter, method=item.strategy, task=item.task, parameters=3)
+
+    def records(self, folder: Path, plan: Plan) -> None:
+        """Records of some stages: the first takes 20.5 seconds, each other one a minute more than the one before."""
+        names = ["download@base", *(f"train_svf@{task}-0" for task in TRAINED.values()), "dispatch@prompt-0"]
+        names += [f"{stage}@groceries-prompt-0" for stage in ("generate", "score")]
+        for number, name in enumerate(name for name in names if name in plan.stages):
+            record = {"stage": name, "seconds": 20.5 + 60 * number, "peak_memory_bytes": (number + 1) * 2**30}
+            record |= {"started_unix_seconds": number, "host": {"cores": 2, "machine": "x86_64"}, "arguments": {}}
+            write_json(folder / f"{name}.json", record)
+
+
+def plain(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of their own, to be changed."""
+    copied: dict[str, Any] = json.loads(json.dumps(params))
+    return copied

@@ -90,11 +90,6 @@ def differing(settings: RunSettings, objective: Objective, row: str, method: str
     return {place.removeprefix("main."): value for place, value in own if known.get(place) != value}
 
 
-def variants(plan: Plan, settings: RunSettings) -> dict[str, Variant]:
-    """How each adapter of one task was trained, by its path under ``artifacts``."""
-    return {item.adapter: variant_of(settings, objective, item) for objective, item in plan.trainings}
-
-
 def variant_of(settings: RunSettings, objective: Objective, item: Training) -> Variant:
     """How one adapter was trained."""
     recipe = settings.recipe(item.row, item.method, objective)
@@ -117,9 +112,10 @@ def variant_settings(plan: Plan, settings: RunSettings) -> list[tuple[str, str]]
 
 
 def rows_of(run: Run, key: str = "table4") -> dict[str, Variant]:
-    """Row of a table to how its adapter was trained; without the base model's."""
-    known = variants(run.plan, run.settings)
-    return {cell.row: known[cell.adapter] for cell in run.plan.cells_of(key).values() if cell.adapter in known}
+    """Row of a table to how its adapter was trained, on one task alone; without the base model's."""
+    trainings = {item.adapter: (objective, item) for objective, item in run.plan.trainings}
+    rows = {cell.row: trainings.get(cell.adapter) for cell in run.plan.cells_of(key).values()}
+    return {row: variant_of(run.settings, *training) for row, training in rows.items() if training}
 
 
 def lengths(run: Run, key: str) -> tuple[str, ...]:

@@ -68,21 +68,21 @@ def stages_table(records: Mapping[str, Mapping[str, Any]]) -> Listing:
 def passes_table(run: Run) -> Listing:
     """Table 3: seconds per prompt of the first pass (naming the domain) and the second (answering), by unseen task."""
     papers = run.published.get("transformer2", {}).get("table3_two_pass_seconds", {}).get(PUBLISHED_MODEL, {})
+    cells: dict[tuple[str, str], list[str]] = {}
+    for name, cell in run.plan.cells.items():
+        if cell.row in DISPATCHERS:
+            cells.setdefault((cell.task, cell.row), []).append(name)
     rows: list[tuple[str | int | float | None, ...]] = []
     compared: list[str] = []
-    for name, cell in run.plan.cells.items():
-        if cell.row not in DISPATCHERS:
-            continue
-        dispatcher = cell.adapter.split("/")[1]
-        decided = int((run.decisions["cell"] == dispatcher).sum()) if len(run.decisions) else 0
-        first = seconds_each(run.records.get(f"dispatch@{dispatcher}"), decided)
-        second = seconds_each(run.records.get(f"generate@{name}"), len(run.examples[cell.task]))
+    for (task, row), names in cells.items():
+        first = mean_of(first_pass(run, name) for name in names)
+        second = mean_of(seconds_each(run.records.get(f"generate@{name}"), len(run.examples[task])) for name in names)
         share = None if first is None or second is None else round(100 * first / second, 1)
-        paper = papers.get(PUBLISHED_UNSEEN.get(run.settings.domains.get(cell.task, ""), ""), {}).get("ratio_percent")
-        timed = paper if cell.row == "prompt" else "not timed"
-        if cell.row == "prompt" and share is not None and paper is not None:
-            compared.append(f"{share:g} % on {cell.task} ({paper:g} % on the paper's benchmark of the domain)")
-        rows.append((cell.task, DISPATCHERS[cell.row], len(run.examples[cell.task]), first, second, share, timed))
+        paper = papers.get(PUBLISHED_UNSEEN.get(run.settings.domains.get(task, ""), ""), {}).get("ratio_percent")
+        if row == "prompt" and share is not None and paper is not None:
+            compared.append(f"{share:g} % on {task} ({paper:g} % on the paper's benchmark of the domain)")
+        timed = paper if row == "prompt" else "not timed"
+        rows.append((task, DISPATCHERS[row], len(run.examples[task]), first, second, share, timed))
     columns = ("task", "first pass by", "prompts", "first, s a prompt", "second, s a prompt", "first, % of second")
     note = (
         "Seconds of naming and of answering, loading left out. The first pass is timed over the prompts of all tasks "
@@ -92,6 +92,19 @@ def passes_table(run: Run) -> Listing:
     if compared:
         note = f"Of the second pass, the first by a prompt costs here {', '.join(compared)}. {note}"
     return Listing("table3", "Table 3. What the first pass costs", (*columns, "paper, %"), tuple(rows), note)
+
+
+def first_pass(run: Run, cell: str) -> float | None:
+    """Seconds per prompt that the dispatcher of a cell took; None without its record."""
+    dispatcher = run.plan.cells[cell].adapter.split("/")[1]  # dispatched/<dispatcher>/<task>
+    decided = int((run.decisions["cell"] == dispatcher).sum()) if len(run.decisions) else 0
+    return seconds_each(run.records.get(f"dispatch@{dispatcher}"), decided)
+
+
+def mean_of(seconds: Iterable[float | None]) -> float | None:
+    """The mean over seeds of what is known; None where nothing is."""
+    known = [value for value in seconds if value is not None]
+    return round(sum(known) / len(known), 4) if known else None
 
 
 def seconds_each(record: Mapping[str, Any] | None, count: int) -> float | None:

@@ -13,19 +13,19 @@ import yaml
 
 from pipeline.core.artifacts import digest
 from pipeline.core.errors import UserError
-from pipeline.reporting import claims
-from pipeline.reporting.read import RunSettings, read_needs, read_scores
+from pipeline.reporting import claims, wording
+from pipeline.reporting.planned import RunSettings, read_plan
+from pipeline.reporting.read import read_needs
 from pipeline.reporting.site import read_answers
-from pipeline.reporting.tables import listing as tables
 from stages import report
-from tests.made import TRAINED, cells_of, make_run, outputs
+from tests.made import PARAMS, TRAINED, make_run, outputs, plain
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A made-up run and its report, with two seeds of every expert."""
     root = tmp_path_factory.mktemp("run")
-    arguments = make_run(root, seeds=2)
+    arguments = make_run(root, changes={"seeds": [0, 1]})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         report.run(**arguments)
@@ -45,7 +45,7 @@ def test_metrics_have_every_cell_with_its_interval_and_its_difference(made: tupl
     assert set(metrics["table2"]) == {"base", "best_lora", "prompt", "classifier", "few_shot"}
     assert set(metrics["csreft"]) == {"base", "loreft", "csreft"}
     assert set(metrics["dispatch"]["classifier"]) == {"trained", "unseen"}
-    assert metrics["parameters"]["csreft/csreft"] == {"parameters": 222000, "parameters_without_router": 55344}
+    assert metrics["parameters"]["skills/csreft-0"] == {"parameters": 222000, "parameters_without_router": 55344}
     assert metrics["baselines"]["queue"] == {"majority": 0.65, "random": 0.5}
 
 
@@ -106,8 +106,8 @@ def test_the_pages_are_well_formed_and_say_what_the_run_was_about(made: tuple[Pa
         ("site/table1.html", ("paper: GSM8K, Llama-3-8B-Instruct", "79.15 %", "unparsed", "2 seeds")),
         ("site/table2.html", ("giving the commonest answer", "few-shot CEM")),
         ("site/dispatch.html", ("names the right domain",)),
-        ("site/settings.html", ("svf.learning_rate", "compute.threads")),
-        ("runs/index.html", ("generate@prompt-groceries", "What the first pass costs")),
+        ("site/settings.html", ("svf.modules", "reft.training.learning_rate", "compute.threads")),
+        ("runs/index.html", ("generate@groceries-prompt-0", "What the first pass costs")),
     ):
         for word in words:
             assert word in re.sub("[ \n]+", " ", pages[path].text), (path, word)
@@ -139,10 +139,9 @@ def test_every_link_leads_somewhere(made: tuple[Path, dict[str, Any]]) -> None:
 
 
 def test_every_cell_leads_to_its_completions_and_its_run(made: tuple[Path, dict[str, Any]]) -> None:
-    settings = made[1]["settings"]
     pages = pages_of(made[0])
-    for name, cell in settings.cells.items():
-        page = pages[f"site/{cell.table[0]}.html"]
+    for name, cell in read_plan(made[1]["plan"]).cells.items():
+        page = pages[f"site/{cell.tables[0]}.html"]
         assert f"runs/index.html#score@{name}" in page
         assert cell.seed or f"completions.html#task={cell.task}&amp;cell={name}" in page
 
@@ -151,8 +150,8 @@ def test_completions_are_kept_whole_and_as_they_are(made: tuple[Path, dict[str, 
     answers = read_answers((made[0] / "reports/site/data/queue.js").read_text())
     assert len(answers["prompts"]) == 40 and answers["domain"] == "reasoning"
     assert answers["prompts"][3] == ["queue-3", "queue 3: is <b>1 & 2</b> less than 4?\nThink.", "yes <end>"]
-    scores = pd.read_parquet(made[1]["scores"] / "prompt-queue.parquet")
-    kept = answers["cells"]["prompt-queue"]
+    scores = pd.read_parquet(made[1]["scores"] / "queue-prompt-0.parquet")
+    kept = answers["cells"]["queue-prompt-0"]
     assert [right for _, _, right in kept["answers"]] == [int(one) for one in scores["correct"]]
     parsed = [one if isinstance(one, str) else None for one in scores["parsed"]]
     assert [read for _, read, _ in kept["answers"]] == parsed
@@ -172,7 +171,7 @@ def test_what_varies_from_run_to_run_stands_in_one_folder(
             assert (tmp_path / name).read_bytes() == path.read_bytes(), name
     page = Read((tmp_path / "reports/runs/index.html").read_text())
     assert "all outputs were taken from a cache" in page.text
-    assert "score@prompt-groceries" in page.ids
+    assert "score@groceries-prompt-0" in page.ids
 
 
 def test_table_3_sets_the_first_pass_against_the_second(made: tuple[Path, dict[str, Any]]) -> None:
@@ -191,11 +190,13 @@ def test_the_stages_behind_a_number_are_those_the_lock_file_names(tmp_path: Path
         "train_otherwise": {"outs": [{"path": "experts/x"}]},
     }
     (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-    needs = read_needs(tmp_path / "dvc.lock", {"train_otherwise": {}, "train": {}})
+    needs = read_needs(tmp_path / "dvc.lock", {"train_otherwise": {}, "train": {}}, stages)
     assert needs["score@a"] == ["generate@a"] and needs["generate@a"] == ["train"]
-    needs = read_needs(tmp_path / "dvc.lock", {"train": {}, "train_otherwise": {}})
+    needs = read_needs(tmp_path / "dvc.lock", {"train": {}, "train_otherwise": {}}, stages)
     assert needs["generate@a"] == ["train_otherwise"]
-    assert read_needs(tmp_path / "nothing", {}) == {}
+    needs = read_needs(tmp_path / "dvc.lock", {"train": {}, "train_otherwise": {}}, set(stages) - {"train_otherwise"})
+    assert needs["generate@a"] == ["train"], "a stage of another plan made nothing of this one"
+    assert read_needs(tmp_path / "nothing", {}, stages) == {}
 
 
 def test_two_renderings_are_the_same_bytes(
@@ -223,11 +224,90 @@ def test_the_order_of_the_cells_changes_no_number(
     made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, arguments = made
+    plan = yaml.safe_load(arguments["plan"].read_text())
+    plan["plan"]["cells"] = dict(reversed(plan["plan"]["cells"].items()))
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     settings = arguments["settings"]
-    turned = {name: dict(reversed(getattr(settings, name).items())) for name in ("cells", "trained", "unseen")}
+    turned = settings.model_copy(update={"tasks": dict(reversed(settings.tasks.items()))})
     monkeypatch.chdir(root)
-    report.run(**{**arguments, **outputs(tmp_path), "settings": settings.model_copy(update=turned)})
+    report.run(**{**arguments, **outputs(tmp_path), "settings": turned, "plan": tmp_path / "plan.yaml"})
     assert (tmp_path / "metrics.json").read_bytes() == (root / "reports/metrics.json").read_bytes()
+
+
+def test_what_the_plan_does_not_name_is_never_opened(
+    made: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = make_run(tmp_path, examples=6, layers=2)
+    monkeypatch.chdir(tmp_path)
+    report.run(**arguments)
+    before = digest(tmp_path / "reports")
+    broken = ("scores/sums-other-0.parquet", "scores/weighed/sums-svf-0.jsonl", "scores/judged/sums-svf-0-longer.json")
+    broken += ("scores/heads/rte-lora-0.json", "completions/sums-other-0.jsonl", "curves/svf-other-0.jsonl")
+    broken += ("curves/spectra-base.parquet", "experts/svf-other-0.safetensors", "adapted/few_shot-other-0.jsonl")
+    broken += ("adapted/few_shot-other-0.safetensors", "dispatched/other-0.jsonl", "skills/other-0.gates.jsonl")
+    broken += ("skills/other-0.curve.jsonl", "classifier/classifier-1.safetensors", "../.selfadapt/runs/score@x.json")
+    for name in broken:
+        path = tmp_path / "artifacts" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not what its name says")
+    report.run(**arguments)
+    assert digest(tmp_path / "reports") == before
+
+
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [
+        ("scores/sums-svf-0.parquet", "score@sums-svf-0"),
+        ("completions/sums-base.jsonl", "generate@sums-base"),
+        ("curves/svf-sums-0.jsonl", "train_svf@sums-0"),
+        ("curves/classifier-0.jsonl", "fit_classifier@classifier-0"),
+        ("experts/lora-oldest-0.safetensors", "train_supervised@lora-oldest-0"),
+        ("skills/loreft-0.safetensors", "train_skills@loreft-0"),
+        ("skills/csreft-0.gates.jsonl", "train_csreft@csreft-0"),
+        ("dispatched/prompt-0.jsonl", "dispatch@prompt-0"),
+        ("adapted/few_shot-queue-0.jsonl", "adapt@few_shot-queue-0"),
+        ("../data/tasks/queue/test.jsonl", "prepare@queue"),
+    ],
+)
+def test_a_planned_file_that_is_missing_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, stage: str
+) -> None:
+    arguments = make_run(tmp_path, examples=2, layers=2)
+    (tmp_path / "artifacts" / file).unlink()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"which the plan names; run 'dvc repro {stage}' to make it$") as caught:
+        report.run(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (None, "no such file"),
+        ("plan: [", "while parsing"),
+        ("cells: {}", "no mapping 'plan'"),
+        ("plan: {cells: {sums-base: {row: base}}}", "at cells.sums-base.method: field required"),
+    ],
+)
+def test_a_damaged_plan_is_one_sentence(tmp_path: Path, text: str | None, problem: str) -> None:
+    path = tmp_path / "plan.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=rf"expected a plan in .*, got {problem}.*; run 'selfadapt plan'") as caught:
+        read_plan(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_several_trained_tasks_may_share_a_domain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks = {"products": {"role": "trained", "data": {"domain": "math"}}}
+    arguments = make_run(tmp_path, examples=4, layers=2, changes={"tasks": tasks})
+    monkeypatch.chdir(tmp_path)
+    report.run(**arguments)
+    frame = pd.read_csv(tmp_path / "reports/tables/table1.csv")
+    assert list(dict.fromkeys(frame["task"])) == ["sums", "functions", "oldest", "products", "mean_over_tasks"]
+    assert (frame[frame["row"] == "svf"].set_index("task").loc[["sums", "products"], "paper"] == 0.7915).all()
+    assert arguments["settings"].skills == ["math", "code", "reasoning"]
+    assert "sums, functions, oldest, products" in (tmp_path / "reports/index.html").read_text()
 
 
 def test_tables_come_as_markdown_and_csv(made: tuple[Path, dict[str, Any]]) -> None:
@@ -288,34 +368,37 @@ def test_the_csreft_sentence_rests_on_the_mean_over_skills() -> None:
 
 
 def test_a_run_with_few_cells_is_reported_as_far_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = make_run(tmp_path, examples=3, layers=2)
-    settings = arguments["settings"]
-    few = {name: settings.cells[name] for name in ("base-sums", "svf-sums-0")}
-    empty = {part: tmp_path / f"empty-{part}" for part in ("curves", "experts", "dispatched", "adapted")}
-    for folder in empty.values():
-        folder.mkdir()
+    params = plain(PARAMS)
+    params["tables"] = {"table1": {"tasks": ["sums"], "rows": ["base", "svf"]}}
+    arguments = make_run(tmp_path, examples=3, layers=2, params=params)
     monkeypatch.chdir(tmp_path / "data")  # and no stage ran here
-    few_arguments = {**arguments, **empty, "adapters": [], "settings": settings.model_copy(update={"cells": few})}
-    report.run(**few_arguments)
+    report.run(**arguments)
     metrics = json.loads(arguments["metrics"].read_text())
-    assert set(metrics) == {"table1", "csreft", "baselines", "parameters"}
+    assert set(metrics) == {"table1", "baselines", "parameters"}
+    assert [path.name for path in arguments["adapters"]] == ["experts"]
+    assert not {"figure6.svg", "figure7.svg", "gates.svg"} & {path.name for path in arguments["figures"].iterdir()}
+
+
+def test_a_run_without_a_claims_rows_says_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = plain(PARAMS)
+    params["tables"] = {"table1": {"tasks": ["sums"], "rows": ["base", "lora"]}}
+    arguments = make_run(tmp_path, examples=3, params=params)
+    monkeypatch.chdir(tmp_path)
+    report.run(**arguments)
     assert "so it says nothing of the paper" in arguments["page"].read_text()
 
 
-def test_a_missing_score_file_is_one_sentence(tmp_path: Path) -> None:
-    arguments = make_run(tmp_path, examples=2, layers=2)
-    (arguments["scores"] / "svf-sums-0.parquet").unlink()
-    with pytest.raises(UserError, match="run 'dvc repro score@svf-sums-0'"):
-        read_scores(arguments["settings"], arguments["scores"])
-
-
-def test_settings_are_read_from_the_whole_file_and_checked() -> None:
-    with pytest.raises(UserError, match="'cells.base-sums.rwo' is not a known setting"):
-        cells = {"base-sums": {**cells_of(1)["base-sums"], "rwo": "base"}}
-        RunSettings.parse({"profile": "x", "seed": 0, "trained": {}, "unseen": {}, "cells": cells}, "")
+def test_settings_are_read_from_the_whole_file_and_resolved(made: tuple[Path, dict[str, Any]]) -> None:
+    settings = made[1]["settings"]
+    assert settings.section("csreft")["training"] == settings.section("lora")["training"]
+    assert settings.section("nothing") == {} and settings.recipe("svf", "svf", "reinforce")["training"]["samples"] == 3
+    params = plain(PARAMS)
+    del params["report"]["samples"]
+    with pytest.raises(UserError, match="the setting 'report.samples' is missing"):
+        RunSettings.read(params, {})
 
 
 def test_numbers_are_written_as_a_person_reads_them() -> None:
-    written = [tables.cell_text(value) for value in (None, "x", 118080, 20.5, 0.041144, 12345.6)]
+    written = [wording.cell_text(value) for value in (None, "x", 118080, 20.5, 0.041144, 12345.6)]
     assert written == ["–", "x", "118\u202f080", "20.5", "0.04114", "12\u202f346"]
-    assert (tables.percent(0.5765), tables.signed(-0.05), tables.signed(0.05)) == ("57.6", "−5.0", "+5.0")
+    assert (wording.percent(0.5765), wording.signed(-0.05), wording.signed(0.05)) == ("57.6", "−5.0", "+5.0")
