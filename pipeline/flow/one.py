@@ -1,4 +1,4 @@
-"""One stage, recorded as a flow run."""
+"""One stage: run, and recorded as a flow run."""
 
 import logging
 import os
@@ -11,20 +11,19 @@ from collections.abc import Sequence
 
 from pipeline.core.errors import UserError
 from pipeline.core.progress import report_to
-from pipeline.flow import lock as lockfile
-from pipeline.flow import server
+from pipeline.flow import lock, server
 from pipeline.flow.reporter import Recorder, outcome
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run one stage, recorded as a flow run; the exit code."""
+def main(argv: Sequence[str], *, recorded: bool = True) -> int:
+    """Run one stage; the exit code. recorded: whether as a flow run, where runs are recorded at all."""
     if not argv or argv[0].startswith("-"):
         print("usage: python -m pipeline.flow <stage>[@<key>] --argument value …", file=sys.stderr)
         return 2
     # A terminated stage unwinds like an interrupted one, so that temporary files and child processes go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs would ignore it
-    recorder = Recorder() if server.wanted() else None
+    recorder = Recorder() if recorded and server.wanted() else None
     if recorder:
         report_to(recorder)
     try:
@@ -47,10 +46,10 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
     begin = {"flow": name.partition("@")[0], "name": name, "parent": parent, "process": os.getpid()}
     begun = False
     try:
-        from pipeline.core.stage import execute, parse  # torch comes with it: the recorder imports prefect meanwhile
+        from pipeline.core.stage import execute, parse  # takes a while, in which the recorder imports prefect
 
         call = parse(name, argv)
-        lockfile.keep()  # DVC has written it, and will not touch it while this stage runs
+        lock.keep()
         commit, start = _commit(), time.perf_counter()
         tell("begin", **begin, parameters=call.plain_arguments)
         begun = True
@@ -74,18 +73,18 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
 def _commit() -> str | None:
     """The commit of the code and the settings, with a plus if they differ from it; None without git."""
     try:
-        found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-        if found.returncode != 0:
+        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        if head.returncode != 0:
             return None
         code = ["pipeline", "stages", "params.yaml", "dvc.yaml"]
         same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *code], capture_output=True).returncode == 0
     except OSError:
         return None
-    return found.stdout.strip() + ("" if same else "+")
+    return head.stdout.strip() + ("" if same else "+")
 
 
 def _note_commit(name: str, commit: str | None) -> None:
-    """Add the commit to the record of a run that has ended."""
+    """Add the commit to the run record of a stage that has ended."""
     from pipeline.core.artifacts import read_json, write_json
     from pipeline.core.stage import STATE
 

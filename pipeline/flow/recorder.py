@@ -1,4 +1,7 @@
-"""The other side of the pipe: a process that tells the server what a stage does, and hears what a person asks for."""
+"""The recorder's side of the pipe: a process that tells Prefect's server what a stage does.
+
+It also hears from the server when a person cancels the run in the UI, and ends the stage then.
+"""
 
 import contextlib
 import json
@@ -14,18 +17,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 from uuid import UUID
 
+from pipeline.core.errors import UserError
 from pipeline.flow import server
 
 WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
 UNWIND_SECONDS = 30.0  # for a cancelled stage to end by itself, before it is killed
-SAMPLES, SHOWN = ("samples", "completions"), 3  # tables of completions, and how many of their rows a summary has
+SAMPLES = ("samples", "completions")  # the keys of tables of completions
+SHOWN = 3  # rows of such a table in a summary
 CANCELLED = "cancelled in the UI; started again, it goes on from its last checkpoint"
 
 
 def record() -> None:
-    """Read events from stdin and record them as one flow run. One line on stdout if that is not possible."""
+    """Read events from stdin and record them as one flow run. One line on stdout if that is not possible.
+
+    An event is a line of JSON: ``event`` names a method of Recording, the rest are its arguments.
+    """
     try:
-        api = server.ensure()
+        api = server.ensure(retry=False)
         if api is None:
             print(f"not recorded: no Prefect server is up and none could be started; see {server.FOLDER}/server.log")
         else:
@@ -38,6 +46,8 @@ def record() -> None:
                 for line in sys.stdin:
                     details = json.loads(line)
                     getattr(recording, details.pop("event"))(**details)
+    except UserError as error:
+        print(f"not recorded: {error}")
     except Exception as error:
         traceback.print_exc()
         reason = " ".join(str(error).split())[:200]
@@ -54,7 +64,7 @@ def _stay_in_use() -> None:
 
 
 class Recording:
-    """One flow run on the server; a method for each event."""
+    """One flow run on the server. It has a method for each event."""
 
     def __init__(self) -> None:
         from prefect.client.orchestration import get_client
@@ -77,6 +87,7 @@ class Recording:
         self._client.__exit__(*error)
 
     def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None, process: int) -> None:
+        """Open the run. parent: the task run it is shown under. process: the stage's, which cancelling ends."""
         from prefect import Flow, states
 
         again = os.environ.get(server.AGAIN, "").rpartition("=")
@@ -97,7 +108,7 @@ class Recording:
         watch_for_cancelling(run, lambda: self._end_stage(process))
 
     def _end_stage(self, stage: int) -> None:
-        """End the stage's process as ``kill`` would, and if it does not listen, for good."""
+        """Terminate the stage's process, and kill it if it goes on."""
         self._cancelled.set()
         for sign in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + UNWIND_SECONDS
@@ -136,7 +147,7 @@ class Recording:
         self._artifact("table", key=key, data=json.dumps(rows))
 
     def summary(self, *, task: str | None, commit: str | None, seconds: float, metrics: list[dict[str, Any]]) -> None:
-        """What a person wants to know of a run that went well, as one text."""
+        """Show on one page what a person wants to know of a run that went well. seconds: how long it took."""
         lines = [f"# {self._name}", "", f"{seconds:.1f} seconds" + (f", commit {commit}" if commit else "")]
         key = self._name.partition("@")[2]
         answered = f"site/completions.html#task={task}&cell={key}" if self._samples and task else ""
@@ -179,7 +190,7 @@ class Recording:
 
 
 def watch_for_cancelling(run: UUID, act: Callable[[], None]) -> None:
-    """Call ``act`` once, from a thread, when somebody cancels a run. No worker looks after our runs, so we do."""
+    """Call ``act`` once, from a thread, when somebody cancels a run: there is no worker of Prefect's to do it."""
     from prefect.client.orchestration import get_client
 
     def watch() -> None:
@@ -208,7 +219,7 @@ def _markdown_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return []
 
     def cells(values: Iterable[Any]) -> str:
-        # A model may write anything: no picture or link of its making is to be loaded.
+        # A model may write anything: the page must load no picture and offer no link of its making.
         texts = [re.sub(r"([\\`*_\[\]<>|!#])", r"\\\1", " ".join(str(value).split())[:300]) for value in values]
         return f"| {' | '.join(texts)} |"
 

@@ -1,4 +1,4 @@
-"""The stage's side of the pipe: it says what the stage does."""
+"""The stage's side of the pipe: it says what the stage does, an event a line (``recorder.record`` reads them)."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ WAIT_SECONDS = 20.0  # for the recording process, once the stage has ended
 
 
 class Recorder(Console):
-    """A reporter that also tells the recorder process; if that has gone, nobody is told and the stage goes on."""
+    """A reporter that also tells the recorder process. Where that has gone, the stage goes on unheard."""
 
     def __init__(self) -> None:
         server.FOLDER.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ class Recorder(Console):
         said, says = os.pipe()
         with (server.FOLDER / "recorder.log").open("ab") as log:
             streams = (hears, says, log.fileno())
-            # In a session of its own: a signal that ends the stage must not end the one who tells of it.
+            # In a session of its own: a signal that ends the stage must not end the process that records it.
             if not warm.start("pipeline.flow.recorder", "record", streams):
                 code = "from pipeline.flow.recorder import record; record()"
                 self._process = subprocess.Popen(
@@ -39,13 +39,14 @@ class Recorder(Console):
         self._count = 0
 
     def tell(self, event: str, **details: Any) -> None:
+        """Send one event, named as the method of ``recorder.Recording`` that takes its details."""
         line = json.dumps({"event": event, **details}, default=str) + "\n"
         with contextlib.suppress(OSError, ValueError):
             self._tells.write(line.encode())
             self._tells.flush()
 
     def close(self) -> None:
-        """End the recording, and pass on what the recorder has to say (nothing, if all went well)."""
+        """End the recording, and print what the recorder has to say: nothing, if all went well."""
         with contextlib.suppress(OSError):
             self._tells.close()
         words, deadline = b"", time.monotonic() + WAIT_SECONDS
@@ -54,7 +55,7 @@ class Recorder(Console):
             if not piece:
                 break
             words += piece
-        os.close(self._said)  # if it is not done yet, it goes on by itself
+        os.close(self._said)  # a recorder that is not done yet goes on by itself
         if words.strip():
             print(f"note: {words.decode().strip()}", file=sys.stderr)
 
@@ -90,6 +91,8 @@ class Recorder(Console):
 
 
 class _RecordedBar:
+    """A bar that is drawn, and told to the recorder every PROGRESS_SECONDS."""
+
     def __init__(self, recorder: Recorder, drawn: Bar, *, number: int, name: str, total: int) -> None:
         self._recorder, self._drawn, self._number, self._name, self._total = recorder, drawn, number, name, total
         self._done, self._note, self._shown = 0, "", 0.0
@@ -109,7 +112,7 @@ class _RecordedBar:
 
 
 def outcome(error: BaseException) -> tuple[str, str]:
-    """The state a run ends in because of ``error``, and the reason shown with it."""
+    """The state that a run ends in because of ``error``, and the reason shown with it."""
     if isinstance(error, UserError):
         return "Failed", str(error)
     if isinstance(error, KeyboardInterrupt):

@@ -1,11 +1,7 @@
-"""DVC's graph as a flow: its stages side by side, each by DVC."""
+"""DVC's graph as a Prefect flow: its stages side by side, each by ``dvc repro --single-item``."""
 
-import contextlib
 import os
 import queue
-import random
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,13 +14,13 @@ from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import server, warm
+from pipeline.flow import lock, server, warm
+from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
-# Two DVC processes meet at DVC's own locks for moments only, but what a run that was killed has left running holds them
-# until it ends: up to half an hour is waited.
-BUSY = ("Unable to acquire lock", "is busy")
-BUSY_ATTEMPTS = 400
+LOGS = Path(".selfadapt/logs")
+# What DVC says where it finds its locks taken.
+BUSY = ("Unable to acquire lock. Most likely", "is busy, it is being blocked by")
 
 
 @dataclass(frozen=True)
@@ -39,11 +35,12 @@ class Graph:
 
 
 def read_graph(targets: Sequence[str]) -> Graph:
-    """DVC's graph above ``targets`` (all of it, if there are none)."""
+    """DVC's graph above ``targets`` (all of it, if there are none). Raises UserError where DVC can't read it."""
     import networkx
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    patience = lock.Patience()
     try:
         with Repo() as repo:
             whole = repo.index.graph  # stage -> the stages it needs
@@ -55,11 +52,23 @@ def read_graph(targets: Sequence[str]) -> Graph:
                 whole.subgraph(chosen).reverse(), key=lambda stage: (-height[stage], stage.addressing)
             )
             needs = {stage.addressing: sorted(dep.addressing for dep in whole.successors(stage)) for stage in order}
-            with repo.lock:
-                changed = frozenset(stage.addressing for stage in chosen if stage.changed())
+            changed = frozenset(stage.addressing for stage in chosen if _changed(repo, stage, patience))
     except DvcException as error:
         raise UserError(f"expected a graph that DVC can read, got: {' '.join(str(error).split())}") from None
     return Graph(needs, changed)
+
+
+def _changed(repo: Any, stage: Any, patience: lock.Patience) -> bool:
+    """Whether DVC would run a stage as things stand. Waits for other DVC processes."""
+    from dvc.lock import LockError
+
+    while True:
+        try:
+            with repo.lock:  # for one stage at a time: another run gives up a lock that it waits for too long
+                return stage.changed()
+        except LockError:
+            if not patience.pause():
+                raise UserError(patience.sentence()) from None
 
 
 @dataclass(frozen=True)
@@ -75,15 +84,16 @@ class Outcome:
 def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | str], None]) -> list[Outcome]:
     """Run what is stale of DVC's graph, ``jobs`` stages side by side, as the flow ``selfadapt``.
 
-    ``tell`` hears the name of a stage that starts, and every outcome. When a stage fails, those that need it are
-    skipped and all others still run.
+    tell: hears the name of a stage that starts, and every outcome. When a stage fails, those that need it are skipped
+    and all others still run.
     """
+    os.environ.update(server.identity())
     with ThreadPoolExecutor(1) as pool:
         ensured = pool.submit(server.ensure)  # side by side: each of the three takes seconds
         graph = read_graph(targets)
         if graph.changed:
             warm.prepare()
-        api = ensured.result()
+        api = ensured.result() and server.ensure()  # once more, since reading may have waited for long
     if api is None:
         raise UserError(
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
@@ -92,136 +102,177 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
     os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    from prefect import allow_failure, flow, states, task
-    from prefect.cache_policies import NO_CACHE
-    from prefect.runtime import flow_run, task_run
-    from prefect.task_runners import ThreadPoolTaskRunner
+    run = _Run(graph, jobs=jobs, tell=tell)
+    flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
+    try:
+        flow(list(targets), jobs, return_state=True)
+    finally:
+        run.children.close()
+    lost = "ended without an outcome"
+    return [run.outcomes.get(stage, Outcome(stage, "failed", reason=lost)) for stage in graph.needs]
 
-    outcomes: dict[str, Outcome] = {}
-    children: set[subprocess.Popen[bytes]] = set()
-    ending = threading.Event()
 
-    def cancel() -> None:
-        ending.set()
-        _end(children)
+class _Run:
+    """One run of a graph. outcomes: how the stages ended so far. children: the processes at work."""
 
-    def conclude(outcome: Outcome) -> Any:
-        outcomes[outcome.stage] = outcome
-        tell(outcome)
-        if outcome.state == "failed":
-            return states.Failed(message=outcome.reason)
-        if outcome.state == "skipped":
-            return states.Cancelled(name="Skipped", message=outcome.reason)
-        return states.Completed(name="Cached" if outcome.state == "unchanged" else None, message=outcome.reason or None)
+    def __init__(self, graph: Graph, *, jobs: int, tell: Callable[[Outcome | str], None]) -> None:
+        self.graph, self.jobs, self.tell = graph, jobs, tell
+        self.outcomes: dict[str, Outcome] = {}
+        self.children = Children()
+        self.ending = threading.Event()
 
-    # DVC is the only cache: Prefect's is off, and so is the keeping of results.
-    @task(cache_policy=NO_CACHE, persist_result=False)
-    def run_stage(stage: str) -> Any:
-        if ending.is_set():
-            return conclude(Outcome(stage, "skipped", reason="interrupted"))
-        needed = [outcomes.get(other, Outcome(other, "failed")) for other in graph.needs[stage]]
-        if missing := [outcome.stage for outcome in needed if outcome.state in ("failed", "skipped")]:
-            return conclude(Outcome(stage, "skipped", reason=f"needs {', '.join(missing)}"))
-        if stage not in graph.changed and all(outcome.state == "unchanged" for outcome in needed):
-            return conclude(Outcome(stage, "unchanged"))
-        tell(stage)
-        outcome = _repro(stage, parent=str(task_run.id), children=children, jobs=jobs)
-        interrupted = ending.is_set() and outcome.state == "failed"
-        return conclude(replace(outcome, reason="interrupted") if interrupted else outcome)
+    def cancel(self) -> None:
+        """Start no further stage, and end those that run."""
+        self.ending.set()
+        self.children.end()
 
-    workers: Any = ThreadPoolTaskRunner(max_workers=jobs)
+    def walk(self, submit: Callable[[str, list[Any]], Any]) -> None:
+        """Have every stage brought up to date, each once those it needs have ended.
 
-    @flow(
-        name="selfadapt",
-        flow_run_name=f"up to {', '.join(targets)}" if targets else "everything",
-        task_runner=workers,
-        persist_result=False,
-    )
-    def selfadapt(targets: list[str], jobs: int) -> Any:
-        watch_for_cancelling(UUID(str(flow_run.id)), cancel)
-        waiting = {stage: set(needs) for stage, needs in graph.needs.items()}
+        submit: takes a stage and the futures of those it follows, and gives its own future.
+        """
+        waiting = {stage: set(needs) for stage, needs in self.graph.needs.items()}
         futures: dict[str, Any] = {}
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         try:
-            for _ in range(len(graph.needs)):
+            for _ in range(len(self.graph.needs)):
                 # Only what is ready is submitted: a task that waited for another would hold a worker meanwhile.
                 for stage in [stage for stage, needs in waiting.items() if not needs]:
                     del waiting[stage]
-                    # Prefect draws these edges; to its mind a stage cannot follow one that was skipped.
-                    needed = [
-                        allow_failure(futures[other])
-                        for other in graph.needs[stage]
-                        if outcomes[other].state != "skipped"
-                    ]
-                    named = run_stage.with_options(name=stage.partition("@")[0], task_run_name=stage)
-                    futures[stage] = named.submit(stage, wait_for=needed, return_state=False)
+                    # To Prefect's mind a stage cannot follow one that was skipped.
+                    needed = [other for other in self.graph.needs[stage] if self.outcomes[other].state != "skipped"]
+                    futures[stage] = submit(stage, [futures[other] for other in needed])
                     futures[stage].add_done_callback(lambda _, stage=stage: ended.put(stage))
                 stage = ended.get()
                 for needs in waiting.values():
                     needs.discard(stage)
         except BaseException:
-            cancel()  # before Prefect waits for the threads that wait for them
+            self.cancel()  # before Prefect waits for the threads that wait for them
             raise
-        if ending.is_set():
+
+    def bring_up_to_date(self, stage: str, *, parent: str) -> Outcome:
+        """Run one stage, if it is stale and all it needs is there. parent: the task run it is shown under."""
+        outcome = self._without_running(stage)
+        if outcome is None:
+            self.tell(stage)
+            outcome = self._repro(stage, parent)
+            if self.ending.is_set() and outcome.state == "failed":
+                outcome = replace(outcome, reason="interrupted")
+        self.outcomes[stage] = outcome
+        self.tell(outcome)
+        return outcome
+
+    def _without_running(self, stage: str) -> Outcome | None:
+        """The outcome of a stage that need not or cannot be run; None for all others."""
+        if self.ending.is_set():
+            return Outcome(stage, "skipped", reason="interrupted")
+        needed = [self.outcomes.get(other, Outcome(other, "failed")) for other in self.graph.needs[stage]]
+        if missing := [outcome.stage for outcome in needed if outcome.state in ("failed", "skipped")]:
+            return Outcome(stage, "skipped", reason=f"needs {', '.join(missing)}")
+        if stage not in self.graph.changed and all(outcome.state == "unchanged" for outcome in needed):
+            return Outcome(stage, "unchanged")
+        return None
+
+    def _repro(self, stage: str, parent: str) -> Outcome:
+        """Run one stage by DVC, whose words go to a file."""
+        start = time.monotonic()
+        log = LOGS / f"{stage}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        # DVC itself waits without end for the lock that it needs for moments: it would fail after three seconds, even
+        # when the stage has done its work. Where it finds another process at work on the stage's files, it fails.
+        command = [sys.executable, "-m", "dvc", "repro", "--wait-for-lock", "--single-item", stage]
+        patience = lock.Patience()
+
+        def go_on(process: int) -> bool:
+            return not _waits_for_lock(process) or patience.spend(LOOK_SECONDS)
+
+        while True:
+            code = self.children.run(command, log=log, environment=self._environment(parent), waiting=go_on)
+            said = log.read_text(encoding="utf-8", errors="replace")
+            seconds = time.monotonic() - start
+            if code == 0 or self.ending.is_set() or not (patience.is_over or any(words in said for words in BUSY)):
+                return _outcome(stage, code, said, seconds)
+            if not patience.pause():
+                return Outcome(stage, "failed", seconds, patience.sentence())
+
+    def _environment(self, parent: str) -> dict[str, str]:
+        # The stages' ``python`` is this one, as in an activated environment.
+        search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        environment = os.environ | {server.PARENT: parent, "PATH": search}
+        # Threads of two stages that wait for each other on the same cores cost more than they bring: two stages of one
+        # thread each do 1.5 to 2 times the work of one stage of two.
+        environment.setdefault(SHARE, str(max(1, cores() // self.jobs)))
+        return environment
+
+
+def _waits_for_lock(process: int) -> bool:
+    """Whether a DVC process waits for another one: it runs no stage, and another one holds DVC's lock."""
+    import psutil
+
+    owner = lock.owner()
+    try:
+        return owner is not None and owner.pid != process and not psutil.Process(process).children()
+    except psutil.Error:
+        return False
+
+
+def _outcome(stage: str, code: int, said: str, seconds: float) -> Outcome:
+    """What became of a stage. code, said: DVC's exit code and its words."""
+    if code != 0:
+        lines = [line for line in said.splitlines() if line.strip()]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        others = [line.strip() for line in lines if not line.startswith("ERROR: failed to reproduce")]
+        reason = [*others, *errors][-1] if others or errors else f"exit code {code}"
+        return Outcome(stage, "failed", seconds, f"{reason} ({LOGS / stage}.log)")
+    if "didn't change, skipping" in said:
+        return Outcome(stage, "unchanged", seconds)
+    restored = "is cached - skipping run" in said
+    return Outcome(stage, "done", seconds, "restored from DVC's run cache" if restored else "")
+
+
+def _flow(run: _Run, *, name: str) -> Any:
+    """The Prefect flow of a run, to be called with what it shows as its parameters: the targets and the jobs."""
+    from prefect import allow_failure, flow, states, task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.runtime import flow_run, task_run
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    # DVC is the only cache: Prefect's is off, and so is the keeping of results.
+    @task(cache_policy=NO_CACHE, persist_result=False)
+    def run_stage(stage: str) -> Any:
+        return _state(run.bring_up_to_date(stage, parent=str(task_run.id)))
+
+    def submit(stage: str, needed: list[Any]) -> Any:
+        named = run_stage.with_options(name=stage.partition("@")[0], task_run_name=stage)
+        edges = [allow_failure(future) for future in needed]  # for Prefect to draw
+        return named.submit(stage, wait_for=edges, return_state=False)
+
+    workers: Any = ThreadPoolTaskRunner(max_workers=run.jobs)
+
+    @flow(name="selfadapt", flow_run_name=name, task_runner=workers, persist_result=False)
+    def selfadapt(targets: list[str], jobs: int) -> Any:
+        watch_for_cancelling(UUID(str(flow_run.id)), run.cancel)
+        run.walk(submit)
+        if run.ending.is_set():
             return states.Cancelled(message=CANCELLED)
-        if failed := [outcome.stage for outcome in outcomes.values() if outcome.state == "failed"]:
+        if failed := [outcome.stage for outcome in run.outcomes.values() if outcome.state == "failed"]:
             return states.Failed(message=f"failed: {', '.join(failed)}")
         return states.Completed()
 
-    selfadapt(list(targets), jobs, return_state=True)
-    return [outcomes.get(stage, Outcome(stage, "failed", reason="ended without an outcome")) for stage in graph.needs]
+    return selfadapt
 
 
-def _repro(stage: str, *, parent: str, children: set["subprocess.Popen[bytes]"], jobs: int) -> Outcome:
-    """Run one stage by DVC, its words going to a file. jobs: how many share the cores."""
-    start = time.monotonic()
-    path = Path(".selfadapt/logs") / f"{stage}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The stages' ``python`` is this one, as in an activated environment.
-    search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    environment = os.environ | {server.PARENT: parent, "PATH": search}
-    # Threads of two stages that wait for each other on the same cores cost more than they bring: two stages of one
-    # thread each do 1.5 to 2 times the work of one stage of two.
-    environment.setdefault(SHARE, str(max(1, cores() // jobs)))
-    command = [sys.executable, "-m", "dvc", "repro", "--single-item", stage]
-    for attempt in range(BUSY_ATTEMPTS):
-        with path.open("wb") as log:
-            child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
-            children.add(child)
-            code = child.wait()
-            children.discard(child)
-        said = path.read_text(encoding="utf-8", errors="replace")
-        if code == 0 or not any(words in said for words in BUSY):
-            break
-        time.sleep(min(0.2 * 1.5**attempt, 5.0) * random.uniform(0.5, 1.5))
-    seconds = time.monotonic() - start
-    if code != 0:
-        errors = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
-        last = [
-            line for line in said.splitlines() if line.strip() and not line.startswith("ERROR: failed to reproduce")
-        ]
-        reason = errors[-1] if errors else last[-1].strip() if last else f"exit code {code}"
-        return Outcome(stage, "failed", seconds, f"{reason} ({path})")
-    if "didn't change, skipping" in said:
-        return Outcome(stage, "unchanged", seconds)
-    return Outcome(
-        stage, "done", seconds, "restored from DVC's run cache" if "is cached - skipping run" in said else ""
-    )
+def _state(outcome: Outcome) -> Any:
+    """How Prefect shows an outcome."""
+    from prefect import states
+
+    if outcome.state == "failed":
+        return states.Failed(message=outcome.reason)
+    if outcome.state == "skipped":
+        return states.Cancelled(name="Skipped", message=outcome.reason)
+    return states.Completed(name="Cached" if outcome.state == "unchanged" else None, message=outcome.reason or None)
 
 
 def cores() -> int:
     """How many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _end(children: set["subprocess.Popen[bytes]"]) -> None:
-    """End what still runs: as by Ctrl-C first, which DVC and the stages answer by cleaning up."""
-    for sign, seconds in ((signal.SIGINT, 15.0), (signal.SIGKILL, 5.0)):
-        for child in list(children):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, sign)
-        for child in list(children):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                child.wait(seconds)

@@ -1,41 +1,40 @@
-"""The life of the Prefect server that runs are recorded on.
+"""Prefect's server: found, or started where none is up.
 
-The server that is up is used: the one ``PREFECT_API_URL`` names, the project's own, or one on Prefect's default
-port. Where none is up the first run starts the project's own, in the background; later runs find it, and it ends
+The server that is up is used: the one ``PREFECT_API_URL`` names, the project's own, or one on Prefect's default port.
+Where none is up the first run starts the project's own, in the background (``keeper``). Later runs find it, and it ends
 by itself once nothing has been recorded for five minutes. So a whole ``dvc repro`` pays for one start at most.
 
 The project's own server keeps its database in ``.selfadapt/prefect``: whatever started a run, ``make ui`` shows it.
-Beside it, the folder ``reports`` is served, because a page of a server may not link to a file. A run that somebody
-asks for again in the UI is taken up here, as there is no worker: DVC runs its stage once more.
 """
 
 import contextlib
 import fcntl
+import getpass
+import hashlib
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 import zlib
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from pipeline.core.errors import UserError
 
 FOLDER = Path(".selfadapt/prefect")
-DEFAULT_PORT = int(os.environ.get("PREFECT_SERVER_API_PORT", "4200"))  # Prefect's own setting, and its default
 OWN_PORTS = range(4201, 5201)
 REPORT_PORTS = range(5201, 6201)
 START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on busy ones
-IDLE_SECONDS = 300
+REST = 5  # a start that failed is tried again after that many times as long as it took
 PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
-LOOK_SECONDS = 3  # between two looks at what somebody asked for again
 AGAIN = "SELFADAPT_AGAIN"  # "<stage>=<id of its flow run>": the run that a stage goes on in
-RETRY_SECONDS = 600  # after a start that failed, so that not every stage waits for another
+LOOPBACK = ("127.0.0.1", "localhost")
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -44,6 +43,7 @@ QUIET = {
     "PREFECT_CLI_PROMPT": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def wanted() -> bool:
@@ -54,48 +54,100 @@ def wanted() -> bool:
 def running() -> str | None:
     """The address of the API of a server that is up, or None."""
     own = _state().get("port")
-    candidates = [os.environ.get("PREFECT_API_URL"), _api(own) if own else None, _api(DEFAULT_PORT)]
-    return next((api for api in candidates if api and _healthy(api)), None)
+    candidates = [os.environ.get("PREFECT_API_URL"), api_at(own) if own else None, api_at(_default_port())]
+    return next((api for api in candidates if api and healthy(api)), None)
 
 
-def ensure() -> str | None:
-    """The address of the API of a server that is up, started if need be; None if none can be started."""
+def ensure(*, retry: bool = True) -> str | None:
+    """The address of the API of a server that is up, started if need be; None if none can be started.
+
+    retry: whether to try again soon after a start that failed. Stages do not, or each of them would wait for it.
+    """
     if api := running():
         return api
     FOLDER.mkdir(parents=True, exist_ok=True)
     with _lock():
         if api := running():  # another run started it while this one waited
             return api
-        state = _state()
-        if time.time() - state.get("failed_unix_seconds", 0) < RETRY_SECONDS:
+        if not retry and _rests(_state()):
             return None
-        port, report_port = _free_port(OWN_PORTS), _free_port(REPORT_PORTS)
-        touch()
-        with (FOLDER / "server.log").open("ab") as log:
-            keeper = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.flow.server", str(port), str(report_port)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # outlives the stage that needed it, and Ctrl-C in its terminal
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and keeper.poll() is None:
-            if _healthy(_api(port)):
-                _write_state({"port": port, "report_port": report_port, "pid": keeper.pid})
-                return _api(port)
-            time.sleep(0.2)
-        keeper.terminate()
-        _write_state({"failed_unix_seconds": time.time()})
-        return None
+        return _start()
+
+
+def _start() -> str | None:
+    """Start the project's own server and wait until it answers; the address of its API, or None if it does not."""
+    port, report_port = _free_port(OWN_PORTS), _free_port(REPORT_PORTS)
+    touch()
+    with (FOLDER / "server.log").open("ab") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.flow.keeper", str(port), str(report_port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # outlives the stage that needed it, and Ctrl-C in its terminal
+        )
+    start = time.monotonic()
+    while time.monotonic() - start < START_SECONDS and keeper.poll() is None:
+        if healthy(api_at(port)):
+            _write_state({"port": port, "report_port": report_port, "pid": keeper.pid})
+            return api_at(port)
+        time.sleep(0.2)
+    keeper.terminate()
+    seconds = time.monotonic() - start
+    _write_state({"failed_unix_seconds": time.time(), "took_seconds": seconds, "circumstances": _circumstances()})
+    return None
+
+
+def _rests(state: Mapping[str, Any]) -> bool:
+    """Whether it is too soon after a start that failed, and nothing has changed that may have been its cause."""
+    passed = time.time() - state.get("failed_unix_seconds", 0.0)
+    return passed < REST * state.get("took_seconds", 0.0) and state.get("circumstances") == _circumstances()
+
+
+def _circumstances() -> str:
+    """A hash of what a start may fail for: user, interpreter, and the environment variables that are read."""
+    read = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(("PREFECT_", "PYTHON", "HOME", "XDG_")) or name.lower().endswith("_proxy")
+    }
+    return hashlib.sha256(json.dumps([os.getuid(), sys.executable, sorted(read.items())]).encode()).hexdigest()[:16]
 
 
 def use(api: str) -> None:
     """Point this process and its children at a server; to be called before prefect is imported."""
-    os.environ.update({key: value for key, value in QUIET.items() if key not in os.environ})
-    if "PREFECT_API_URL" not in os.environ:  # a server of the user's own comes with the user's own settings
-        os.environ["PREFECT_HOME"] = str(FOLDER.resolve())
-    os.environ["PREFECT_API_URL"] = api
+    environment = settings(os.environ)
+    if "PREFECT_API_URL" not in environment:  # a server of the user's own comes with the user's own settings
+        environment["PREFECT_HOME"] = str(FOLDER.resolve())
+    environment["PREFECT_API_URL"] = api
+    for name in os.environ.keys() - environment:
+        del os.environ[name]
+    os.environ.update(environment)
+
+
+def settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """``environment`` as Prefect is to find it: quiet, nothing set to nothing, and no proxy between it and a server."""
+    named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    direct = ",".join(dict.fromkeys([*filter(None, named.split(",")), *LOOPBACK]))
+    kept = {name: value for name, value in environment.items() if value or not name.startswith("PREFECT_")}
+    return identity() | QUIET | kept | {"no_proxy": direct, "NO_PROXY": direct}
+
+
+def identity() -> dict[str, str]:
+    """HOME and USER where the system does not know them, as for a user number that a container was given.
+
+    Prefect cannot be imported without the first, and DVC opens no project without the second.
+    """
+    missing = {}
+    try:
+        Path.home()
+    except RuntimeError:
+        missing["HOME"] = str(FOLDER.resolve())
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        missing["USER"] = f"user{os.getuid()}"
+    return missing
 
 
 def report_address() -> str | None:
@@ -110,103 +162,34 @@ def touch() -> None:
         (FOLDER / "used").touch()
 
 
-class _Report(SimpleHTTPRequestHandler):
-    """The files of ``reports``, whatever replaces that folder meanwhile; nothing is logged."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments, directory="reports")
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-class _Retries:
-    """Stages that somebody asked for again in the UI."""
-
-    def __init__(self, api: str) -> None:
-        self._api, self._looked = api, 0.0
-        self._running: dict[str, subprocess.Popen[str]] = {}
-
-    def look(self) -> None:
-        """Start what is asked for, and say what became of that which did not come to run."""
-        if time.monotonic() - self._looked < LOOK_SECONDS:
-            return
-        self._looked = time.monotonic()
-        with contextlib.suppress(OSError, ValueError):  # the server is busy: the next look will tell
-            asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
-            for run in _post(f"{self._api}/flow_runs/filter", asked):
-                self._state(run["id"], "PENDING", "taken up")
-                self._running[run["id"]] = self._start(run["name"], run["id"])
-            for identity in [one for one, process in self._running.items() if process.poll() is not None]:
-                _, said = self._running.pop(identity).communicate()
-                if _get(f"{self._api}/flow_runs/{identity}")["state_type"] == "PENDING":
-                    self._state(identity, "FAILED", f"the stage did not start: {' '.join(said.split())[-400:]}")
-
-    def _start(self, stage: str, identity: str) -> "subprocess.Popen[str]":
-        search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        kept = {name: value for name, value in os.environ.items() if name != PARENT}
-        return subprocess.Popen(
-            [sys.executable, "-m", "dvc", "repro", "--single-item", "--force", "--", stage],
-            env=kept | {"PATH": search, AGAIN: f"{stage}={identity}"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def _state(self, identity: str, kind: str, message: str) -> None:
-        state = {"type": kind, "message": message}
-        _post(f"{self._api}/flow_runs/{identity}/set_state", {"state": state, "force": True})
-
-
-def keep(port: int, report_port: int) -> None:
-    """Run the project's server, and one of the report, until nobody has used it for a while."""
-    with contextlib.suppress(OSError):  # the port was taken meanwhile: the links will not work, all else does
-        report = ThreadingHTTPServer(("127.0.0.1", report_port), _Report)
-        threading.Thread(target=report.serve_forever, daemon=True).start()
-    home = FOLDER.resolve()
-    api = _api(port)
-    environment = os.environ | QUIET | {"PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    server = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    used = home / "used"
-    retries = _Retries(api)
-    try:
-        # Gone with the project folder, too: then there is nothing left to record into.
-        while server.poll() is None and used.exists() and time.time() - used.stat().st_mtime < IDLE_SECONDS:
-            retries.look()
-            time.sleep(1)
-    finally:
-        server.terminate()
-        try:
-            server.wait(15)
-        except subprocess.TimeoutExpired:
-            server.kill()
-
-
-def _api(port: int) -> str:
+def api_at(port: int) -> str:
+    """The address of the API of a server on this machine."""
     return f"http://127.0.0.1:{port}/api"
 
 
-def _healthy(api: str) -> bool:
+def healthy(api: str) -> bool:
+    """Whether a server is up."""
     try:
-        with urllib.request.urlopen(f"{api}/health", timeout=5) as answer:
-            return answer.read().strip() == b"true"
-    except (OSError, ValueError):
+        return ask(f"{api}/health", seconds=5) is True
+    except (OSError, ValueError, HTTPException):  # nobody is there, or something else than Prefect
         return False
 
 
-def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def ask(url: str, body: Mapping[str, Any] | None = None, *, seconds: float = 10) -> Any:
+    """What an API answers, to a POST if there is a ``body``. A server on this machine is asked without a proxy."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"})
+    opened = DIRECT.open if urlsplit(url).hostname in LOOPBACK else urllib.request.urlopen
+    with opened(request, timeout=seconds) as answer:
         return json.load(answer)
 
 
-def _post(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        return json.load(answer)
+def _default_port() -> int:
+    """Prefect's own setting, and its default."""
+    value = os.environ.get("PREFECT_SERVER_API_PORT") or "4200"
+    if not value.isdecimal() or not 0 < int(value) < 65536:
+        raise UserError(f"expected a port in PREFECT_SERVER_API_PORT, got '{value}'; correct or unset the variable")
+    return int(value)
 
 
 def _free_port(ports: range) -> int:
@@ -223,14 +206,16 @@ def _free_port(ports: range) -> int:
     raise OSError("no free port")
 
 
-def _state() -> dict:
+def _state() -> dict[str, Any]:
+    """What is known of the project's own server: its ports and process, or when its start failed."""
     try:
-        return json.loads((FOLDER / "server.json").read_text(encoding="utf-8"))
+        state = json.loads((FOLDER / "server.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return state if isinstance(state, dict) else {}
 
 
-def _write_state(state: dict) -> None:
+def _write_state(state: Mapping[str, Any]) -> None:
     temporary = FOLDER / f"server.json.{os.getpid()}"
     temporary.write_text(json.dumps(state), encoding="utf-8")
     temporary.replace(FOLDER / "server.json")
@@ -241,7 +226,3 @@ def _lock() -> Iterator[None]:
     with (FOLDER / "server.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-if __name__ == "__main__":
-    keep(int(sys.argv[1]), int(sys.argv[2]))

@@ -5,14 +5,16 @@ prefect takes another. So the first stage (or a run of the whole graph, ahead of
 once (prefect only where stages are recorded) and then forks a process for every stage, and one for what records it.
 Only libraries are loaded there: each process imports the project's own code itself, as it stands at that moment.
 
-The process that was asked to run the stage (what DVC started) stays: it hands its standard streams, its environment
-and its signals on, and ends with the stage's exit code. If it is killed, the stage is killed with it. The server ends
-when nothing has asked for a while. It is keyed by all that a process hands down to its children and that matters here
-(folder, interpreter, installed packages, the environment variables that libraries read, limits, priority), so that a
-stage never gets anybody else's.
+The process that DVC started for the stage stays: it hands on its standard streams, its environment and its signals,
+and ends with the stage's exit code. If it is killed, the stage is killed with it. A server that does not answer is
+killed, and the stage that asked it runs without one. The server ends when nothing has asked for a while.
 
-On Linux only, and not where there is an NVIDIA GPU: a process that has touched CUDA must not be forked, and looking for
-one may touch it. There, and with SELFADAPT_WARM=off, every stage loads its own libraries.
+A server has a key: a hash of all that a process hands down to its children and that matters here (folder, interpreter,
+installed packages, the environment variables that libraries read, limits, priority). So a stage asks only a server
+that was started with the same.
+
+Stages start warm on Linux only, and not where there is an NVIDIA GPU: a process that has touched CUDA must not be
+forked, and looking for a GPU may touch it. There, and with SELFADAPT_WARM=off, every stage loads its own libraries.
 """
 
 import array
@@ -36,9 +38,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+MODULE = "pipeline.flow.warm"
 FOLDER = Path(".selfadapt/warm")  # relative: a socket's address has room for about a hundred characters
 IDLE_SECONDS = 30.0  # without a stage, before the server ends
 START_SECONDS = 60.0  # for a server to load its libraries
+ANSWER_SECONDS = 10.0  # for a server to fork a process, which takes it milliseconds
+GO = b"g"  # says that who asked is still there: it may have given up meanwhile, and be running the stage itself
 # Nothing that starts a thread when it is imported: only the thread that forks lives on in the child.
 LIBRARIES = (
     "torch",
@@ -76,7 +81,7 @@ def wanted() -> bool:
 
 
 def run(module: str, argv: Sequence[str]) -> int | None:
-    """Call ``main(argv)`` of a module in a process forked for it; its exit code, or None where that can't be had.
+    """Call ``main(argv)`` of a module in a process forked for it; its exit code, or None if no server can fork one.
 
     That process has this one's standard streams, gets its signals, and is killed when this one is.
     """
@@ -92,7 +97,7 @@ def run(module: str, argv: Sequence[str]) -> int | None:
 
 
 def prepare() -> None:
-    """Have the server load its libraries, where one is wanted and none is up, and do not wait for it."""
+    """Start a server where one is wanted and none is up, without waiting for it."""
     with contextlib.suppress(OSError):
         if wanted() and not (FOLDER / (key := _key())).exists():
             FOLDER.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +105,7 @@ def prepare() -> None:
 
 
 def start(module: str, function: str, streams: tuple[int, int, int]) -> bool:
-    """Call a function of a module in a process forked for it, which lives on by itself; False where there is none.
+    """Call a function of a module in a process forked for it, which outlives this one; False if no server can fork one.
 
     streams: file descriptors of its standard streams.
     """
@@ -114,11 +119,12 @@ def start(module: str, function: str, streams: tuple[int, int, int]) -> bool:
 def _ask(
     module: str, function: str, arguments: list[Any], streams: tuple[int, int, int], *, alone: bool
 ) -> tuple[socket.socket, int] | None:
-    """Have a process forked; the connection to it and its number, or None if there is no server."""
+    """Have a process forked; the connection to it and its number, or None if no server does so in time."""
     connection = _connect() if wanted() else None
     if connection is None:
         return None
     try:
+        connection.settimeout(ANSWER_SECONDS)
         request = {
             "module": module,
             "function": function,
@@ -131,11 +137,23 @@ def _ask(
         connection.sendmsg([struct.pack(">I", len(body))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, passed)])
         connection.sendall(body)
         if pid := _number(connection):
+            connection.sendall(GO)
+            connection.settimeout(None)  # the next word is the exit code, whenever the stage ends
             return connection, pid
+    except TimeoutError:
+        _kill_server(connection)  # stopped, or hanging: the next stage shall not wait for it as well
     except OSError:
-        pass
+        pass  # the server ended before it took this on
     connection.close()
-    return None  # the server ended before it took this on
+    return None
+
+
+def _kill_server(connection: socket.socket) -> None:
+    """Kill the server at the other end. The processes that it has forked go on."""
+    pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    with contextlib.suppress(OSError):
+        if MODULE.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():  # and not who has its number by now
+            os.kill(pid, signal.SIGKILL)
 
 
 def _tell(pid: int, number: int) -> None:
@@ -187,6 +205,7 @@ def _connect() -> socket.socket | None:
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(ANSWER_SECONDS)
             try:
                 connection.connect(str(FOLDER / key))
                 return connection
@@ -208,7 +227,7 @@ def _start(key: str) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with (FOLDER / "server.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.flow.warm", key],
+            [sys.executable, "-m", MODULE, key],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -312,6 +331,8 @@ def _become(connection: socket.socket, request: dict[str, Any], streams: Sequenc
         os.environ.clear()
         os.environ.update(request["environment"])
         connection.sendall(struct.pack(">i", os.getpid()))
+        if connection.recv(1) != GO:
+            sys.exit(1)
         if not request["alone"]:
             threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
         called = getattr(importlib.import_module(request["module"]), request["function"])

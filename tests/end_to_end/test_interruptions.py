@@ -27,7 +27,7 @@ from tests.clone import ENV, clone
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(7200)]
 KILLS, FILLS = 20, 5
-PART = "score@groceries-few_shot"  # needs a stage of nearly every kind: what is run with the disk full
+PART = "score@groceries-few_shot-0"  # what is run with the disk full: it needs a stage of nearly every kind
 DISK = "64m"
 STARTED = re.compile(r"Running stage '(.+)'")
 
@@ -55,9 +55,9 @@ class Run:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.lines.append(line)
-            if found := STARTED.match(line):
-                self.starts.append((time.monotonic() - self.begun, found[1]))
-                if act(found[1]):
+            if started := STARTED.match(line):
+                self.starts.append((time.monotonic() - self.begun, started[1]))
+                if act(started[1]):
                     break
         else:
             self.process.wait()
@@ -88,7 +88,7 @@ def undisturbed(root, tmp_path_factory) -> tuple[dict[str, str], dict[str, float
 
 
 def moments(seconds: dict[str, float], count: int, seed: int) -> list[tuple[int, float]]:
-    """Random moments of a run, in their order: the place of the stage that runs then, and seconds since it began."""
+    """Random moments of a run, in their order: the place of the stage that runs then, and seconds since its start."""
     ends = list(accumulate(seconds.values()))
     dice = random.Random(seed)
     drawn = sorted(dice.uniform(0, ends[-1]) for _ in range(count))
@@ -163,5 +163,5 @@ def test_a_run_that_finds_the_disk_full_says_so_in_a_sentence_and_ends_with_the_
             assert sentences, said[-3000:]
         run = Run(folder, PART)
         assert run.follow() == 0, "".join(run.lines[-30:])
-        found = results(folder)
-        assert found == {path: expected[path] for path in found}
+        made = results(folder)
+        assert made == {path: expected[path] for path in made}

@@ -5,136 +5,26 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from pipeline.flow.__main__ import LIGHT
 from pipeline.flow.run import cores
+from tests.unit.flow.toy import Project, gone, until
 
-STAGE = '''
-"""A toy stage."""
-import os
-import sys
-import time
-from pathlib import Path
+UNKNOWN = """
+import pwd
 
-from pipeline.core.config import Section
-from pipeline.core.errors import UserError
-from pipeline.core.progress import progress, show_table, step
-from pipeline.core.stage import In, Out
+def unknown(number):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
 
-
-class Toy(Section, at="toy"):
-    seconds: float
-
-
-def run(*, mode: str, toy: Toy, source: In, result: Out) -> dict:
-    """Read a number, wait, write it plus one."""
-    with step("read"):
-        number = int(source.read_text())
-    with step("work"):
-        for _ in progress("working", range(4), 4):
-            time.sleep((30.0 if mode == "slow" else toy.seconds) / 4)
-        if mode == "bad":
-            raise UserError("expected a good mode, got 'bad'; write mode: good")
-        if mode == "broken":
-            raise ZeroDivisionError("division by zero")
-    Path("share").write_text(os.environ.get("SELFADAPT_THREADS", "all"))
-    result.write_text(f"{number + 1}\\n")
-    show_table("numbers", [{"in": number, "out": number + 1}])
-    return {"number": number + 1, "prefect": "prefect" in sys.modules}
-'''
-GRAPH = """
-stages:
-  toy:
-    foreach: ${toys}
-    do:
-      cmd: python -m pipeline.flow toy@${key} --mode ${item.mode} --source ${item.source} --result ${key}
-      deps: [stages/toy.py, "${item.source}"]
-      params: [toy]
-      outs: ["${key}"]
+pwd.getpwuid = unknown
 """
-PARAMS = """
-toy: {seconds: 0.1}
-toys:
-  a: {mode: good, source: zero}
-  b: {mode: bad, source: zero}
-  c: {mode: good, source: a}
-  d: {mode: good, source: b}
-  again: {mode: good, source: zero}
-"""
-
-
-class Project:
-    """A toy project in a folder, and what a person would type there."""
-
-    def __init__(self, folder: Path, root: Path, recording: str) -> None:
-        self.folder = folder
-        (folder / "stages").mkdir(parents=True)
-        (folder / "stages/toy.py").write_text(STAGE)
-        (folder / "dvc.yaml").write_text(GRAPH)
-        (folder / "params.yaml").write_text(PARAMS)
-        (folder / "zero").write_text("0\n")
-        with socket.socket() as probe:  # so that a server on the usual port is left alone
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.environment = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")},
-            "PYTHONPATH": f"{folder}{os.pathsep}{root}",
-            "SELFADAPT_PREFECT": recording,
-            "PREFECT_SERVER_API_PORT": str(port),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        }
-        subprocess.run(["dvc", "init", "--no-scm", "-q"], cwd=folder, check=True, env=self.environment)
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def start_stage(self, name: str, mode: str) -> subprocess.Popen[str]:
-        return self.start("pipeline.flow", f"toy@{name}", "--mode", mode, "--source", "zero", "--result", name)
-
-    def stage(self, name: str, mode: str) -> tuple[int, str]:
-        """The exit code of a stage, and its words on stderr."""
-        process = self.start_stage(name, mode)
-        _, said = process.communicate(timeout=120)
-        return process.returncode, said
-
-    def select(self, kind: str) -> Any:
-        """What the server knows: ``flow_runs``, ``task_runs`` or ``artifacts``."""
-        return self.post(f"{kind}/filter", {})
-
-    def post(self, path: str, body: dict[str, Any]) -> Any:
-        port = json.loads((self.folder / ".selfadapt/prefect/server.json").read_text())["port"]
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/api/{path}", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def flow_run(self, name: str) -> dict[str, Any]:
-        """The one run of this name, once it has ended (the recorder may be behind, and the server still starting)."""
-        for _ in range(400):
-            there = (self.folder / ".selfadapt/prefect/server.json").exists()
-            found = [run for run in self.select("flow_runs") if run["name"] == name] if there else []
-            if found and found[0]["state_type"] not in ("RUNNING", "PENDING"):
-                assert len(found) == 1
-                return found[0]
-            time.sleep(0.2)
-        raise AssertionError(f"no run {name} that has ended: {found}")
 
 
 @pytest.fixture
@@ -145,9 +35,13 @@ def bare(tmp_path: Path, root: Path) -> Project:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Project]:
-    """A project with no server up yet."""
+    """A project with no server up yet, behind a proxy, of a user whom the system does not know."""
     project = Project(tmp_path_factory.mktemp("recorded") / "toy", root, "on")
     project.environment["SELFADAPT_WARM"] = "on"  # as stages and their recorders start for a user
+    project.environment |= {"http_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    for name in ("HOME", "USER", "LOGNAME"):
+        project.environment.pop(name, None)
+    (project.folder / "sitecustomize.py").write_text(UNKNOWN)  # which every Python imports as it starts
     yield project
     state = project.folder / ".selfadapt/prefect/server.json"
     if state.exists() and (pid := json.loads(state.read_text()).get("pid")):
@@ -158,9 +52,25 @@ def test_a_stage_that_is_not_recorded_imports_no_prefect(bare: Project) -> None:
     code, said = bare.stage("a", "good")
     assert code == 0, said
     assert (bare.folder / "a").read_text() == "1\n"
-    record = json.loads((bare.folder / ".selfadapt/runs/toy@a.json").read_text())
-    assert record["metrics"] == {"number": 1, "prefect": False}
+    metrics = bare.record("a")["metrics"]
+    assert (metrics["number"], metrics["prefect"]) == (1, False)
     assert not (bare.folder / ".selfadapt/prefect").exists()
+
+
+@pytest.mark.parametrize("stage", LIGHT)
+def test_a_stage_that_says_what_there_is_to_run_starts_nothing_else(
+    bare: Project, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    monkeypatch.setitem(bare.environment, "SELFADAPT_PREFECT", "on")
+    monkeypatch.setitem(bare.environment, "SELFADAPT_WARM", "on")
+    (bare.folder / "stages/toy.py").rename(bare.folder / f"stages/{stage}.py")
+    code, said = bare.stage("a", "good", stage)
+    assert code == 0, said
+    assert bare.record("a", stage)["metrics"] == {"number": 1, "prefect": False, "torch": False}
+    assert not {"prefect", "warm"} & {path.name for path in (bare.folder / ".selfadapt").iterdir()}
+    code, said = bare.stage("a", "bad", stage)
+    assert code == 1
+    assert said.splitlines()[-1] == "error: expected a good mode, got 'bad'; write mode: good"
 
 
 def test_a_persons_mistake_is_one_sentence_and_a_bug_has_its_traceback(bare: Project) -> None:
@@ -202,8 +112,7 @@ def test_two_stages_that_start_at_once_start_one_server_and_are_both_recorded(re
 def test_a_recorded_stage_imports_no_prefect_itself(recorded: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(recorded.environment, "SELFADAPT_WARM", "off")  # else it is there for the recorder
     assert recorded.stage("third", "good")[0] == 0
-    record = json.loads((recorded.folder / ".selfadapt/runs/toy@third.json").read_text())
-    assert record["metrics"]["prefect"] is False
+    assert recorded.record("third")["metrics"]["prefect"] is False
 
 
 def test_a_failed_stage_is_shown_failed_with_its_reason(recorded: Project) -> None:
@@ -244,13 +153,14 @@ def cancel(project: Project, run: dict[str, Any]) -> None:
 
 
 def wait_for(project: Project, name: str, state: str) -> dict[str, Any]:
-    for _ in range(300):
+    """The run of this name, once it is in this state."""
+
+    def there() -> list[dict[str, Any]]:
         with contextlib.suppress(OSError):  # the server may be still to come
-            found = [run for run in project.select("flow_runs") if run["name"] == name and run["state_type"] == state]
-            if found:
-                return found[0]
-        time.sleep(0.2)
-    raise AssertionError(f"no run {name} in the state {state}")
+            return [run for run in project.select("flow_runs") if (run["name"], run["state_type"]) == (name, state)]
+        return []
+
+    return until(there, seconds=60, pause=0.3)[0]
 
 
 def test_a_stage_cancelled_in_the_ui_ends_and_is_shown_so(recorded: Project) -> None:
@@ -277,34 +187,58 @@ def test_a_stage_asked_for_again_in_the_ui_runs_in_the_same_run(recorded: Projec
     assert "the stage did not start" in again["state"]["message"]
 
 
-def test_the_whole_graph_cancelled_in_the_ui_ends_with_its_stages(recorded: Project) -> None:
+@pytest.fixture
+def slow(recorded: Project) -> Iterator[Project]:
+    """The project with a stage more, ``toy@slow``."""
     params = recorded.folder / "params.yaml"
     before = params.read_text()
     params.write_text(before + "  slow: {mode: slow, source: zero}\n")
-    process = recorded.start("selfadapt.cli", "run", "toy@slow")
-    wait_for(recorded, "toy@slow", "RUNNING")
-    cancel(recorded, wait_for(recorded, "up to toy@slow", "RUNNING"))
-    _, said = process.communicate(timeout=120)
+    yield recorded
     params.write_text(before)
-    assert process.returncode == 1, said
-    assert "✗ toy@slow" in said and "interrupted" in said
-    assert recorded.flow_run("toy@slow")["state_type"] == "CANCELLED"
-    assert recorded.flow_run("up to toy@slow")["state_type"] == "CANCELLED"
-    assert not (recorded.folder / "slow").exists()
+    for left in ("slow", "pid-slow"):
+        (recorded.folder / left).unlink(missing_ok=True)
 
 
-def run_everything(project: Project) -> tuple[int, str]:
-    process = project.start("selfadapt.cli", "run")
-    _, said = process.communicate(timeout=300)
-    return process.returncode, said
+def test_the_whole_graph_cancelled_in_the_ui_ends_with_its_stages(slow: Project) -> None:
+    process = slow.start_graph("toy@slow")
+    wait_for(slow, "toy@slow", "RUNNING")
+    cancel(slow, wait_for(slow, "up to toy@slow", "RUNNING"))
+    said, _ = process.communicate(timeout=120)
+    assert said.splitlines()[0] == "toy@slow"
+    assert "state='failed'" in said and "reason='interrupted'" in said
+    assert slow.flow_run("toy@slow")["state_type"] == "CANCELLED"
+    assert slow.flow_run("up to toy@slow")["state_type"] == "CANCELLED"
+    assert not (slow.folder / "slow").exists()
+
+
+def test_a_run_that_is_killed_takes_its_stages_with_it(slow: Project) -> None:
+    process = slow.start_graph("toy@slow")
+    stage = slow.pid("slow")
+    below = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    assert stage not in below  # it was forked from the warm server
+    process.kill()
+    until(lambda: all(map(gone, [stage, *below])), seconds=5)
+    process.communicate(timeout=5)
+    assert not (slow.folder / "slow").exists()
+
+
+def run_everything(project: Project) -> list[str]:
+    """The outcome of every stage of the graph."""
+    process = project.start_graph()
+    said, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return [line for line in said.splitlines() if line.startswith("Outcome")]
+
+
+def count(outcomes: list[str], state: str) -> int:
+    return sum(f"state='{state}'" in outcome for outcome in outcomes)
 
 
 def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) -> None:
     """One story, as starting the project's stages takes its time."""
-    code, said = run_everything(recorded)
-    assert code == 1
-    assert "1 failed, 1 skipped" in said
-    assert "expected a good mode, got 'bad'" in said
+    outcomes = run_everything(recorded)
+    assert (count(outcomes, "failed"), count(outcomes, "skipped")) == (1, 1)
+    assert "expected a good mode, got 'bad'" in "".join(outcomes)
     tasks = {task["name"]: task for task in recorded.select("task_runs")}
     states = {name: tasks[f"toy@{name}"]["state_name"] for name in "abcd"}
     assert states == {"a": "Completed", "b": "Failed", "c": "Completed", "d": "Skipped"}
@@ -314,16 +248,18 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
 
     params = recorded.folder / "params.yaml"
     params.write_text(params.read_text().replace("mode: bad", "mode: good"))
-    code, said = run_everything(recorded)
-    assert code == 0, said
-    assert "2 done, 3 unchanged" in said
+    outcomes = run_everything(recorded)
+    assert (count(outcomes, "done"), count(outcomes, "unchanged")) == (2, 3)
     assert (recorded.folder / "d").read_text() == "2\n"
     assert (recorded.folder / "share").read_text() == str(max(1, cores() // 2))  # of two stages side by side
 
-    code, said = run_everything(recorded)
-    assert code == 0, said
-    assert "5 unchanged" in said
+    assert count(run_everything(recorded), "unchanged") == 5
     status = subprocess.run(
-        ["dvc", "status"], cwd=recorded.folder, env=recorded.environment, capture_output=True, text=True, check=True
+        ["dvc", "status"],
+        cwd=recorded.folder,
+        env=recorded.environment | {"USER": "somebody"},  # without one, DVC itself fails
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "up to date" in status.stdout

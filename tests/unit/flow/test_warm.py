@@ -5,19 +5,22 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pipeline.flow import warm
+from tests.unit.flow.toy import gone, until
 
 pytestmark = pytest.mark.skipif(not warm.possible(), reason="stages start warm on Linux without an NVIDIA GPU")
 
-FLOW = """
+TOY = """
 import os, sys, time
 from pathlib import Path
 from pipeline.flow import warm
+
+warm.ANSWER_SECONDS = 1.0
 
 def main(argv):
     word = {word!r}
@@ -25,6 +28,9 @@ def main(argv):
         loaded = [name for name in ("torch", "prefect") if name in sys.modules]
         print(word, os.environ.get("MARK"), sys.stdin.read(), *loaded)
         print("aside", file=sys.stderr)
+        return 0
+    if argv[0] == "mark":
+        Path("marked").touch()
         return 0
     if argv[0] == "fail":
         raise RuntimeError("broken")
@@ -39,23 +45,27 @@ def main(argv):
     return int(argv[0])
 
 if __name__ == "__main__":
-    code = warm.run("pipeline.flow", sys.argv[1:])
+    code = warm.run("pipeline.flow.toy", sys.argv[1:])
     sys.exit(77 if code is None else code)
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
+    """A project of its own that has ``warm`` and one module to be run, and nothing else of ours."""
     path = tmp_path_factory.mktemp("warm")
-    (path / "pipeline").mkdir()
-    shutil.copy(warm.__file__, path / "pipeline")
-    (path / "pipeline" / "flow.py").write_text(FLOW.format(word="hello"))
+    room = path / "pipeline" / "flow"
+    room.mkdir(parents=True)
+    for package in (path / "pipeline", room):
+        (package / "__init__.py").touch()
+    shutil.copy(warm.__file__, room)
+    (room / "toy.py").write_text(TOY.format(word="hello"))
     return path
 
 
 def stage(folder: Path, *argv: str, **changes: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.flow", *argv],
+        [sys.executable, "-m", "pipeline.flow.toy", *argv],
         cwd=folder,
         env=os.environ | {"SELFADAPT_WARM": "on", "SELFADAPT_PREFECT": "off"} | changes,
         stdin=subprocess.PIPE,
@@ -65,19 +75,14 @@ def stage(folder: Path, *argv: str, **changes: str) -> "subprocess.Popen[str]":
     )
 
 
-def until(condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] == "Z"
+def server_of(folder: Path) -> int:
+    """The process that forks the stages of ``stage``."""
+    (server,) = [
+        process.pid
+        for process in psutil.process_iter(["cmdline", "cwd"])
+        if process.info["cwd"] == str(folder) and warm.MODULE in (process.info["cmdline"] or [])
+    ]
+    return server
 
 
 def test_streams_environment_and_exit_code_are_the_stages_own(folder):
@@ -92,7 +97,7 @@ def test_the_process_that_asks_for_a_stage_loads_no_library_itself():
     code = (
         "import sys; from pipeline.flow import warm; warm.run = lambda module, argv: 3\n"
         "from pipeline.flow.__main__ import main\n"
-        "print(main(), [name for name in ('torch', 'transformers', 'prefect', 'pandas') if name in sys.modules])"
+        "print(main(['toy']), [name for name in ('torch', 'transformers', 'prefect', 'pandas') if name in sys.modules])"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said == "3 []\n"
@@ -100,7 +105,7 @@ def test_the_process_that_asks_for_a_stage_loads_no_library_itself():
 
 def test_code_that_was_changed_meanwhile_is_what_runs(folder):
     assert stage(folder, "say").communicate("")[0].startswith("hello")
-    (folder / "pipeline" / "flow.py").write_text(FLOW.format(word="goodbye"))
+    (folder / "pipeline" / "flow" / "toy.py").write_text(TOY.format(word="goodbye"))
     assert stage(folder, "say").communicate("")[0].startswith("goodbye")
 
 
@@ -151,6 +156,36 @@ def test_where_no_server_comes_up_the_stage_is_run_without_one(folder):
         assert stage(folder, "0", OMP_NUM_THREADS="3").wait() == 77
     finally:
         (folder / "torch.py").unlink()
+
+
+def test_a_server_that_is_stopped_keeps_no_stage_waiting_and_is_replaced(folder):
+    assert stage(folder, "0").wait() == 0
+    server = server_of(folder)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        assert stage(folder, "0").wait(10) == 77
+        until(lambda: gone(server))
+        assert stage(folder, "0").wait(30) == 0
+    finally:
+        if not gone(server):
+            os.kill(server, signal.SIGKILL)
+
+
+def test_a_stage_that_was_given_up_does_not_begin(folder, monkeypatch):
+    """Its server was stopped for longer than the one who asked would wait, and goes on then."""
+    (folder / "unwound").unlink(missing_ok=True)
+    assert stage(folder, "0").wait() == 0
+    server = server_of(folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SELFADAPT_WARM", "on")
+    monkeypatch.setenv("SELFADAPT_PREFECT", "off")
+    monkeypatch.setattr(warm, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(warm, "_kill_server", lambda connection: None)
+    os.kill(server, signal.SIGSTOP)
+    assert warm.run("pipeline.flow.toy", ["mark"]) is None
+    os.kill(server, signal.SIGCONT)
+    assert stage(folder, "0").wait() == 0  # it answers in turn
+    assert not (folder / "marked").exists()
 
 
 def test_a_server_that_nobody_asks_ends(folder):
