@@ -20,7 +20,7 @@ import yaml
 from pipeline.core.errors import UserError
 from pipeline.serving import commands
 
-PARAMS, PLAN = Path("params.yaml"), Path("plan.yaml")
+PARAMS, PLAN, GRAPH = Path("params.yaml"), Path("plan.yaml"), Path("dvc.yaml")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -188,8 +188,10 @@ def _params_text() -> str:
 def _say_plan() -> None:
     """Bring plan.yaml up to date; say what that adds and takes away."""
     from pipeline.core.config import read_params
-    from pipeline.flow.plan import news, update
+    from pipeline.flow.plan import news, update, walked
 
+    if not walked(GRAPH):
+        return
     before = read_params(PLAN).get("plan", {}) if PLAN.is_file() else {}
     if update(PARAMS, PLAN):
         print(f"{PLAN} is written again: {news(before, read_params(PLAN)['plan'])}")

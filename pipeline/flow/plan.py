@@ -12,6 +12,7 @@ DVC cannot interpolate lists, so a list that stands in an item has a fixed numbe
 repeated in those that are left: a dependency named twice is one dependency.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -341,6 +342,11 @@ def text(plan: Plan) -> str:
             value = yaml.safe_dump(item, default_flow_style=True, width=1 << 20, sort_keys=False).strip()
             lines.append(f"    {key}: {value}")
     return "\n".join(lines) + "\n"
+
+
+def walked(graph: Path) -> bool:
+    """Whether a ``dvc.yaml`` walks a plan; a project of somebody's own need not."""
+    return bool(re.search(r"^vars:.*\bplan\.yaml\b", graph.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def update(params: Path, plan: Path) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.tokens import CommentToken
 
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
@@ -49,8 +50,9 @@ def text(name: str) -> str:
     own = path.read_text(encoding="utf-8")
     if "like" not in read_params(path):
         return own
-    head = own[: own.index("\nprofile:") + 1]  # the comment that says what it is
-    return head + _dumped(_whole(name, ()))
+    head = own[: own.index("\nprofile:") + 1]  # the comment that says what it is, in place of the other's
+    whole = _dumped(_whole(name, ()))
+    return head + whole[whole.index("profile:") :]
 
 
 def changed(params: str, changes: list[str], where: str = "params.yaml") -> str:
@@ -98,15 +100,33 @@ def _lay_over(start: Any, changes: Any) -> None:
             start.pop(key, None)
         elif isinstance(value, dict) and isinstance(start.get(key), dict) and "like" not in value:
             _lay_over(start[key], value)
+            _comment(start, key, changes, keep=True)
         else:
+            _comment(start, key, changes, keep=False)
             start[key] = value
-            if key in changes.ca.items:
-                start.ca.items[key] = changes.ca.items[key]
+
+
+def _comment(start: Any, key: Any, changes: Any, *, keep: bool) -> None:
+    """The comment behind a key becomes that of its change. keep: without one, the old comment stays.
+
+    What stands below the old one, in lines of its own, stays in any case: it is about what follows.
+    """
+    old, new = (one.ca.items[key][2] if key in one.ca.items else None for one in (start, changes))
+    said, _, below = (old.value if old else "\n").partition("\n")
+    says = new.value.partition("\n")[0] if new else ""
+    if key not in start:
+        below = new.value.partition("\n")[2] if new else ""
+    text = f"{says or (said if keep else '')}\n{below}"
+    if text == "\n":
+        start.ca.items.pop(key, None)
+    else:
+        start.ca.items[key] = [None, None, CommentToken(text, (new or old).start_mark), None]
 
 
 def _yaml() -> YAML:
     yaml = YAML()
     yaml.width = WIDTH
+    yaml.preserve_quotes = True
     yaml.indent(mapping=2, sequence=4, offset=2)
     return yaml
 

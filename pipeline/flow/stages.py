@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipeline.core.config import Section, read_params
 from pipeline.core.errors import UserError
-from pipeline.flow.plan import update
+from pipeline.flow.plan import update, walked
 
 RUNNER = ["python", "-m", "pipeline.flow"]  # what every command begins with
 
@@ -74,7 +74,8 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
         folder = Path(name)
         shutil.copyfile(graph, folder / "dvc.yaml")
         shutil.copyfile(params, folder / "params.yaml")
-        update(params, folder / "plan.yaml")
+        if walked(graph):
+            update(params, folder / "plan.yaml")
         try:
             with Repo.init(str(folder), no_scm=True) as repo:
                 stages = []

@@ -7,22 +7,24 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import UserError
+from pipeline.flow import profiles
 from pipeline.flow.stages import problems, resolve
 from selfadapt import cli
 
-PROFILE = "# {name}: for a test.\nprofile: {name}\nnumber: {number}\n"
+PROFILE = "# {name}: for a test.\nprofile: {name}\nseeds: [{number}]\nbases: {{base: {{source: hub}}}}\ntasks: {{}}\n"
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project, and two profiles to choose from."""
-    profiles = tmp_path / "profiles"
-    profiles.mkdir()
-    (profiles / "small.yaml").write_text(PROFILE.format(name="small", number=1))
-    (profiles / "large.yaml").write_text(PROFILE.format(name="large", number=2))
-    monkeypatch.setattr(cli, "PROFILES", profiles)
+    texts = tmp_path / "profiles"
+    texts.mkdir()
+    (texts / "small.yaml").write_text(PROFILE.format(name="small", number=1))
+    (texts / "large.yaml").write_text(PROFILE.format(name="large", number=2))
+    monkeypatch.setattr(profiles, "FOLDER", texts)
     project = tmp_path / "project"
     project.mkdir()
+    (project / "dvc.yaml").write_text("vars: [plan.yaml]\nstages: {}\n")
     monkeypatch.chdir(project)
     return project
 
@@ -31,7 +33,21 @@ def test_using_a_profile_copies_it_byte_for_byte_and_leaves_nothing_else(folder:
     cli.use("small")
     cli.use("large")
     assert (folder / "params.yaml").read_text() == PROFILE.format(name="large", number=2)
-    assert [path.name for path in folder.iterdir()] == ["params.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["dvc.yaml", "params.yaml", "plan.yaml"]
+
+
+def test_using_a_profile_with_changes_says_what_they_add(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.use("small", ["seeds=[3, 4]"])
+    assert "seeds: [3, 4]" in (folder / "params.yaml").read_text()
+    assert "+1 download (base)" in capsys.readouterr().out
+
+
+def test_a_profile_that_cannot_be_planned_leaves_everything_as_it_was(folder: Path) -> None:
+    cli.use("small")
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    with pytest.raises(UserError, match="seeds"):
+        cli.use("large", ["seeds=none"])
+    assert {path.name: path.read_text() for path in folder.iterdir()} == before
 
 
 def test_the_active_profile_is_marked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,6 +79,7 @@ def test_help_is_light_and_names_the_commands() -> None:
     assert said.rstrip().endswith("[]")
     for command in (
         "run",
+        "plan",
         "publish",
         "ui",
         "profile",
