@@ -17,6 +17,8 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.types import Example
 from pipeline.methods import dora, ia3, lora
 from pipeline.training import supervised
+from pipeline.training.loop import Data, Optimisation, Training, order_of, successive_shuffles
+from tests.tiny import OPTIMISATION, tiny_compute
 
 STEPS, BATCH, RATE, CLIP, SEED = 20, 4, 0.02, 1.0, 3
 LOW_RANK = {"rank": 4, "alpha": 8, "dropout": 0.0, "modules": ["q_proj", "v_proj", "down_proj"]}
@@ -64,24 +66,14 @@ def start(kind: str, base: SimpleNamespace):
 
 def ours(kind: str, folder) -> list[float]:
     base = base_model()
-    training = {
-        "steps": STEPS,
-        "batch": BATCH,
-        "learning_rate": RATE,
-        "schedule": "cosine",
-        "warmup": 0.0,
-        "clip": CLIP,
-    }
-    training |= {"weight_decay": 0.01, "validate_every": STEPS, "validation_examples": 1, "checkpoint_every": STEPS}
+    changed = {"steps": STEPS, "batch": BATCH, "learning_rate": RATE, "clip": CLIP, "weight_decay": 0.01}
+    settings = Optimisation.parse({**OPTIMISATION, **changed, "validate_every": STEPS}, "training")
     curve = supervised.train(
         base,
         start(kind, base),
-        examples=EXAMPLES,
-        validation=EXAMPLES[:1],
-        training=supervised.Training.parse(training, "training"),
-        batch_tokens=10_000,
-        seed=SEED,
-        checkpoints=Checkpoints(folder),
+        Data(EXAMPLES, EXAMPLES[:1]),
+        compute=tiny_compute(),
+        training=Training(settings, SEED, Checkpoints(folder)),
     )
     return [row["train"] for row in curve[1:]]
 
@@ -98,7 +90,8 @@ def theirs(kind: str, folder) -> list[float]:
     model = peft.get_peft_model(base.model, CASES[kind][2])
     assert not peft.set_peft_model_state_dict(model, start(kind, base_model()).state()).unexpected_keys
     groups = supervised.encode(base, EXAMPLES)
-    rows = [groups[row] for row in supervised.order(len(groups), STEPS * BATCH, SEED)]
+    shuffle = successive_shuffles(len(groups), SEED)
+    rows = [groups[row] for step in range(1, STEPS + 1) for row in order_of(step, BATCH, len(groups), shuffle)]
     losses = []
 
     def collate(batch):

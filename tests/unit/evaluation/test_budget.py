@@ -10,7 +10,7 @@ from pipeline.core.errors import UserError
 from pipeline.data.tables import MIRROR, mirror
 from pipeline.evaluation import budget
 from pipeline.methods import csreft, reft
-from pipeline.training.variants import adapter_settings, method_named
+from pipeline.training.variants import beginning
 from selfadapt.cli import PROFILES
 from tests.tiny import MODULES, tiny_model
 
@@ -78,9 +78,7 @@ def test_every_method_trains_as_many_parameters_as_counted_by_hand(
         "tinylora": {"rank": 2, "size": 64, "tying": 0.0},
     }.get(method, {"rank": 16, "alpha": 32, "dropout": 0.0})
     assert budget.one_task(model, method, adapter) == BY_HAND[method, modules][place]
-    settings = adapter_settings(method, adapter, method)
-    generator = torch.Generator()
-    learner = method_named(method).learner(model, settings, factors=ShapesOnly(model), generator=generator)
+    learner = beginning(model, method, adapter, factors=ShapesOnly(model), seed=0)()
     assert sum(parameter.numel() for parameter in learner.parameters()) == BY_HAND[method, modules][place]
 
 

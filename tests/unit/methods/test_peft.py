@@ -15,7 +15,8 @@ from pipeline.methods import dora, ia3, lora, svf, tinylora
 from pipeline.methods.common.peft import inserted
 from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.training import reinforce, supervised
-from tests.tiny import same_tensors, tiny_base, tiny_factors
+from pipeline.training.loop import Data, Optimisation, Training
+from tests.tiny import OPTIMISATION, REINFORCE, same_tensors, tiny_base, tiny_compute, tiny_factors
 
 LOW_RANK = {"rank": 4, "alpha": 8, "dropout": 0.0, "modules": ["q_proj", "down_proj"]}
 SETTINGS = {
@@ -180,17 +181,13 @@ def learner_of(kind: str, base: SimpleNamespace, folder):
 def test_every_method_learns_from_reference_answers(kind: str, tmp_path) -> None:
     base = tiny_base()
     learner = learner_of(kind, base, tmp_path)
-    values = {"steps": 10, "batch": 4, "learning_rate": 0.03, "schedule": "cosine", "warmup": 0.0, "weight_decay": 0.0}
-    values |= {"clip": 1.0, "validate_every": 5, "validation_examples": 8, "checkpoint_every": 100}
+    values = {**OPTIMISATION, "steps": 10, "learning_rate": 0.03, "validate_every": 5, "checkpoint_every": 100}
     curve = supervised.train(
         base,
         learner,
-        examples=EXAMPLES,
-        validation=EXAMPLES,
-        training=supervised.Training.parse(values, "training"),
-        batch_tokens=1000,
-        seed=0,
-        checkpoints=Checkpoints(tmp_path / "checkpoints"),
+        Data(EXAMPLES, EXAMPLES),
+        compute=tiny_compute(batch_tokens=1000),
+        training=Training(Optimisation.parse(values, "training"), 0, Checkpoints(tmp_path / "checkpoints")),
     )
     assert min(row["validation"] for row in curve[1:] if row["validation"]) < 0.95 * curve[0]["validation"]
 
@@ -199,27 +196,20 @@ def test_every_method_learns_from_reference_answers(kind: str, tmp_path) -> None
 def test_every_method_learns_from_rewards(kind: str, tmp_path) -> None:
     """Rewarded: an answer that begins with a token of the lower half of the vocabulary."""
     base = tiny_base()
-    compute = SimpleNamespace(batch_tokens=512, cache_tokens=4096)
-    values = {"steps": 6, "prompts": 4, "samples": 8, "temperature": 1.0, "learning_rate": 0.03, "weight_decay": 0.0}
-    values |= {"schedule": "constant", "warmup_steps": 0, "clip_norm": 1.0, "kl_coefficients": [0.0], "patience": 9}
-    values |= {"kl_estimator": "full", "validate_every": 6, "validation_prompts": 4, "advantage": "rloo"}
-    settings = reinforce.Reinforce.parse(values, "reinforce")
+    compute = tiny_compute(512, 4096)
+    values = {**REINFORCE, "samples": 8, "learning_rate": 0.03, "schedule": "constant", "validate_every": 6}
+    settings = reinforce.Reinforce.parse({**values, "kl_coefficients": [0.0]}, "reinforce")
 
     def reward(examples, answers) -> list[float]:
         return [1.0 if answer and int(answer.split()[0]) < 30 else -1.0 for answer in answers]
 
+    draw = reinforce.written(base, compute=compute, max_new_tokens=1, samples=8, temperature=1.0)
     _, curve = reinforce.train(
         base,
         lambda: learner_of(kind, base, tmp_path),
-        train_examples=EXAMPLES,
-        validation_examples=EXAMPLES,
-        reward=reward,
-        settings=settings,
+        reinforce.Questions(EXAMPLES, EXAMPLES[:4], draw, reward, "rloo"),
         compute=compute,
-        draw=reinforce.written(base, compute=compute, max_new_tokens=1, samples=8, temperature=1.0),
-        advantage="rloo",
-        seed=0,
-        checkpoints=Checkpoints(tmp_path / "checkpoints"),
+        training=Training(settings, 0, Checkpoints(tmp_path / "checkpoints")),
     )
     rewards = [row["train"] for row in curve[1:]]
     assert rewards[-1] > rewards[0] + 0.2

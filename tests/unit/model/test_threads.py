@@ -20,23 +20,14 @@ from pipeline.model.decoding.answer import generate
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.base import Adapted, Compute, prepare_process
 from pipeline.training import supervised
-from tests.tiny import MODULES, same_tensors, tiny_base, tiny_compute, tiny_factors
+from pipeline.training.loop import Data, Optimisation, Training
+from tests.tiny import MODULES, OPTIMISATION, same_tensors, tiny_base, tiny_compute, tiny_factors
 
 EDITS = {"formula": "loreft", "rank": 8, "layers": "all", "positions": "f5+l5", "tied": True, "initial": "identity"}
 LOW_RANK = {"rank": 16, "alpha": 32, "dropout": 0.05, "modules": ["q_proj", "v_proj"]}
 SCALES = {"modules": list(MODULES), "parametrisation": "direct", "init_mean": 0.1, "init_std": 0.01}
-TRAINING = supervised.Training(
-    steps=2,
-    batch=12,
-    learning_rate=0.01,
-    schedule="linear",
-    warmup=0.5,
-    weight_decay=0.0,
-    clip=1.0,
-    validate_every=1,
-    validation_examples=4,
-    checkpoint_every=9,
-)
+CHANGED = {"steps": 2, "batch": 12, "learning_rate": 0.01, "schedule": "linear", "warmup": 0.5, "validate_every": 1}
+TRAINING = Optimisation.parse({**OPTIMISATION, **CHANGED}, "training")
 EXAMPLES = [
     Example(str(n), ({"role": "user", "content": "wxyz" * (9 + n)},), "abc" * (1 + n % 5), {}) for n in range(12)
 ]
@@ -73,12 +64,9 @@ def test_training_makes_the_same_bytes_with_one_thread_and_with_two(base, with_t
         curve = supervised.train(
             base,
             adapter,
-            examples=EXAMPLES,
-            validation=EXAMPLES[:4],
-            training=TRAINING,
-            batch_tokens=2048,
-            seed=0,
-            checkpoints=Checkpoints(tmp_path / str(threads)),
+            Data(EXAMPLES, EXAMPLES[:4]),
+            compute=tiny_compute(batch_tokens=2048),
+            training=Training(TRAINING, seed=0, checkpoints=Checkpoints(tmp_path / str(threads))),
         )
         assert len({row["train"] for row in curve}) == 3  # it learns something
         states.append({name: tensor.clone() for name, tensor in adapter.state().items()})
