@@ -1,6 +1,7 @@
-"""Reasoning, unseen: ARC-Challenge (arXiv 1803.05457), questions that simple baselines get wrong. 1 119 and 1 172.
+"""Reasoning, unseen: ARC-Challenge (arXiv 1803.05457), questions that simple baselines get wrong.
 
-The mirror has them in LLM-Adapters' form of an instruction; the question and its choices are read off it.
+1 119 to train on, 1 172 to test. The mirror has them in LLM-Adapters' form of an instruction; question and choices are
+read off it.
 """
 
 import re
