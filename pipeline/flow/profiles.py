@@ -117,10 +117,11 @@ def _comment(start: Any, key: Any, changes: Any, *, keep: bool) -> None:
     if key not in start:
         below = new.value.partition("\n")[2] if new else ""
     text = f"{says or (said if keep else '')}\n{below}"
+    mark = getattr(new or old, "start_mark", None)  # the column
     if text == "\n":
         start.ca.items.pop(key, None)
     else:
-        start.ca.items[key] = [None, None, CommentToken(text, (new or old).start_mark), None]
+        start.ca.items[key] = [None, None, CommentToken(text, mark), None]
 
 
 def _yaml() -> YAML:

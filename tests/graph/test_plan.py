@@ -159,6 +159,17 @@ def test_a_profile_that_is_like_another_states_what_differs(tmp_path: Path, monk
         profiles.text("three")
 
 
+def test_what_is_said_of_a_value_goes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "FOLDER", tmp_path)
+    (tmp_path / "one.yaml").write_text(
+        "# one: first\nprofile: one\na:  # about a\n  b: 1  # small\n  c: 2  # prime\n\n# about d\nd: {e: 'f: g'}\n"
+    )
+    (tmp_path / "two.yaml").write_text("# two: second\nprofile: two\nlike: one\na: {b: 3, c: 4}\nd: {h: 5}  # new\n")
+    text = profiles.text("two")
+    assert "small" not in text and "prime" not in text and "first" not in text
+    assert all(comment in text for comment in ("# about a", "# about d", "# new", "'f: g'"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
