@@ -17,7 +17,7 @@ from pipeline.methods.base import Unadapted, provenance
 from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
-from pipeline.training.loop import Optimisation, Training
+from pipeline.training.loop import Training
 from pipeline.training.skills import initial, read_skills
 
 TITLES = {"lora": "LoRA", "dora": "DoRA", "ia3": "(IA)³"}  # what the label calls the method
@@ -29,7 +29,7 @@ class Merged(Section, at="bases.{name}"):
     source: Literal["merge"]
     of: str | None = None
     adapter: dict[str, Any]
-    training: Optimisation
+    training: supervised.Answering
 
 
 def run(

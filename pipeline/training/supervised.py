@@ -117,14 +117,14 @@ class _Answers:
         data: Data,
         *,
         batch_tokens: int,
-        training: Training[Optimisation],
+        training: Training[Answering],
         measure: Callable[[Attachment], float] | None,
     ) -> None:
         self.facts = {"objective": "next_token"}
         self.base, self.learner, self.attachment = base, learner, attachment
         self.batch_tokens, self.measure = batch_tokens, measure
         self.batch, self.seed = training.settings.batch, training.seed
-        longest = training.settings.max_tokens if isinstance(training.settings, Answering) else None
+        longest = training.settings.max_tokens
         self.examples, self.held_out = (encode(base, part, longest) for part in (data.train, data.validation))
         self.shuffle = successive_shuffles(len(self.examples), training.seed)
 
@@ -159,7 +159,7 @@ def train(
     data: Data,
     *,
     compute: Compute,
-    training: Training[Optimisation],
+    training: Training[Answering],
     measure: Callable[[Attachment], float] | None = None,
 ) -> list[Row]:
     """Train ``learner`` in place, leave it at its best validated state, and return the curve, a row a step.

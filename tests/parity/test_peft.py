@@ -17,7 +17,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.types import Example
 from pipeline.methods import dora, ia3, lora
 from pipeline.training import supervised
-from pipeline.training.loop import Data, Optimisation, Training, order_of, successive_shuffles
+from pipeline.training.loop import Data, Training, order_of, successive_shuffles
 from tests.tiny import OPTIMISATION, tiny_compute
 
 STEPS, BATCH, RATE, CLIP, SEED = 20, 4, 0.02, 1.0, 3
@@ -67,7 +67,7 @@ def start(kind: str, base: SimpleNamespace):
 def ours(kind: str, folder) -> list[float]:
     base = base_model()
     changed = {"steps": STEPS, "batch": BATCH, "learning_rate": RATE, "clip": CLIP, "weight_decay": 0.01}
-    settings = Optimisation.parse({**OPTIMISATION, **changed, "validate_every": STEPS}, "training")
+    settings = supervised.Answering.parse({**OPTIMISATION, **changed, "validate_every": STEPS}, "training")
     curve = supervised.train(
         base,
         start(kind, base),

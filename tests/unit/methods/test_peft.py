@@ -15,7 +15,7 @@ from pipeline.methods import dora, ia3, lora, svf, tinylora
 from pipeline.methods.common.peft import inserted
 from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.training import reinforce, supervised
-from pipeline.training.loop import Data, Optimisation, Training
+from pipeline.training.loop import Data, Training
 from tests.tiny import OPTIMISATION, REINFORCE, same_tensors, tiny_base, tiny_compute, tiny_factors
 
 LOW_RANK = {"rank": 4, "alpha": 8, "dropout": 0.0, "modules": ["q_proj", "down_proj"]}
@@ -187,7 +187,7 @@ def test_every_method_learns_from_reference_answers(kind: str, tmp_path) -> None
         learner,
         Data(EXAMPLES, EXAMPLES),
         compute=tiny_compute(batch_tokens=1000),
-        training=Training(Optimisation.parse(values, "training"), 0, Checkpoints(tmp_path / "checkpoints")),
+        training=Training(supervised.Answering.parse(values, "training"), 0, Checkpoints(tmp_path / "checkpoints")),
     )
     assert min(row["validation"] for row in curve[1:] if row["validation"]) < 0.95 * curve[0]["validation"]
 

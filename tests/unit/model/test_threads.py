@@ -20,14 +20,14 @@ from pipeline.model.decoding.answer import generate
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.base import Adapted, Compute, prepare_process
 from pipeline.training import supervised
-from pipeline.training.loop import Data, Optimisation, Training
+from pipeline.training.loop import Data, Training
 from tests.tiny import MODULES, OPTIMISATION, same_tensors, tiny_base, tiny_compute, tiny_factors
 
 EDITS = {"formula": "loreft", "rank": 8, "layers": "all", "positions": "f5+l5", "tied": True, "initial": "identity"}
 LOW_RANK = {"rank": 16, "alpha": 32, "dropout": 0.05, "modules": ["q_proj", "v_proj"]}
 SCALES = {"modules": list(MODULES), "parametrisation": "direct", "init_mean": 0.1, "init_std": 0.01}
 CHANGED = {"steps": 2, "batch": 12, "learning_rate": 0.01, "schedule": "linear", "warmup": 0.5, "validate_every": 1}
-TRAINING = Optimisation.parse({**OPTIMISATION, **CHANGED}, "training")
+TRAINING = supervised.Answering.parse({**OPTIMISATION, **CHANGED}, "training")
 EXAMPLES = [
     Example(str(n), ({"role": "user", "content": "wxyz" * (9 + n)},), "abc" * (1 + n % 5), {}) for n in range(12)
 ]

@@ -14,7 +14,7 @@ from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.model.forward.base import Base, decoder
 from pipeline.scoring import metrics
 from pipeline.training import supervised
-from pipeline.training.loop import Data, Optimisation, Training
+from pipeline.training.loop import Data, Training
 from pipeline.training.packing import answer_hidden, packed_batches
 from pipeline.training.reading import labelled, predict, reader
 from tests.tiny import OPTIMISATION, same_tensors, tiny_compute, tiny_model
@@ -73,7 +73,7 @@ def test_a_head_learns_labels_and_is_saved_with_the_edits_below_it(read, tmp_pat
     trained = made(base, read)
     reading = reader(base, trained.head, trained.labels, read)
     changed = {"steps": 60, "batch": 8, "validate_every": 20, "warmup": 0.2, "weight_decay": 0.01}
-    chosen = Optimisation.parse({**OPTIMISATION, **changed}, "training")
+    chosen = supervised.Answering.parse({**OPTIMISATION, **changed}, "training")
     rows = supervised.train(
         reading,
         trained,

@@ -16,7 +16,7 @@ from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
 from pipeline.model.forward.logprobs import head_weight, token_logprobs
 from pipeline.training import supervised
-from pipeline.training.loop import Data, Optimisation, Training
+from pipeline.training.loop import Data, Training
 from pipeline.training.packing import answer_hidden, packed_batches
 from tests.tiny import OPTIMISATION, same_tensors, tiny_compute
 
@@ -53,8 +53,8 @@ EXAMPLES = [
 ]
 
 
-def training(**changes) -> Optimisation:
-    return Optimisation.parse({**OPTIMISATION, "warmup": 0.2, "weight_decay": 0.01, **changes}, "training")
+def training(**changes) -> supervised.Answering:
+    return supervised.Answering.parse({**OPTIMISATION, "warmup": 0.2, "weight_decay": 0.01, **changes}, "training")
 
 
 def adapters(base, gate="hard"):
