@@ -70,8 +70,11 @@ class Code:
         modules = [path.stem for path in folder.glob("[a-z]*.py")]
         return sorted([*modules, *(path.parent.name for path in folder.glob("[a-z]*/__init__.py"))])
 
-    def closure(self, module: str) -> dict[Path, File]:
-        """The file of ``module`` and every file of ours that it comes to import, packages included, by path."""
+    def closure(self, module: str, *, owned: bool = True) -> dict[Path, File]:
+        """The file of ``module`` and every file of ours that it comes to import, packages included, by path.
+
+        owned: with all Python files of a package that has code in its ``__init__``, imported or not.
+        """
         start = self.module_file(module)
         if start is None:
             raise ValueError(f"expected a module of this project, got '{module}'")
@@ -82,7 +85,7 @@ class Code:
             if path in closed:
                 continue
             closed[path] = self.file(path)
-            if path.name == "__init__.py" and closed[path].digest:
+            if owned and path.name == "__init__.py" and closed[path].digest:
                 todo += path.parent.glob("*.py")
             for name in closed[path].modules:
                 parts = name.split(".")

@@ -83,7 +83,7 @@ def described(plan: Plan, seeds: Sequence[int]) -> list[str]:
 def counted(found: Sequence[Kind], work: Mapping[str, tuple[int | None, int | None]]) -> list[str]:
     """Lines on the stages. work: by entry, the prompts answered and the most tokens generated; None: not known."""
     head = ("stages", "", "new", "prompts", "tokens at most", "time")
-    rows = [head]
+    rows: list[tuple[str, ...]] = [head]
     for kind in found:
         prompts, tokens = work.get(kind.entry, (0, 0))
         numbers = [("all" if value is None else f"{value:,}" if value else "") for value in (prompts, tokens)]

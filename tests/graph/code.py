@@ -24,7 +24,7 @@ def our_files() -> list[Path]:
 
 def closure(file: Path) -> set[Path]:
     """A file and every file of ours that it comes to import, dynamic imports left out, with their packages."""
-    return set(code.closure(name_of(file)))
+    return set(code.closure(name_of(file), owned=False))
 
 
 def unfollowed(file: Path) -> list[str]:

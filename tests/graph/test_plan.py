@@ -141,7 +141,7 @@ def test_a_change_of_a_setting_changes_its_line_alone(name: str) -> None:
     whole = profiles.text(name)
     assert profiles.changed(whole, []) == whole
     lines = zip(whole.splitlines(), profiles.changed(whole, ["seeds=[7]"]).splitlines(), strict=True)
-    assert [after for before, after in lines if before != after][0].startswith("seeds: [7]")
+    assert next(after for before, after in lines if before != after).startswith("seeds: [7]")
 
 
 def test_a_profile_that_is_like_another_states_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
