@@ -41,7 +41,7 @@ def run(
         )
     prepare_process(compute, seed)
     reward = reinforce.rewarding(importlib.import_module(f"pipeline.tasks.{task}").score)
-    training = settings.training
+    chosen = settings.training
     with step("load the base model"):
         base = load_base(model, compute)
         begin = beginning(base.model, method, settings.adapter, factors=Factors(factors), seed=seed)
@@ -49,17 +49,17 @@ def run(
             base,
             compute=compute,
             max_new_tokens=decoding.max_new_tokens,
-            samples=training.samples,
-            temperature=training.temperature,
+            samples=chosen.samples,
+            temperature=chosen.temperature,
         )
-        data = read_data(train, validation, training)
-        questions = reinforce.Questions(data.train, data.validation, draw, reward, training.advantage)
+        data = read_data(train, validation, chosen)
+        questions = reinforce.Questions(data.train, data.validation, draw, reward, chosen.advantage)
 
-    def once(one: Training) -> tuple[Any, list[Row]]:
-        return reinforce.train(base, begin, questions, compute=compute, training=one)
+    def once(training: Training) -> tuple[Any, list[Row]]:
+        return reinforce.train(base, begin, questions, compute=compute, training=training)
 
     with step(f"train {name} by REINFORCE"):
-        learner, rows = swept(settings.sweep, Training(training, seed, checkpoints), once, better=max)
+        learner, rows = swept(settings.sweep, Training(chosen, seed, checkpoints), once, better=max)
     about = provenance(learner, method=method, seed=seed, model=model, task=task)
     metrics = save_trained(learner.adapter(name), rows, path=expert, curve=curve, provenance=about)
     return {**metrics, "rewarded": reinforce.share_rewarded(rows, task)}
