@@ -101,14 +101,6 @@ def make_run(
     }
 
 
-def remade(arguments: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a made run, with other settings and their plan; its files stay as they are."""
-    root = Path(arguments["plan"]).parent
-    (root / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False))
-    planner.update(root / "params.yaml", root / "plan.yaml")
-    return {**arguments, "settings": RunSettings.read(read_params(root / "params.yaml"), {})}
-
-
 def outputs(folder: Path) -> dict[str, Path]:
     """What the report writes."""
     return {

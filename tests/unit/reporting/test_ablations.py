@@ -13,10 +13,11 @@ import torch
 
 from pipeline.model.forward.adapters import Attachment, load_adapter, save_adapter
 from pipeline.reporting import claims
-from pipeline.reporting.read import kept_of_sweep
+from pipeline.reporting.planned import read_plan
+from pipeline.reporting.read import Run, kept_of_sweep
 from pipeline.reporting.tables import ablations
 from stages import report
-from tests.made import TRAINED, UNSEEN, make_run
+from tests.made import PARAMS, TRAINED, UNSEEN, make_run
 
 
 class Seventh:
@@ -35,11 +36,6 @@ class Seventh:
         yield Attachment()
 
 
-def cell(method: str, row: str, table: list[str], task: str, adapter: str) -> dict[str, Any]:
-    settings = {"method": method, "row": row, "table": table, "task": task}
-    return {**settings, "scorer": "numbers", "seed": 0, "adapter": adapter}
-
-
 def reported(root: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
@@ -51,14 +47,19 @@ def test_a_seventh_method_has_a_row_in_tables_1_2_and_7(tmp_path: Path, monkeypa
     module = ModuleType("pipeline.methods.seventh")
     module.from_state = lambda config, tensors: Seventh()
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    cells = {}
-    for table, tasks in (("table1", TRAINED.values()), ("table2", UNSEEN.values())):
-        for task in tasks:
-            cells[f"seventh-{task}"] = cell("seventh", "seventh", [table, "table7"], task, "experts/seventh")
-            cells[f"base-{task}"] = cell("base", "base", [table, "table7"], task, "base/base")
-    arguments = make_run(tmp_path, examples=6, layers=2, more_cells=cells)
-    path = arguments["experts"] / "seventh.safetensors"
-    save_adapter(path, Seventh(), {"method": "seventh", "task": "sums", "seed": 0, "base": "Toy", "parameters": 7})
+    changes = {
+        "rows": {"seventh": {"method": "seventh", "from": "train_supervised"}},
+        "seventh": {"adapter": {}, "training": {"like": "lora.training"}},
+        "tables": {
+            "table1": {"tasks": "trained", "rows": ["base", "svf", "seventh"]},
+            "table2": {"tasks": "unseen", "rows": ["base", "seventh"]},
+            "table7": {"tasks": list(PARAMS["tasks"]), "rows": ["base", "seventh"]},
+        },
+    }
+    arguments = make_run(tmp_path, examples=6, layers=2, changes=changes)
+    for task in TRAINED.values():
+        path = tmp_path / f"artifacts/experts/seventh-{task}-0.safetensors"
+        save_adapter(path, Seventh(), {"method": "seventh", "task": task, "seed": 0, "base": "Toy", "parameters": 7})
     assert isinstance(load_adapter(path)[0], Seventh)
     metrics = reported(tmp_path, arguments)
     assert set(metrics["table7"]["seventh"]) == {*TRAINED.values(), *UNSEEN.values(), "mean_over_tasks"}
@@ -73,55 +74,46 @@ def test_a_seventh_method_has_a_row_in_tables_1_2_and_7(tmp_path: Path, monkeypa
         assert "| 7; 5.2e-06 % of the base |" in line
 
 
-VARIANT = {"task": "sums", "scorer": "numbers", "seed": 0}
 SVF = {"modules": ["q_proj", "v_proj"], "parametrisation": "direct", "init_mean": 0.1, "init_std": 0.01}
 REWARDED = {"learning_rate": 2e-3, "temperature": 1.0, "advantage": "rloo", "kl_coefficients": [0.1]}
-ABLATIONS = {
-    "next_token": {"svf-next": {**VARIANT, "method": "svf", "adapter": SVF, "training": {"steps": 3}}},
-    "policy_gradient": {
-        "svf-mlp": {
-            **VARIANT,
-            "method": "svf",
-            "adapter": {**SVF, "modules": list(ablations.MLP)},
-            "training": REWARDED,
-        },
-        "svf-greedy": {
-            **VARIANT,
-            "method": "svf",
-            "adapter": {**SVF, "modules": [*ablations.MLP, *ablations.ATTENTION]},
-            "training": {**REWARDED, "temperature": 0.0},
-        },
-        "lora-reward": {**VARIANT, "method": "lora", "adapter": {"modules": ["q_proj"]}, "training": REWARDED},
+VARIANTS = {
+    "svf-next": {"method": "svf", "from": "train_supervised", "adapter": SVF, "training": {"steps": 3}},
+    "svf-mlp": {
+        "method": "svf",
+        "from": "train_reinforce",
+        "adapter": {"like": "svf", "modules": list(ablations.MLP)},
     },
+    "svf-greedy": {
+        "method": "svf",
+        "from": "train_reinforce",
+        "training": {"like": "reinforce", "temperature": 0.0},
+    },
+    "lora-reward": {"method": "lora", "from": "train_reinforce", "adapter": {"modules": ["q_proj"]}},
 }
 
 
 @pytest.fixture(scope="module")
-def table4(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def table4(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run, dict[str, Any]]:
+    """A made-up run of the ablation: its folder, what is read of it, and the metrics of its report."""
     root = tmp_path_factory.mktemp("ablation")
-    cells = {
-        f"{name}-sums": cell(entry["method"], name, ["table4"], "sums", f"experts/{name}")
-        for entries in ABLATIONS.values()
-        for name, entry in entries.items()
-    }
-    cells["base-sums"] = cell("base", "base", ["table1", "table4"], "sums", "base/base")
-    cells["svf-sums-0"] = cell("svf", "svf", ["table1", "table4"], "sums", "experts/svf-sums-0")
-    params = {
-        "ablations": ABLATIONS,
-        "experts": {"sums-0": {"task": "sums"}},
+    changes = {
+        "rows": VARIANTS,
+        "tables": {"table4": {"tasks": ["sums"], "rows": ["base", "svf", *VARIANTS]}},
         "svf": {**SVF, "modules": [*ablations.ATTENTION, *ablations.MLP]},
         "reinforce": REWARDED,
     }
-    arguments = make_run(root, examples=8, layers=2, more_cells=cells, more_params=params)
-    (arguments["curves"] / "svf-mlp.jsonl").write_bytes((arguments["curves"] / "svf-sums-0.jsonl").read_bytes())
-    for name in [name for entries in ABLATIONS.values() for name in entries]:
-        save_adapter(arguments["experts"] / f"{name}.safetensors", Seventh(), {"task": "sums", "parameters": 163_840})
-    return root, arguments, reported(root, arguments)
+    arguments = make_run(root, examples=8, layers=2, changes=changes)
+    for name in VARIANTS:
+        path = root / f"artifacts/experts/{name}-sums-0.safetensors"
+        save_adapter(path, Seventh(), {"task": "sums", "parameters": 163_840})
+    plan = read_plan(arguments["plan"])
+    run = Run(plan, arguments["settings"], pd.DataFrame(), {}, {}, {}, {})
+    return root, run, reported(root, arguments)
 
 
 def test_rows_of_table_4_say_how_they_were_trained_and_what_the_paper_has(table4) -> None:
-    root, arguments, metrics = table4
-    labels = {row: one.label for row, one in ablations.rows_of(arguments["settings"]).items()}
+    root, run, metrics = table4
+    labels = {row: one.label for row, one in ablations.rows_of(run).items()}
     assert labels == {
         "svf": "SVF, policy gradient, MLP + attention (q, k, v, o)",
         "svf-next": "SVF, next token, attention (q, v)",
@@ -148,12 +140,12 @@ def test_the_ablation_speaks_of_each_claim_of_the_paper(table4) -> None:
 
 
 def test_table_6_says_of_a_variant_what_differs(table4) -> None:
-    settings = table4[1]["settings"]
-    rows = dict(ablations.variant_settings(settings))
-    assert rows["policy gradient: svf-greedy.training.temperature"] == "0.0"
-    assert rows["policy gradient: svf-mlp.adapter.modules"] == "gate_proj, up_proj, down_proj"
-    assert "policy gradient: svf-mlp.training.temperature" not in rows
-    assert "svf-greedy.training.temperature" in (table4[0] / "reports/tables/settings.md").read_text()
+    run = table4[1]
+    rows = dict(ablations.variant_settings(run.plan, run.settings))
+    assert rows["policy gradient: svf-greedy-sums-0.training.temperature"] == "0.0"
+    assert rows["policy gradient: svf-mlp-sums-0.adapter.modules"] == "gate_proj, up_proj, down_proj"
+    assert "policy gradient: svf-mlp-sums-0.training.temperature" not in rows
+    assert "svf-greedy-sums-0.training.temperature" in (table4[0] / "reports/tables/settings.md").read_text()
 
 
 def test_a_variants_curve_is_not_drawn_among_the_experts(table4) -> None:

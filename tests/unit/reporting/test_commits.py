@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.intervals import Estimate
-from pipeline.reporting import commits as changes
+from pipeline.reporting import commits
 from stages import report
 from tests.made import make_run
 
@@ -29,7 +29,7 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     git("init", "-q")
     git("add", "reports", "params.yaml")
     git("commit", "-qm", "the first run")
-    path = arguments["scores"] / "svf-sums-0.parquet"
+    path = arguments["scores"] / "sums-svf-0.parquet"
     pd.read_parquet(path).assign(correct=True).to_parquet(path)
     report.run(**arguments)
     params = tmp_path / "params.yaml"
@@ -37,8 +37,8 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def changed(row: str, task: str) -> changes.Change:
-    found = changes.changes(changes.read("HEAD"), changes.read(None))["table1"]
+def changed(row: str, task: str) -> commits.Change:
+    found = commits.changes(commits.read("HEAD"), commits.read(None))["table1"]
     return next(one for one in found if (one.row, one.task) == (row, task))
 
 
@@ -70,18 +70,18 @@ def test_other_prompts_are_not_paired(history: Path) -> None:
 def test_independent_intervals_add_as_squares() -> None:
     one = {"mean": 0.5, "low": 0.47, "high": 0.53, "n": 100}
     other = {"mean": 0.6, "low": 0.56, "high": 0.64, "n": 50}
-    assert changes.independent(one, other) == pytest.approx((0.1, 0.05, 0.15, 50))
+    assert commits.independent(one, other) == pytest.approx((0.1, 0.05, 0.15, 50))
 
 
 def test_the_page_shows_the_numbers_and_the_settings_that_differ(
     history: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changes.main([])
+    commits.main([])
     assert "the first run against the files as they are" in capsys.readouterr().out
     page = re.sub(r"\s+", " ", (history / "reports/compare.html").read_text())
     assert '<th scope="row">compute.threads</th><td>2</td><td>4</td>' in page
     assert '<span class="change better">better</span>' in page
-    changes.main(["HEAD", "HEAD"])
+    commits.main(["HEAD", "HEAD"])
     page = (history / "reports/compare.html").read_text()
     assert "None: params.yaml is the same in both." in page and '"change better"' not in page
 
@@ -93,7 +93,7 @@ def test_what_is_new_stands_without_a_difference(history: Path) -> None:
     path.write_text(json.dumps(metrics))
     assert changed("ia3", "sums").before is None and changed("ia3", "sums").difference is None
     assert changed("lora", "sums").after is None
-    changes.main([])
+    commits.main([])
 
 
 @pytest.mark.parametrize(
@@ -106,23 +106,23 @@ def test_what_is_new_stands_without_a_difference(history: Path) -> None:
 )
 def test_a_mistake_is_one_sentence(history: Path, argv: list[str], said: str) -> None:
     with pytest.raises(SystemExit, match=re.escape(said)):
-        changes.main(argv)
+        commits.main(argv)
     assert not (history / "reports/compare.html").exists()
 
 
 def test_a_folder_without_git_or_report_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="expected a commit of this folder's git history, got 'HEAD'"):
-        changes.main([])
+        commits.main([])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SystemExit, match="expected git, which is not there"):
-        changes.main([])
+        commits.main([])
 
 
 def test_a_broken_report_is_one_sentence(history: Path) -> None:
     (history / "reports/metrics.json").write_text("{")
     with pytest.raises(SystemExit, match="expected the report of the files as they are to be readable"):
-        changes.main([])
+        commits.main([])
     (history / "reports/metrics.json").unlink()
     with pytest.raises(SystemExit, match="run 'dvc repro report'"):
-        changes.main([])
+        commits.main([])

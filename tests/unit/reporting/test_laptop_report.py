@@ -5,20 +5,16 @@ everything the report shows, not any number.
 """
 
 import json
-import random
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
-import torch
-import yaml
 
-from pipeline.core.artifacts import write_json, write_jsonl, write_tensors
-from pipeline.evaluation.spectra import FRACTIONS
-from pipeline.reporting.read import RunSettings
+from pipeline.core.artifacts import write_json
+from pipeline.core.config import read_params, settings
+from pipeline.reporting.planned import read_plan
 from stages import report
 from tests.made import make_run
 
@@ -28,71 +24,17 @@ FIGURES = ["figure4", "figure6", "figure7", "figure9", "figure10", "figure11"]
 EMPTY = ("", "–", "nan")
 
 
-def write_adapters(root: Path, settings: RunSettings) -> None:
-    """Every adapter and curve that the profile's stages would leave, beside those of any made-up run."""
-    artifacts = root / "artifacts"
-    for path in artifacts.glob("adapted/*"):
-        path.unlink()
-
-    def adapter(path: str, **provenance: Any) -> None:
-        meta = {"kind": "svf", "config": {}, "provenance": {"base": "Toy-135M", "seed": 0, **provenance}}
-        write_tensors(artifacts / f"{path}.safetensors", {"z": torch.zeros(1)}, meta)
-
-    for name, entry in settings.baselines.items():
-        adapter(f"experts/{name}", method=entry["method"], task=entry["task"], parameters=9)
-        write_curve(artifacts / f"curves/{name}.jsonl", "next_token")
-    for objective, entries in settings.ablations.items():
-        for name, entry in entries.items():
-            adapter(f"experts/{name}", method=entry["method"], task=entry["task"], parameters=9)
-            write_curve(artifacts / f"curves/{name}.jsonl", objective.replace("policy_gradient", "reinforce"))
-    searches = {**settings.section("adaptations"), **settings.searches}
-    for place, (name, entry) in enumerate(searches.items()):
-        kind = entry.get("experts", "svf")
-        experts = [f"{kind}-{task}-0" for task in settings.trained.values()]
-        alpha = [[0.2, 0.3, 0.5]] * (30 if place == 1 else 1)
-        final = {"final": True, "configuration": "shared-normalised", "experts": experts, "alpha": alpha}
-        row = {"configuration": "shared-normalised", "iteration": 0, "best_accuracy": 0.5, "chosen": True}
-        trace = [{**row, "prompts": 10 * (place + 1)}, {**final, "normalised": True, "accuracy": 0.6}]
-        write_jsonl(artifacts / f"adapted/{name}.jsonl", trace)
-        adapter(f"adapted/{name}", method=entry["strategy"], task=entry["task"], parameters=3)
-    for name, entry in settings.section("tunings").items():
-        adapter(f"adapted/{name}", method=entry["method"], task=entry["task"], parameters=9)
-        write_curve(artifacts / f"adapted/{name}.jsonl", "next_token")
-    for name, moved in settings.section("spectra").items():
-        lines = [
-            {"of": of, "module": module, "layer": layer, "top": top, "share": top**0.5}
-            for of in ("sigma", *(path.partition("/")[2] for path in moved.values()))
-            for module in settings.svf["modules"]
-            for layer in range(3)
-            for top in FRACTIONS
-        ]
-        pd.DataFrame(lines).to_parquet(artifacts / f"curves/spectra-{name}.parquet")
-    timed = [f"dispatch@{name}" for name in settings.section("dispatchers")]
-    for stage in (*timed, *(f"generate@{name}" for name in settings.cells)):
-        record = {"stage": stage, "seconds": 9.5, "peak_memory_bytes": 2**30, "started_unix_seconds": 1}
-        record |= {"host": {"cores": 2, "machine": "x86_64"}, "arguments": {}}
-        write_json(root / f".selfadapt/runs/{stage}.json", record)
-
-
-def write_curve(path: Path, objective: str) -> None:
-    draw = random.Random(path.stem)
-    rows = []
-    for step in range(13):
-        validation = 0.3 + 0.02 * step + draw.uniform(-0.02, 0.02) if step % 6 == 0 else None
-        row = {"step": step, "train": None if step == 0 else 0.1 + 0.03 * step, "validation": validation}
-        row |= {"chosen": step == 12, "objective": objective}
-        rows.append({**row, "kl_coefficient": 0.05} if objective == "reinforce" else row)
-    write_jsonl(path, rows)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a made-up run of ``laptop``."""
     root = tmp_path_factory.mktemp("laptop")
-    params = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    params["report"] |= {"resamples": 50}
-    arguments = make_run(root, examples=30, more_params=params)
-    write_adapters(root, arguments["settings"])
+    changes = {"report": {"resamples": 50}}
+    arguments = make_run(root, examples=30, params=read_params(PROFILE), changes=changes)
+    plan = read_plan(arguments["plan"])
+    for stage in (*(f"dispatch@{key}" for key in plan.dispatch), *(f"generate@{key}" for key in plan.cells)):
+        record = {"stage": stage, "seconds": 9.5, "peak_memory_bytes": 2**30, "started_unix_seconds": 1}
+        record |= {"host": {"cores": 2, "machine": "x86_64"}, "arguments": {}}
+        write_json(root / f".selfadapt/runs/{stage}.json", record)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         report.run(**arguments)
@@ -186,8 +128,8 @@ def test_every_method_has_its_point_on_the_trained_tasks(made: Path) -> None:
 
 def test_table_6_has_our_settings_beside_the_papers(made: Path) -> None:
     table = pd.read_csv(made / "tables/table6.csv").set_index("setting")
-    settings = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    rollouts = settings["reinforce"]["prompts"] * settings["reinforce"]["samples"]
+    params = read_params(PROFILE)
+    rollouts = params["reinforce"]["batch"] * params["reinforce"]["samples"]
     assert table.loc["svf.global_batch"].tolist() == [str(rollouts), "256"]
     assert table.loc["svf.z_init_mean"].tolist() == ["1.0", "0.1"]
     assert table.loc["lora.modules"].tolist() == ["query and value projections"] * 2
@@ -202,6 +144,6 @@ def test_table_6_has_our_settings_beside_the_papers(made: Path) -> None:
 
 
 def test_what_was_trained_for_longer_is_said(made: Path) -> None:
-    steps = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))["dora"]["training"]
+    steps = settings(read_params(PROFILE), "dora.training")
     text = (made / "tables/table7.md").read_text()
     assert f"DoRA: {steps['steps']} steps of {steps['batch']} examples" in text

@@ -21,17 +21,19 @@ from pipeline.core.artifacts import (
     write_text,
 )
 from pipeline.core.errors import UserError
-from pipeline.reporting import publish as publishing
+from pipeline.flow import plan
+from pipeline.reporting import publish
 from pipeline.reporting.compose import published_section
-from pipeline.reporting.figures import draw as figures
+from pipeline.reporting.figures import draw
+from pipeline.reporting.planned import read_plan
 from pipeline.reporting.published import read_published_runs
 from pipeline.reporting.statistics import published_statistics
 from pipeline.reporting.tables import learning
 from pipeline.reporting.tables.listing import Listing, listing_csv, listing_markdown
 from stages import report
-from tests.made import TRAINED, make_run
+from tests.made import PARAMS, TRAINED, make_run
 
-CELLS = [*(f"base-{task}" for task in TRAINED.values()), *(f"svf-{task}-0" for task in TRAINED.values()), "base-queue"]
+CELLS = [*(f"{task}-base" for task in TRAINED.values()), *(f"{task}-svf-0" for task in TRAINED.values()), "queue-base"]
 
 
 @pytest.fixture
@@ -50,15 +52,21 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, dict[st
     (tmp_path / "artifacts/base/model").mkdir()
     (tmp_path / "artifacts/base/model/config.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(publishing, "PAPERS", arguments["published"])
-    monkeypatch.setattr(publishing, "stale", lambda stages: [])
+    monkeypatch.setattr(publish, "PAPERS", arguments["published"])
+    monkeypatch.setattr(publish, "stale", lambda stages: [])
     return tmp_path, arguments
+
+
+def plan_again(root: Path, changes: dict[str, Any]) -> None:
+    """Other settings for the same files."""
+    (root / "params.yaml").write_text(yaml.safe_dump({**PARAMS, **changes}, sort_keys=False))
+    plan.update(root / "params.yaml", root / "plan.yaml")
 
 
 def test_what_was_published_is_what_the_run_found(made: tuple[Path, dict[str, Any]]) -> None:
     root, arguments = made
     report.run(**arguments)
-    folder = publishing.publish(CELLS, None)
+    folder = publish.publish(CELLS, None)
     assert folder == Path("reports/published/Toy-135M")
     own = json.loads(Path("reports/metrics.json").read_text())
     found = json.loads((folder / "metrics.json").read_text())
@@ -66,7 +74,8 @@ def test_what_was_published_is_what_the_run_found(made: tuple[Path, dict[str, An
         for row in ("base", "svf"):
             assert found["table1"][row][task] == own["table1"][row][task]
     assert set(found) == {"table1", "table2"} and set(found["table2"]) == {"base"}  # all of csreft stands in table1
-    assert list(yaml.safe_load((folder / "params.yaml").read_text())["cells"]) == CELLS_IN_ORDER
+    assert (folder / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
+    assert list(read_plan(folder / "plan.yaml").cells) == CELLS_IN_ORDER
     for task in TRAINED.values():
         kept = folder / f"adapters/experts/svf-{task}-0.safetensors"
         assert read_tensors(kept)[1] == read_tensors(root / f"artifacts/experts/svf-{task}-0.safetensors")[1]
@@ -75,18 +84,18 @@ def test_what_was_published_is_what_the_run_found(made: tuple[Path, dict[str, An
     assert len(scores) == 40 * len(CELLS) and set(scores["cell"]) == set(CELLS)
 
 
-# in the order of params.yaml, whatever was asked first
-CELLS_IN_ORDER = [f"{row}-{task}{end}" for task in TRAINED.values() for row, end in (("base", ""), ("svf", "-0"))]
-CELLS_IN_ORDER += ["base-queue"]
+# in the order of the plan, whatever was asked first
+CELLS_IN_ORDER = [f"{task}-{row}" for task in TRAINED.values() for row in ("base", "svf-0")]
+CELLS_IN_ORDER += ["queue-base"]
 
 
 def test_a_published_run_says_where_it_comes_from(made: tuple[Path, dict[str, Any]]) -> None:
     record = json.loads(Path(".selfadapt/runs/train_svf@sums-0.json").read_text())
     Path(".selfadapt/runs/train_svf@sums-0.json").write_text(json.dumps({**record, "commit": "abc1234"}))
-    score = {"outs": [{"path": "artifacts/scores/svf-sums-0.parquet"}], "deps": [{"path": "artifacts/completions/x"}]}
+    score = {"outs": [{"path": "artifacts/scores/sums-svf-0.parquet"}], "deps": [{"path": "artifacts/completions/x"}]}
     train = {"outs": [{"path": "artifacts/completions/x"}]}
-    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"score@svf-sums-0": score, "train_svf@sums-0": train}}))
-    about = json.loads((publishing.publish(["svf-sums-0", "base-sums"], "mine") / "run.json").read_text())
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"score@sums-svf-0": score, "train_svf@sums-0": train}}))
+    about = json.loads((publish.publish(["sums-svf-0", "sums-base"], "mine") / "run.json").read_text())
     assert about["commits"] == ["abc1234"] and list(about["seconds"]) == ["train_svf@sums-0"]
     assert about["base"]["base"] == "Toy-135M" and about["base"]["sha256"] == digest(Path("artifacts/base/model"))
     assert about["data"]["sums"]["test"] == {"rows": 40, "sha256": digest(Path("data/tasks/sums/test.jsonl"))}
@@ -100,8 +109,8 @@ def test_a_published_run_says_where_it_comes_from(made: tuple[Path, dict[str, An
 def test_a_large_adapter_is_told_by_its_hash(
     made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "SMALL", 10)
-    folder = publishing.publish(["svf-sums-0", "base-sums"], None)
+    monkeypatch.setattr(publish, "SMALL", 10)
+    folder = publish.publish(["sums-svf-0", "sums-base"], None)
     assert not list(folder.rglob("*.safetensors"))
     assert "experts/svf-sums-0" in json.loads((folder / "run.json").read_text())["adapters"]
 
@@ -112,7 +121,7 @@ def test_the_report_shows_published_runs_and_changes_no_number_of_its_own(made: 
     numbers = [root / "reports/metrics.json", root / "reports/tables"]
     before = [digest(path) for path in numbers]
     assert not (root / "reports/site/published.html").exists()
-    publishing.publish(CELLS, None)
+    publish.publish(CELLS, None)
     report.run(**arguments)
     assert [digest(path) for path in numbers] == before
     page = re.sub(r"\s+", " ", (root / "reports/site/published.html").read_text())
@@ -158,58 +167,58 @@ def test_no_folder_of_published_runs_is_no_published_run(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("cells", "sentence"),
     [
-        (["svf-sum"], "expected cells of params.yaml, got 'svf-sum'; it has: base-sums, "),
-        (["base-sums", "base-queue"], "expected the scores of 'base-queue' in artifacts/scores; run 'dvc repro score@"),
+        (["sums-sfv"], "expected cells of plan.yaml, got 'sums-sfv'; it has: sums-base, "),
+        (["sums-base", "queue-base"], "expected the scores of 'queue-base' in artifacts/scores; run 'dvc repro score@"),
     ],
 )
 def test_a_cell_that_is_not_there_is_one_sentence(
     made: tuple[Path, dict[str, Any]], cells: list[str], sentence: str
 ) -> None:
-    Path("artifacts/scores/base-queue.parquet").unlink()
+    Path("artifacts/scores/queue-base.parquet").unlink()
     with pytest.raises(UserError, match=re.escape(sentence)):
-        publishing.publish(cells, None)
+        publish.publish(cells, None)
     assert not Path("reports/published").exists()
 
 
 def test_stale_scores_are_not_published(made: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "stale", lambda stages: ["generate@base-sums"])
+    monkeypatch.setattr(publish, "stale", lambda stages: ["generate@sums-base"])
     with pytest.raises(
-        UserError, match=r"up to date, but generate@base-sums would run again: .*; run 'dvc repro score@"
+        UserError, match=r"up to date, but generate@sums-base would run again: .*; run 'dvc repro score@"
     ):
-        publishing.publish(["base-sums"], None)
+        publish.publish(["sums-base"], None)
     assert not Path("reports/published").exists()
 
 
 def test_dvc_says_what_is_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="expected DVC to know the state of this run, got: "):
-        publishing.stale(["score@a"])
+        publish.stale(["score@a"])
     subprocess.run(["dvc", "init", "--no-scm", "-q"], check=True)
     (tmp_path / "in").write_text("1")
     stage = {"cmd": "cp in ${item}", "deps": ["in"], "outs": ["${item}"]}
     (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"score": {"foreach": ["a", "b"], "do": stage}}}))
     subprocess.run(["dvc", "repro", "-q", "score@a"], check=True)
-    assert publishing.stale(["score@a"]) == []
-    assert publishing.stale(["score@a", "score@b"]) == ["score@b"]
+    assert publish.stale(["score@a"]) == []
+    assert publish.stale(["score@a", "score@b"]) == ["score@b"]
     (tmp_path / "in").write_text("2")
-    assert publishing.stale(["score@a"]) == ["score@a"]
+    assert publish.stale(["score@a"]) == ["score@a"]
 
 
 def test_heads_are_published_as_labels_and_measured_from_them(made: tuple[Path, dict[str, Any]]) -> None:
     root, _ = made
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    heads = {f"rte-{method}-0": {"method": method, "tasks": "sums", "subset": "rte"} for method in ("reft", "lora")}
-    (root / "params.yaml").write_text(yaml.safe_dump({**params, "cells": {}, "heads": heads}))
-    for key, head in heads.items():
-        right = 30 if head["method"] == "reft" else 20
+    subsets = {"rte": {"metric": "accuracy", "rows": ["loreft", "lora"]}}
+    heads = {"glue": {"tasks": ["sums"], "label": "answer", "token": "last", "subsets": subsets}}
+    plan_again(root, {"tables": {}, "heads": heads})
+    for method in ("reft", "lora"):
+        key, right = f"rte-{method}-0", 30 if method == "reft" else 20
         labels = [{"id": str(n), "label": "yes", "given": "yes" if n < right else "no"} for n in range(40)]
         write_jsonl(root / f"artifacts/scores/heads/{key}.labels.jsonl", labels)
-        about = {"method": head["method"], "subset": "rte", "seed": 0, "metric": "accuracy", "value": right / 40}
+        about = {"method": method, "subset": "rte", "seed": 0, "metric": "accuracy", "value": right / 40}
         about |= {"accuracy": right / 40, "n": 40, "parameters": 12, "parameters_without_head": 10}
         write_json(root / f"artifacts/scores/heads/{key}.json", about)
-        trained = {"provenance": {"method": head["method"], "seed": 0, "parameters": 12}}
+        trained = {"provenance": {"method": method, "seed": 0, "parameters": 12}}
         write_tensors(root / f"artifacts/heads/{key}.safetensors", {}, trained)
-    folder = publishing.publish([], "glue")
+    folder = publish.publish([], "glue")
     assert not (folder / "scores.csv").exists()  # there is no cell
     assert set(json.loads((folder / "run.json").read_text())["data"]) == {"sums"}
     (one,) = read_published_runs(folder.parent, {})
@@ -221,14 +230,13 @@ def test_heads_are_published_as_labels_and_measured_from_them(made: tuple[Path, 
 
 def test_what_judges_preferred_is_published_with_what_their_word_is_worth(made: tuple[Path, dict[str, Any]]) -> None:
     root, _ = made
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    cells = {cell: params["cells"][cell] for cell in CELLS}
-    judged = {"sums-longer": {"cell": "base-sums"}, "not_run": {"cell": "base-sums"}}
-    (root / "params.yaml").write_text(yaml.safe_dump({**params, "cells": cells, "judged": judged}))
-    said = {"judge": "longer", "cell": "base-sums", "reference": "text_davinci_003", "drawn": 3}
+    judges = {name: {"task": "alpaca"} for name in ("longer", "not_run")}
+    table = {"tasks": ["sums"], "rows": ["base"], "judges": list(judges)}
+    plan_again(root, {"tables": {"table1": table}, "judges": judges})
+    said = {"judge": "longer", "cell": "sums-base", "reference": "text_davinci_003", "drawn": 3}
     said |= {"preferences": [1, 2, 2, 2], "agreed": [1, 0, 1, 1, 1], "length_controlled_win_rate": 0.5}
-    write_json(root / "artifacts/scores/judged/sums-longer.json", said)
-    folder = publishing.publish([], "judges")
+    write_json(root / "artifacts/scores/judged/sums-base-longer.json", said)
+    folder = publish.publish([], "judges")
     assert "longer" in (folder / "tables/win_rates.csv").read_text()
     (one,) = read_published_runs(folder.parent, {})
     (line,) = published_statistics(one).win_rates
@@ -238,21 +246,19 @@ def test_what_judges_preferred_is_published_with_what_their_word_is_worth(made: 
 
 def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, Any]]) -> None:
     root, arguments = made
-    params = yaml.safe_load((root / "params.yaml").read_text())
-    cells = {cell: params["cells"][cell] for cell in CELLS}
     reports: dict[str, Any] = {"interference": {}, "not_run": {}}
-    (root / "params.yaml").write_text(yaml.safe_dump({**params, "cells": cells, "skill_reports": reports}))
+    plan_again(root, {"tables": {"table1": PARAMS["tables"]["table1"]}, "skill_reports": reports})
     table = Listing(
         "matrix", "Interference", ("row", "n", "share", "said"), (("a", 12, 0.125, "+1.0 [0, 2]"),), "A note."
     )
     bare = Listing("growth", "Growth", ("row", "n"), (("a", None),))
-    drawn = figures.svg(Figure(), "skill-gates", "Gates by skill")
+    drawn = draw.svg(Figure(), "skill-gates", "Gates by skill")
     files = {f"{one.key}.md": listing_markdown(one) for one in (table, bare)}
     files |= {f"{one.key}.csv": listing_csv(one) for one in (table, bare)}
     files |= {"claims.md": "# Said\n\n- One.\n- Two.\n", "numbers.csv": "a\n1\n", "skill-gates.svg": drawn}
     for name, text in files.items():
         write_text(root / f"reports/interference/{name}", text)
-    folder = publishing.publish([], "skills")
+    folder = publish.publish([], "skills")
     (one,) = read_published_runs(folder.parent, {})
     (experiment,) = one.experiments
     assert experiment.claims == ("One.", "Two.") and experiment.listings == (bare, table)
@@ -266,24 +272,30 @@ def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, An
 @pytest.mark.parametrize(
     ("file", "change", "sentence"),
     [
-        ("run.json", lambda text: text.replace('"format": 1', '"format": 9'), "got format 9; publish it again"),
+        ("run.json", lambda text: text.replace('"format": 2', '"format": 9'), "got format 9; publish it again"),
         ("run.json", lambda text: "{}", "got none of 'format'; publish it again"),
         ("run.json", lambda text: text[:50], "expected JSON in"),
         ("scores.csv", lambda text: text.replace("tokens", "words", 1), "got no column 'tokens'; publish"),
         (
             "scores.csv",
-            lambda text: text.replace("base-sums,", "other,"),
-            "no match for the cells ['base-sums', 'other']",
+            lambda text: text.replace("sums-base,", "other,"),
+            "no match for the cells ['other', 'sums-base']",
         ),
         ("scores.csv", lambda text: text.replace("True", "maybe", 1), "expected scores in"),
         ("scores.csv", lambda text: "", "expected scores in"),
         ("params.yaml", lambda text: "cells: [", "expected YAML in"),
+        ("plan.yaml", lambda text: "plan: [", "expected a plan in"),
+        (
+            "plan.yaml",
+            lambda text: text.replace("method: svf", "way: svf"),
+            "at cells.sums-svf-0.method: field required",
+        ),
     ],
 )
 def test_a_damaged_published_run_is_one_sentence(
     made: tuple[Path, dict[str, Any]], file: str, change: Any, sentence: str
 ) -> None:
-    folder = publishing.publish(["svf-sums-0", "base-sums"], None)
+    folder = publish.publish(["sums-svf-0", "sums-base"], None)
     (folder / file).write_text(change((folder / file).read_text()))
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
         read_published_runs(folder.parent, {})

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.core.artifacts import write_json, write_jsonl, write_tensors
 from pipeline.core.errors import UserError
+from pipeline.reporting.compose_benchmarks import BenchmarkReport
 from pipeline.reporting.tables import reft
 from pipeline.scoring.metrics import f1
 from stages import compare_benchmarks, report
@@ -19,15 +20,24 @@ EACH = 10
 RIGHT = {"base": 3, "lora": 5, "reft": 7}  # of every ten, of each subset but the last, where all are right by half
 
 
-def cell(row: str, table: str, task: str) -> dict[str, Any]:
-    adapter = "base/base" if row == "base" else f"experts/{row}-{task}-0"
-    settings = {"method": row, "row": row, "table": [table], "task": task, "scorer": "choices", "seed": 0}
-    return {**settings, "adapter": adapter}
-
-
-CELLS = {
-    **{f"commonsense-{row}": cell(row, "commonsense8", "commonsense") for row in RIGHT},
-    "alpaca-reft": cell("reft", "alpaca_eval", "queue"),
+CHANGES = {
+    "tasks": {"commonsense": {"role": "trained", "data": {"domain": "others"}}},
+    "rows": {"reft": {"method": "reft", "from": "train_supervised"}},
+    "tables": {
+        "table1": {"tasks": ["sums", "functions", "oldest"], "rows": ["base", "lora", "svf"]},
+        "csreft": {"tasks": ["sums", "functions", "oldest"], "rows": ["base", "loreft", "csreft"]},
+        "commonsense8": {"tasks": ["commonsense"], "rows": ["base", "lora", "reft"]},
+        "alpaca_eval": {"tasks": ["queue"], "rows": ["reft"], "judges": ["self"]},
+    },
+    "judges": {"self": {"kind": "local", "task": "alpaca"}},
+    "heads": {
+        "glue": {
+            "tasks": ["oldest"],
+            "label": "answer",
+            "token": "last",
+            "subsets": {"mrpc": {"metric": "f1", "rows": ["lora", "reft"]}},
+        }
+    },
 }
 LABELS = {"reft": ("yes", "yes", "no", "no"), "lora": ("yes", "no", "yes", "no")}
 TRUE = ("yes", "yes", "no", "yes")
@@ -37,20 +47,23 @@ TRUE = ("yes", "yes", "no", "yes")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A made-up run with cells of all four tables, and its report."""
     root = tmp_path_factory.mktemp("run")
-    arguments = make_run(root, more_cells=CELLS)
+    arguments = make_run(root, changes=CHANGES)
     ids = [f"{subset}-test-{number}" for subset in SUBSETS for number in range(EACH)]
     meta = {"answer": "true", "labels": ["true", "false"], "task": "commonsense"}
     turns = [{"role": "user", "content": "Is it?"}]
     examples = [{"id": one, "messages": turns, "target": "true", "meta": meta} for one in ids]
     write_jsonl(root / "data/tasks/commonsense/test.jsonl", examples)
     for row, right in RIGHT.items():
+        cell = "commonsense-base" if row == "base" else f"commonsense-{row}-0"
+        answers = [{"id": one, "text": "true", "tokens": 6, "prompt_tokens": 40, "finished": True} for one in ids]
+        write_jsonl(arguments["completions"] / f"{cell}.jsonl", answers)
         counts = [right] * (len(SUBSETS) - 1) + [5]
         correct = [number < count for count in counts for number in range(EACH)]
         frame = pd.DataFrame({"id": ids, "value": 1.0, "correct": correct, "parsed": "true", "tokens": 6})
-        frame.assign(prompt_tokens=40, finished=True).to_parquet(arguments["scores"] / f"commonsense-{row}.parquet")
+        frame.assign(prompt_tokens=40, finished=True).to_parquet(arguments["scores"] / f"{cell}.parquet")
         provenance = {"method": row, "task": "commonsense", "seed": 0, "base": "base", "parameters": 41_000}
         if row != "base":
-            path = arguments["experts"] / f"{row}-commonsense-0.safetensors"
+            path = root / f"artifacts/experts/{row}-commonsense-0.safetensors"
             write_tensors(path, {}, {"kind": row, "config": {}, "provenance": provenance})
     for method, given in LABELS.items():
         key = f"mrpc-{method}-0"
@@ -60,9 +73,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
             {"id": f"mrpc-test-{number}", "label": TRUE[number % 4], "given": given[number % 4]} for number in range(40)
         ]
         write_jsonl(arguments["scores"] / f"heads/{key}.labels.jsonl", lines)
-    judged = {"cell": "alpaca-reft", "judge": "self", "reference": "text_davinci_003", "drawn": 1}
+    judged = {"cell": "queue-reft-0", "judge": "self", "reference": "text_davinci_003", "drawn": 1}
     judged |= {"preferences": [1, 2, 2, 2, None], "agreed": [1, 0, 1, 1], "length_controlled_win_rate": 0.5}
-    write_json(arguments["scores"] / "judged/alpaca-reft.json", judged)
+    write_json(arguments["scores"] / "judged/queue-reft-0-self.json", judged)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         report.run(**arguments)
@@ -138,10 +151,15 @@ def test_win_rates_of_alpaca_eval_stand_above_the_papers(made: tuple[Path, dict[
 
 def test_a_report_of_its_own_has_the_same_tables(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     root, arguments = made
-    plan = reft.Plan(tables=("commonsense8",), adapters="experts")
-    places = {name: arguments[name] for name in ("settings", "examples", "scores", "base")}
+    asked = BenchmarkReport(tables=("commonsense8",), adapters="experts")
+    places = {name: arguments[name] for name in ("settings", "plan", "examples", "scores", "base")}
     found = compare_benchmarks.run(
-        report="it", plan=plan, **places, adapters=arguments["experts"], published=PUBLISHED, written=tmp_path / "it"
+        report="it",
+        asked=asked,
+        **places,
+        adapters=root / "artifacts/experts",
+        published=PUBLISHED,
+        written=tmp_path / "it",
     )
     names = {path.name for path in (tmp_path / "it").iterdir()}
     assert names == {"claims.md", "commonsense8.svg"} | {
@@ -152,16 +170,16 @@ def test_a_report_of_its_own_has_the_same_tables(made: tuple[Path, dict[str, Any
     assert found["claims"]
 
 
-def test_a_report_of_nothing_is_one_sentence(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    places = {name: made[1][name] for name in ("settings", "examples", "base")}
-    plan = reft.Plan(tables=("arithmetic4",), adapters="experts")
+def test_a_report_of_nothing_is_one_sentence(tmp_path: Path) -> None:
+    arguments = make_run(tmp_path, examples=2, layers=2)
+    places = {name: arguments[name] for name in ("settings", "plan", "examples", "scores", "base")}
+    asked = BenchmarkReport(tables=("arithmetic4",), adapters="experts")
     with pytest.raises(UserError, match="expected cells of the tables arithmetic4, heads or judged cells for 'it'"):
         compare_benchmarks.run(
             report="it",
-            plan=plan,
+            asked=asked,
             **places,
-            scores=tmp_path,
-            adapters=tmp_path,
+            adapters=tmp_path / "artifacts/experts",
             published=PUBLISHED,
             written=tmp_path / "it",
         )

@@ -11,7 +11,7 @@ from stages import report
 from tests.browser import Browser, installed
 from tests.made import make_run
 
-STYLE = Path(__file__).resolve().parents[3] / "pipeline/reporting/static/style.css"
+STYLE = Path(__file__).resolve().parents[3] / "pipeline/reporting/site/static/style.css"
 
 
 @pytest.fixture(scope="module")
@@ -96,9 +96,9 @@ def test_the_tab_key_reaches_every_link_and_control(browser: Browser, site: Path
 
 
 def test_a_number_leads_to_its_completions_page_by_page(browser: Browser, site: Path) -> None:
-    browser.open(site / "site/completions.html", width=1440, part="task=sums&cell=svf-sums-0")
+    browser.open(site / "site/completions.html", width=1440, part="task=sums&cell=sums-svf-0")
     browser.until("document.querySelector('.prompt') !== null")
-    assert browser.value("document.querySelector('[name=cell]').value") == "svf-sums-0"
+    assert browser.value("document.querySelector('[name=cell]').value") == "sums-svf-0"
     assert browser.value("document.querySelectorAll('.prompt').length") == 1  # report.samples of these settings
     assert browser.value("document.querySelectorAll('.answers > div').length") == 1
     assert browser.value("document.querySelector('.prompt pre').textContent").startswith("sums 0: is <b>1 & 2</b>")
@@ -117,8 +117,8 @@ def test_a_number_leads_to_its_completions_page_by_page(browser: Browser, site: 
 
 
 def test_a_link_to_a_run_opens_what_it_was_made_with(browser: Browser, site: Path) -> None:
-    browser.open(site / "runs/index.html", width=1440, part="score@prompt-groceries")
-    browser.until("document.getElementById('score@prompt-groceries').querySelector('details').open")
+    browser.open(site / "runs/index.html", width=1440, part="score@groceries-prompt-0")
+    browser.until("document.getElementById('score@groceries-prompt-0').querySelector('details').open")
 
 
 def test_colours_of_text_have_contrast_enough_on_light_and_dark() -> None:

@@ -1,20 +1,16 @@
 """The report's tables of variants: what is claimed of them, the paper's numbers beside, figures and listings."""
 
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
-import yaml
 
-from pipeline.core.artifacts import write_jsonl
-from pipeline.evaluation.spectra import FRACTIONS
-from pipeline.reporting import claims, published_of_variants
-from pipeline.reporting.claims_of_variants import CLAIMS, rivals_for
-from pipeline.reporting.read import RunSettings, read_needs, read_published
+from pipeline.reporting import claims, papers
+from pipeline.reporting.papers import CLAIMS, rivals_for
+from pipeline.reporting.read import read_published
 from stages import report
-from tests.made import PUBLISHED, TRAINED, make_run
+from tests.made import PUBLISHED, make_run
 
 DOMAINS = {"queue": "reasoning", "groceries": "math"}
 
@@ -90,40 +86,40 @@ def test_where_the_paper_claims_nothing_the_comparison_alone_is_told() -> None:
     ],
 )
 def test_the_papers_numbers_stand_under_our_rows(key: str, row: str, task: str, percent: float) -> None:
-    found, benchmarks = published_of_variants.published_of(key, DOMAINS, read_published(PUBLISHED))
+    found, benchmarks = papers.published_of(key, DOMAINS, DOMAINS, read_published(PUBLISHED))
     assert found[row, task] == pytest.approx(percent / 100)
     assert task in benchmarks
-    assert published_of_variants.published_of(key, DOMAINS, {})[0] == {}
+    assert papers.published_of(key, DOMAINS, DOMAINS, {})[0] == {}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a made-up run with a search of its own, spectra, LoRA by rewards, and cells on another model."""
     root = tmp_path_factory.mktemp("run")
-    arguments = make_run(root, layers=2)
-    params: dict[str, Any] = arguments["settings"].model_dump(mode="json")
-    params["merged"] = {"tuned": {"data": TRAINED}}
-    params["searches"] = {"queue": {"settings": {"shots": 3}}}
-    moved = params["cells"].pop("csreft-sums") | {"table": ["table9"], "base": "tuned"}
-    params["recipient_cells"] = {"csreft-sums": moved | {"row": "ordered"}}
-    params["cells"]["lora-sums-0"] |= {"table": ["table9"], "row": "shuffled", "base": "tuned"}
-    params["cells"]["base-sums"] |= {"table": ["table1", "table9"]}
-    lines = [
-        {"of": of, "module": module, "layer": layer, "top": top, "share": top**0.5}
-        for of in ("sigma", "svf-sums-0")
-        for module in ("q_proj", "up_proj")
-        for layer in range(3)
-        for top in FRACTIONS
-    ]
-    pd.DataFrame(lines).to_parquet(arguments["curves"] / "spectra-base.parquet")
-    rows = [
-        {"step": step, "train": 0.1 * step, "validation": 0.3, "chosen": step == 0, "kl_coefficient": 0.0}
-        for step in range(3)
-    ]
-    write_jsonl(arguments["curves"] / "lora-reward-sums-0.jsonl", [{**row, "objective": "reinforce"} for row in rows])
+    changes = {
+        "bases": {"tuned": {"source": "merge"}},
+        "rows": {
+            "few_shot_3": {
+                "method": "svf",
+                "from": "adapt",
+                "strategy": "few_shot",
+                "search": {"like": "few_shot", "shots": 3},
+            },
+            "lora-reward": {"method": "lora", "from": "train_reinforce"},
+            "ordered": {"method": "svf", "from": "transfer", "order": "ordered"},
+            "shuffled": {"method": "svf", "from": "transfer", "order": "shuffled"},
+        },
+        "tables": {
+            "table4": {"tasks": ["sums"], "rows": ["base", "svf", "lora-reward"]},
+            "table8": {"tasks": ["queue"], "rows": ["base", "few_shot_3"]},
+            "table9": {"base": "tuned", "tasks": ["sums"], "rows": ["base", "ordered", "shuffled"]},
+        },
+        "spectra": {"base": "svf"},
+    }
+    arguments = make_run(root, layers=2, changes=changes)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        report.run(**{**arguments, "settings": RunSettings.parse(params, "")})
+        report.run(**arguments)
     return root / "reports"
 
 
@@ -148,17 +144,12 @@ def test_the_figures_of_the_analyses_fit_light_and_dark(made: Path) -> None:
 
 
 def test_a_search_is_listed_with_what_it_ran_and_found_and_not_mixed_into_figure_7(made: Path) -> None:
-    listed = pd.read_csv(made / "tables/searches.csv").set_index("task")
-    assert listed.loc["queue", "prompts given"] == 3 and listed.loc["queue", "prompts run"] == 80
-    assert "[" in listed.loc["queue", "Δ from base"]
+    listed = pd.read_csv(made / "tables/searches.csv").set_index("adaptation")
+    other = listed.loc["SVF mixed by CEM on 3 prompts"]
+    assert other["task"] == "queue" and other["prompts given"] == 3 and other["prompts run"] == 80
+    assert "[" in other["Δ from base"]
+    usual = listed.loc["SVF mixed by few-shot CEM"]
+    assert set(usual["task"]) == {"groceries", "repairs", "queue"} and set(usual["prompts given"]) == {10}
     text = (made / "figures/figure7.svg").read_text()
-    assert "groceries" in text and "queue" not in text
-
-
-def test_the_stages_behind_a_number_go_by_the_names_they_are_called_by(tmp_path: Path) -> None:
-    stages = {
-        "score_recipient@a": {"cmd": "python -m pipeline.flow score@a --task x", "deps": [{"path": "completions/a"}]},
-        "generate_recipient@a": {"cmd": "python -m pipeline.flow generate@a", "outs": [{"path": "completions/a"}]},
-    }
-    (tmp_path / "dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-    assert read_needs(tmp_path / "dvc.lock", {}) == {"score@a": ["generate@a"], "generate@a": []}
+    assert '"Coefficients of the experts for groceries, repairs, queue"' in text
+    assert "few_shot_3" in (made / "figures/searches.svg").read_text()
