@@ -1,278 +1,208 @@
-"""What a profile would train, hold and generate, from shapes alone: no weights are read.
+"""What a profile would make: tables, parameters, memory, prompts and tokens. Only settings and shapes are read.
 
-Parameters are counted on a model of the base's shape on the meta device, by what each method trains:
-
-    SVF       Σ min(out, in) over the targeted matrices, of the targeted layers
-    LoRA      Σ rank · (out + in)
-    DoRA      that + Σ out
-    (IA)³     Σ out, or in where it scales what a matrix takes
-    TinyLoRA  size · (vectors, as many as tying leaves of the matrices)
-    LoReFT    edits · (2 · rank · hidden + rank); an edit per layer, and per prefix and suffix where they are not tied
-    CS-ReFT   skills · that; its router hidden → hidden / 2 → skills is counted beside
-
-and compared with what the papers state (``PAPERS``). Counts that differ say why.
+Everything is counted by the plan: a cell that two tables show is generated once, a sweep trains as often as it has
+pairs of a rate and a clip, and every coefficient λ of a training by policy gradient is a training of its own.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.core.config import lookup, read_params
+from pipeline.core.config import lookup, read_params, settings
 from pipeline.core.errors import UserError
+from pipeline.data.bases import Source
+from pipeline.data.tables import available
+from pipeline.data.tasks import needed_tables, task_module
+from pipeline.evaluation.parameters import counts, meta_model, of_base, shape_of
+from pipeline.flow.plan import Item, Plan, expand
 from pipeline.methods.svf import Targets, in_layers
-from pipeline.model.forward.base import layer_of, linear_modules
+from pipeline.model.forward.base import linear_modules
+from pipeline.training.recipes import parts
 
-SHAPES = Path(__file__).parents[2] / "data/published/shapes.yaml"
+SIZES = Path(__file__).parents[2] / "data/published/sizes.yaml"
 GIB = 1 << 30
-MLP = ("gate_proj", "up_proj", "down_proj")
-LLAMA3, LLAMA2, LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct", "meta-llama/Llama-2-7b-hf", "huggyllama/llama-7b"
+SEARCHERS = ("few_shot", "cma_es", "shooting")  # strategies that judge generations of candidates
 
 
-class Count(NamedTuple):
-    """what: the method and what it scales. ours: parameters. paper: as printed. note: why they differ."""
-
-    what: str
-    ours: int
-    paper: str = ""
-    note: str = ""
+# ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def shape_of(base: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The shape of a base model of params.yaml. UserError where it is not known."""
-    if "layers" in base:  # one that is initialised
-        return {
-            "hidden": base["hidden_size"],
-            "intermediate": base["intermediate_size"],
-            "vocabulary": base["vocabulary"],
-            "tied": True,
-            **{key: base[key] for key in ("layers", "heads", "key_value_heads")},
-        }
-    known = yaml.safe_load(SHAPES.read_text(encoding="utf-8"))
-    name = base.get("repo") or base.get("requirement") or base.get("path")
-    if name not in known:
-        raise UserError(f"expected the shape of {name} in {SHAPES.name}, which has {', '.join(known)}; add it there")
-    return known[name]
+class Table(NamedTuple):
+    """A table of the report: how many cells it has, and of what it is."""
+
+    name: str
+    cells: int
+    of: str
 
 
-def meta_model(shape: Mapping[str, Any]) -> Any:
-    """A Llama of this shape without storage."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+def tables(params: Mapping[str, Any], plan: Plan) -> list[Table]:
+    """Every table that a plan fills, by number and then by name.
 
-    config = LlamaConfig(
-        hidden_size=shape["hidden"],
-        intermediate_size=shape["intermediate"],
-        num_hidden_layers=shape["layers"],
-        num_attention_heads=shape["heads"],
-        num_key_value_heads=shape["key_value_heads"],
-        vocab_size=shape["vocabulary"],
-        tie_word_embeddings=shape["tied"],
-    )
-    with torch.device("meta"):
-        return LlamaForCausalLM(config)
-
-
-def scaled(model: Any, targets: Targets) -> list[str]:
-    """Names of the matrices that an expert scales."""
-    return in_layers(linear_modules(model, targets.modules), targets.layers)
-
-
-def components(model: Any, names: Iterable[str]) -> int:
-    """How many singular values some matrices have."""
-    return sum(min(model.get_submodule(name).weight.shape) for name in names)
+    Transformer²'s Tables 3 and 6 have no cells of their own: they show the seconds of first passes, and settings.
+    """
+    filled: dict[str, list[Item]] = {}
+    for cell in plan["cells"].values():
+        for name in cell["tables"]:
+            filled.setdefault(name, []).append(cell)
+    found = [
+        Table(name, len(cells), f"{_words(cells, 'task')} × {_words(cells, 'row')}") for name, cells in filled.items()
+    ]
+    if dispatched := [cell for cell in plan["cells"].values() if "dispatched/" in cell["adapter"]]:
+        found.append(
+            Table("table3", 0, f"seconds of both passes of {len(dispatched)} cells, {_words(dispatched, 'row')}")
+        )
+    if "table1" in filled and "reinforce" in params and "lora" in params:
+        found.append(Table("table6", 0, "settings of SVF and LoRA"))
+    for name, heads in params.get("heads", {}).items():
+        count = sum(item["subset"] in heads["subsets"] for item in plan["train_head"].values())
+        found.append(Table(f"heads {name}", count, f"{', '.join(heads['tasks'])} × {', '.join(heads['subsets'])}"))
+    return sorted(found, key=lambda table: _place(table.name))
 
 
-def svf(model: Any, modules: tuple[str, ...]) -> int:
-    return components(model, linear_modules(model, modules))
+def _words(cells: Sequence[Item], key: str) -> str:
+    return ", ".join(dict.fromkeys(str(cell[key]) for cell in cells))
 
 
-def lora(model: Any, modules: tuple[str, ...], rank: int) -> int:
-    return sum(rank * sum(model.get_submodule(name).weight.shape) for name in linear_modules(model, modules))
+def _place(name: str) -> tuple[bool, int, str]:
+    number = re.fullmatch(r"table(\d+).*", name)
+    return (number is None, int(number[1]) if number else 0, name)
 
 
-def dora(model: Any, modules: tuple[str, ...], rank: int) -> int:
-    return lora(model, modules, rank) + sum(
-        model.get_submodule(name).weight.shape[0] for name in linear_modules(model, modules)
-    )
+# ---- prompts and tokens ----------------------------------------------------------------------------------------------
+
+Work = tuple[int | None, int | None]  # prompts answered or weighed; tokens generated, at most; None: not known
 
 
-def ia3(model: Any, modules: tuple[str, ...], feedforward: tuple[str, ...]) -> int:
-    return sum(
-        model.get_submodule(name).weight.shape[1 if name.rpartition(".")[2] in feedforward else 0]
-        for name in linear_modules(model, modules)
-    )
-
-
-def tinylora(model: Any, modules: tuple[str, ...], size: int, tying: float) -> int:
-    return size * max(1, round(len(linear_modules(model, modules)) * (1 - tying)))
-
-
-def one_task(model: Any, method: str, adapter: Mapping[str, Any]) -> int:
-    """What a method that is trained on one task trains, by its own settings."""
-    modules = tuple(adapter["modules"])
-    if method == "svf":
-        return svf(model, modules)
-    if method == "ia3":
-        return ia3(model, modules, tuple(adapter["feedforward"]))
-    if method == "tinylora":
-        return tinylora(model, modules, adapter["size"], adapter["tying"])
-    return {"lora": lora, "dora": dora}[method](model, modules, adapter["rank"])
-
-
-def variants(params: Mapping[str, Any]) -> dict[str, tuple[str, Mapping[str, Any]]]:
-    """What else than SVF experts, LoRA and LoReFT a profile trains on one task: its name, its method and settings."""
-    known = ("lora", "reft")  # which are counted by their sections
-    methods = dict.fromkeys(entry["method"] for entry in params["baselines"].values() if entry["method"] not in known)
-    found = {method: (method, params[method]["adapter"]) for method in methods}
-    for entries in params.get("ablations", {}).values():
-        found |= {name: (entry["method"], entry["adapter"]) for name, entry in entries.items()}
+def work(params: Mapping[str, Any], plan: Plan) -> dict[str, Work]:
+    """What each entry of dvc.yaml has to answer, all its stages together; entries that answer nothing are left out."""
+    found: dict[str, Work] = {}
+    for entry, prompts, tokens in _stages(params, plan):
+        before = found.get(entry, (0, 0))
+        found[entry] = (_sum(before[0], prompts), _sum(before[1], tokens))
     return found
 
 
-def reft(shape: Mapping[str, Any], settings: Mapping[str, Any], skills: int = 1) -> int:
-    layers = shape["layers"] if settings["layers"] == "all" else len(settings["layers"])
-    edits = layers * (1 if settings["tied"] else 2)
-    return skills * edits * (2 * settings["rank"] * shape["hidden"] + settings["rank"])
-
-
-def router(shape: Mapping[str, Any], skills: int) -> int:
-    inner = shape["hidden"] // 2
-    return (shape["hidden"] + 1) * inner + (inner + 1) * skills
-
-
-def counts(params: Mapping[str, Any], base: Mapping[str, Any]) -> list[Count]:
-    """What each method of a profile trains."""
-    shape = shape_of(base)
-    model = meta_model(shape)
-    repo = base.get("repo")
-    whole = model.num_parameters()
-    targets = Targets.parse(params["svf"], "svf")
-    names = scaled(model, targets)
-    layers = len({layer_of(name) for name in names})
-    where = "" if targets.layers is None else f", {layers} of {shape['layers']} layers"
-    skills = len(params["trained"])
-    loreft, csreft = reft(shape, params["reft"]["adapter"]), reft(shape, params["csreft"]["adapter"], skills)
-    found = [
-        Count("base model", whole),
-        Count(f"SVF on {', '.join(targets.modules)}{where}", components(model, names)),
-        Count(
-            f"LoRA on {', '.join(params['lora']['adapter']['modules'])}",
-            lora(model, tuple(params["lora"]["adapter"]["modules"]), params["lora"]["adapter"]["rank"]),
-            "6.82 M" if repo == LLAMA3 else "",
-        ),
-        *(
-            Count(f"{name}: {method} on {', '.join(adapter['modules'])}", one_task(model, method, adapter))
-            for name, (method, adapter) in variants(params).items()
-        ),
-        Count(
-            f"LoReFT, {loreft / whole:.4%} of the base",
-            loreft,
-            {LLAMA: "0.031 %", LLAMA2: "0.0039 %"}.get(str(repo), ""),
-        ),
-        Count(
-            f"CS-ReFT without router, {csreft / whole:.4%}",
-            csreft,
-            "0.0098 %" if repo == LLAMA2 else "",
-            "the paper's rank and layers are not stated; the router cannot be in its count" if repo == LLAMA2 else "",
-        ),
-        Count(
-            f"CS-ReFT with its router, {(csreft + router(shape, skills)) / whole:.4%}", csreft + router(shape, skills)
-        ),
-    ]
-    return found + (ablation(model) if repo == LLAMA3 else [])
-
-
-def ablation(model: Any) -> list[Count]:
-    """The parameter counts of Transformer²'s Table 4."""
-    attention = ("q_proj", "v_proj")
-    which = "the paper's attention is q and v, as its LoRA's"
-    return [
-        Count("Table 4: SVF on the MLP", svf(model, MLP), "0.39 M"),
-        Count("Table 4: SVF on attention (q, v)", svf(model, attention), "0.16 M", which),
-        Count("SVF on attention (q, k, v, o)", svf(model, (*attention, "k_proj", "o_proj")), "", "not in the paper"),
-        Count(
-            "Table 4: SVF on both",
-            svf(model, (*MLP, *attention)),
-            "0.58 M",
-            "the paper's own rows add up to 0.55 M; no choice of whole matrices gives 0.58",
-        ),
-        Count("Table 4: LoRA on attention (q, v)", lora(model, attention, 16), "6.82 M"),
-        Count("Table 4: LoRA on both", lora(model, (*MLP, *attention), 16), "35.13 M"),
-    ]
-
-
-def memory_bytes(params: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, int]:
-    """The largest things held at once, activations aside. Factors and cache are held in float32."""
-    shape = shape_of(base)
-    model = meta_model(shape)
-    names = scaled(model, Targets.parse(params["svf"], "svf"))
-    matrices = [model.get_submodule(name).weight.shape for name in names]
-    size = 2 if params["compute"]["dtype"] == "bfloat16" else 4
-    values = 2 * shape["layers"] * shape["key_value_heads"] * shape["hidden"] // shape["heads"]  # of a token
-    return {
-        "weights": model.num_parameters() * size,
-        "factors of SVF": sum(4 * min(out, into) * (out + into + 1) for out, into in matrices),
-        "key-value cache": params["compute"]["cache_tokens"] * values * 4,
-    }
-
-
-def generated_tokens(params: Mapping[str, Any]) -> dict[str, int | None]:
-    """The most tokens each part of a run may generate; None where a size is 'all'."""
-    tasks, search = params["tasks"], params["few_shot"]
+def _stages(params: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, int | None, int | None]]:
+    """Each stage that answers prompts: its entry in dvc.yaml, its prompts and tokens."""
 
     def longest(task: str) -> int:
-        return lookup(params, f"tasks.{task}.decoding.max_new_tokens")
+        return int(lookup(params, f"tasks.{task}.decoding.max_new_tokens"))
 
-    def rollouts(training: Mapping[str, Any]) -> int:
-        validations = training["steps"] // training["validate_every"] + 1
-        answers = training["steps"] * training["prompts"] * training["samples"]
-        return len(training["kl_coefficients"]) * (answers + validations * training["validation_prompts"])
+    def tested(item: Item) -> int | None:
+        tasks = dict.fromkeys(item.get("asked") or item.get("data") or [item["task"]])
+        sizes = [tested_on(params, task, item.get("subset", "all")) for task in tasks]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
 
-    def tried(entry: Mapping[str, Any]) -> int:
-        sweep = entry.get("sweep")
-        return len(sweep["learning_rates"]) * len(sweep["clips"]) if sweep else 1
+    for section in ("train_svf", "train_reinforce"):
+        for item in plan[section].values():
+            answers = rollouts(params, item)
+            yield section, answers, answers * longest(item["task"])
+    for _ in plan["fit_classifier"]:
+        training = settings(params, "classifier")
+        prompts = training["batch"] * training["steps"] + _validations(training) * training["validation_examples"]
+        yield "fit_classifier", len(training["kl_coefficients"]) * prompts, 0
+    for item in plan["adapt"].values():
+        answers = judged(params, item)
+        yield "adapt", answers, answers * longest(item["task"])
+    for item in plan["cells"].values():
+        prompts = tested(item)
+        yield "generate", prompts, None if prompts is None else prompts * longest(item["task"])
+    for section, entry in (
+        ("dispatch", "dispatch"),
+        ("weigh", "weigh"),
+        ("judge", "judge"),
+        ("train_head", "classify"),
+    ):
+        for item in plan[section].values():
+            yield entry, tested(item), 0
+    for judge in plan["agree"]:
+        yield "agree", int(lookup(params, f"judges.{judge}.pairs")), 0
 
-    rewarded = params.get("ablations", {}).get("policy_gradient", {}).values()
-    candidates = len(search["configurations"]) * search["generations"] * search["population"]
-    sizes = {task: tested(entry["data"]) for task, entry in tasks.items()}
-    cells = [cell["task"] for cell in params["cells"].values()]
-    return {
-        "train_svf": sum(rollouts(params["reinforce"]) * longest(one["task"]) for one in params["experts"].values()),
-        "train_policy": sum(tried(one) * rollouts(one["training"]) * longest(one["task"]) for one in rewarded),
-        "adapt": sum(candidates * search["shots"] * longest(entry["task"]) for entry in params["adaptations"].values()),
-        "generate": None
-        if any(sizes[task] == "all" for task in cells)
-        else sum(sizes[task] * longest(task) for task in cells),
-    }
+
+def rollouts(params: Mapping[str, Any], item: Item) -> int:
+    """How many answers a training by policy gradient samples or validates on, at most."""
+    where = parts(params, item["row"], item["method"], "reinforce")
+    training = settings(params, where["training"])
+    sweep = settings(params, where["sweep"]) if "sweep" in where else {"learning_rates": [0], "clips": [0]}
+    once = training["steps"] * training["batch"] * training["samples"]
+    once += _validations(training) * training["validation_examples"]
+    return len(sweep["learning_rates"]) * len(sweep["clips"]) * len(training["kl_coefficients"]) * once
 
 
-def tested(data: Mapping[str, Any]) -> Any:
-    """How many test examples a task has, or ``all``, as its settings say."""
-    size = data["test"]
-    return size["each"] * len(data["options"]["subsets"]) if isinstance(size, Mapping) else size
+def _validations(training: Mapping[str, Any]) -> int:
+    """The untrained state, every so many steps, and the last one."""
+    return 1 + math.ceil(training["steps"] / training["validate_every"])
 
 
-def sources(params: Mapping[str, Any]) -> list[str]:
+def judged(params: Mapping[str, Any], item: Item) -> int:
+    """How many answers a search for a mixture has written."""
+    own = f"rows.{item['row']}.search"
+    search = settings(params, own if "search" in lookup(params, f"rows.{item['row']}") else "few_shot")
+    candidates = 1 if item["strategy"] == "uniform" else len(dict.fromkeys(item["experts"]))
+    if item["strategy"] in SEARCHERS:
+        candidates = len(search["configurations"]) * search["generations"] * search["population"]
+    return candidates * search["shots"]
+
+
+def tested_on(params: Mapping[str, Any], task: str, subset: str = "all") -> int | None:
+    """How many test prompts a task, or one of its subsets, has; None where its benchmark's size is not known."""
+    data = {**params.get("splits", {}), **settings(params, f"tasks.{task}.data")}
+    size, options = data["test"], data["options"]
+    subsets = options.get("subsets") or options.get("subset") or []
+    subsets = [subset] if subset in subsets else [subsets] if isinstance(subsets, str) else subsets
+    if isinstance(size, Mapping):
+        return int(size["each"]) * len(subsets)
+    if size != "all":
+        return int(size)
+    known = yaml.safe_load(SIZES.read_text(encoding="utf-8")).get(task)
+    if isinstance(known, Mapping):
+        known = sum(known[name] for name in subsets) if set(subsets) <= set(known) else None
+    return None if known is None or data["few_shot"] == "all" else known - data["few_shot"]
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else one + other
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory_bytes(params: Mapping[str, Any], plan: Plan, base: str) -> dict[str, int]:
+    """The largest things held at once, activations aside. Factors and cache are held in float32."""
+    config = shape_of(of_base(params, base))
+    model = meta_model(config)
+    size = 2 if params["compute"]["dtype"] == "bfloat16" else 4
+    found = {"weights": model.num_parameters() * size}
+    if base in plan["factorize"]:
+        targets = Targets.parse(settings(params, "svf"), "svf")
+        names = in_layers(linear_modules(model, targets.modules), targets.layers)
+        shapes = [model.get_submodule(name).weight.shape for name in names]
+        found["factors of SVF"] = 4 * sum(min(shape) * (sum(shape) + 1) for shape in shapes)
+    groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    values = 2 * config.num_hidden_layers * groups * config.hidden_size // config.num_attention_heads  # of a token
+    return {**found, "key-value cache": params["compute"]["cache_tokens"] * values * 4}
+
+
+# ---- what a person is told -------------------------------------------------------------------------------------------
+
+
+def sources(params: Mapping[str, Any], plan: Plan) -> list[str]:
     """What is wrong with the sources of a profile's models and benchmarks, a sentence each; nothing is downloaded."""
-    import importlib
-
-    from pipeline.data.bases import Source
-    from pipeline.data.tables import available
-
     found = []
-    for name, entry in params["bases"]["downloaded"].items():
-        source = Source.parse(entry, f"bases.downloaded.{name}")
+    for name in plan["download"]:
+        source = Source.parse(settings(params, f"bases.{name}"), f"bases.{name}")
         if len(getattr(source, "revision", "0" * 40)) != 40:
-            found.append(f"params.yaml: expected 'bases.downloaded.{name}.revision' to be a commit; pin it")
-    for task, entry in params["tasks"].items():
-        module = importlib.import_module(f"pipeline.tasks.{task}")
-        options = module.Options.parse(entry["data"]["options"], f"tasks.{task}.data.options")
-        tables = getattr(module, "TABLES", {})
-        for name in sorted(module.needed(options) if hasattr(module, "needed") else tables):
+            found.append(f"params.yaml: expected 'bases.{name}.revision' to be a commit; pin it")
+    for task in plan["prepare"]:
+        module = task_module(task)
+        options = module.Options.parse(settings(params, f"tasks.{task}.data.options"), f"tasks.{task}.data.options")
+        for name, table in needed_tables(module, options).items():
             try:
-                available(f"the table '{name}' of {task}", tables[name])
+                available(f"the table '{name}' of {task}", table)
             except UserError as error:
                 found.append(str(error))
     return found
@@ -281,19 +211,26 @@ def sources(params: Mapping[str, Any]) -> list[str]:
 def report(path: Path) -> tuple[list[str], list[str]]:
     """Lines for a person, and what is wrong, of the profile ``path``, whose settings are known to fit."""
     params = read_params(path)
-    wrong = sources(params)
-    lines = []
-    for base in [*params["bases"]["downloaded"].values(), *params["bases"]["initialised"].values()]:
+    plan = expand(params)
+    wrong = sources(params, plan)
+    lines = ["tables"]
+    shown = tables(params, plan)
+    width = max((len(table.name) for table in shown), default=0)
+    lines += [f"  {table.name:{width}}  {table.cells or 'no':>3} cells: {table.of}" for table in shown]
+    for base in (*plan["download"], *plan["initialise"], *plan["merge"]):
         try:
-            lines.append(f"{base['name']}: parameters")
-            for what, ours, paper, note in counts(params, base):
+            trained, misfits = counts(params, plan, base)
+            wrong += misfits
+            lines.append(f"{of_base(params, base)['name']}: parameters")
+            for what, ours, paper, note in trained:
                 printed = f"   paper: {paper}" if paper else ""
                 lines.append(f"  {ours:>15,}  {what}{printed}{f' ({note})' if note else ''}")
             lines.append("memory, GiB, activations aside")
-            lines += [f"  {size / GIB:>15.2f}  {what}" for what, size in memory_bytes(params, base).items()]
+            lines += [f"  {size / GIB:>15.2f}  {what}" for what, size in memory_bytes(params, plan, base).items()]
         except UserError as error:
             wrong.append(str(error))
-    lines.append("tokens generated, at most")
-    for what, tokens in generated_tokens(params).items():
-        lines.append(f"  {'all test prompts' if tokens is None else f'{tokens:,}':>15}  {what}")
+    lines.append("prompts, and tokens generated at most")
+    for entry, (prompts, tokens) in work(params, plan).items():
+        numbers = ("all" if value is None else f"{value:,}" for value in (prompts, tokens))
+        lines.append("  " + "  ".join(f"{number:>15}" for number in numbers) + f"  {entry}")
     return lines, wrong
