@@ -2,14 +2,17 @@
 
 import pandas as pd
 import pytest
+import yaml
 
 from pipeline.core.artifacts import write_jsonl, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.evaluation.interference import advantage, contrast, matrix
 from pipeline.evaluation.intervals import Resampling
-from pipeline.reporting.figures import skills as skill_figures
-from pipeline.reporting.tables import listing as tables
+from pipeline.reporting.figures.skills import apart
+from pipeline.reporting.planned import ReportSettings
+from pipeline.reporting.skills import SkillReport
 from pipeline.reporting.tables import skills
+from pipeline.reporting.tables.listing import listing_markdown
 from stages.compare_skills import run
 
 DRAWN = Resampling(resamples=500, seed=0)
@@ -75,7 +78,7 @@ def test_of_two_methods_the_one_that_changes_for_the_better_suffers_less():
 
 
 def test_methods_of_the_same_size_are_drawn_side_by_side():
-    found = skill_figures.apart({"a": 1000, "b": 5000, "c": 1000, "d": 1010})
+    found = apart({"a": 1000, "b": 5000, "c": 1000, "d": 1010})
     assert list(found) == ["a", "b", "c", "d"] and found["b"] == pytest.approx(5000)
     near = sorted(found[row] for row in "acd")
     assert [near[1] / near[0], near[2] / near[1]] == pytest.approx([1.05, 1.05])
@@ -101,7 +104,7 @@ def test_the_table_has_a_line_a_method_and_a_column_a_skill():
     assert listing.columns == ("trained together", "parameters", "router’s", "sums", "oldest", "mean over tasks")
     assert [row[:3] for row in listing.rows] == [("loreft", 12, None), ("csreft", 15, 3)]
     assert listing.rows[0][3].startswith("−30.0 [") and listing.rows[0][3].endswith("; 50.0 against 80.0 alone")
-    assert "−30.0" in tables.listing_markdown(listing)
+    assert "−30.0" in listing_markdown(listing)
 
 
 def test_a_row_without_cells_or_without_its_skill_alone_is_one_sentence():
@@ -115,27 +118,25 @@ def test_a_row_without_cells_or_without_its_skill_alone_is_one_sentence():
 
 def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_path):
     rows = {**dict.fromkeys(("loreft", "loreft_alone"), "reft"), **dict.fromkeys(("csreft", "loreft_each"), "csreft")}
-    cells = {}
+    plan = {"cells": {}, "train_skills": {}, "train_csreft": {}}
     for name, part in scores().groupby("cell"):
         row, task, seed = part.iloc[0][["row", "task", "seed"]]
-        cells[name] = skills.Cell(
-            method=rows[row],
-            row=row,
-            table=("experiment",),
-            task=task,
-            scorer="x",
-            seed=int(seed),
-            adapter=f"skills/{row}",
-        )
+        cell = {"method": rows[row], "row": row, "tables": ["experiment"], "task": task, "seed": int(seed)}
+        plan["cells"][name] = {**cell, "adapter": f"skills/{row}"}
         write_jsonl(tmp_path / f"completions/{name}.jsonl", ({"id": one, "text": f"{one} {row}"} for one in part["id"]))
         (tmp_path / "scores").mkdir(exist_ok=True)
         part[["id", "correct"]].to_parquet(tmp_path / f"scores/{name}.parquet")
     for row, method in rows.items():
+        section = "train_csreft" if method == "csreft" else "train_skills"
+        plan[section][row] = {"row": row, "method": method, "seed": 0, "adapter": f"skills/{row}"}
         provenance = {"method": method, "tasks": ["sums", "oldest"][: 1 if "_" in row else 2], "parameters": 12}
         write_tensors(tmp_path / f"skills/{row}.safetensors", {}, {"provenance": provenance})
-        opened = [{"id": str(n), "skill": ("sums", "oldest")[n % 2], "gates": [n % 2, 1.0]} for n in range(6)]
-        write_jsonl(tmp_path / f"skills/{row}.gates.jsonl", opened if method == "csreft" else [])
-    plan = skills.Plan(
+        if method == "csreft":
+            opened = [{"id": str(n), "skill": ("sums", "oldest")[n % 2], "gates": [n % 2, 1.0]} for n in range(6)]
+            write_jsonl(tmp_path / f"skills/{row}.gates.jsonl", opened)
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump({"plan": plan}))
+    (tmp_path / "skills/left.gates.jsonl").write_text("of another plan")
+    asked = SkillReport(
         table="experiment",
         references=REFERENCES,
         claims=(("csreft", "loreft"),),
@@ -143,11 +144,10 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
         growth=("loreft_each", "csreft"),
         added={"csreft": "loreft"},
     )
-    settings = skills.Reported(cells=cells, report={"resamples": 200, "seed": 0, "samples": 3})
+    settings = ReportSettings(resamples=200, seed=0, samples=3)
     places = {name: tmp_path / name for name in ("scores", "completions")}
-    found = run(
-        report="it", plan=plan, settings=settings, **places, adapters=tmp_path / "skills", written=tmp_path / "out"
-    )
+    places |= {"plan": tmp_path / "plan.yaml", "adapters": tmp_path / "skills", "written": tmp_path / "out"}
+    found = run(report="it", asked=asked, settings=settings, **places)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     listings = {f"{name}.{kind}" for name in ("interference", "router", "growth", "added") for kind in ("md", "csv")}
     drawn = {f"{name}.svg" for name in ("interference", "parameters", "skill-gates", "growth")}
@@ -156,3 +156,8 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
     assert "sums: 0.00 1.00; oldest: 1.00 1.00" in (tmp_path / "out/router.md").read_text()
     assert "200 of 200" in (tmp_path / "out/added.md").read_text()
     assert "| csreft | 2 | 12 |" in (tmp_path / "out/growth.md").read_text()
+    (tmp_path / "skills/csreft.gates.jsonl").unlink()
+    with pytest.raises(
+        UserError, match="csreft.gates.jsonl, which the plan names; run 'dvc repro train_csreft@csreft'"
+    ):
+        run(report="it", asked=asked, settings=settings, **places)

@@ -14,7 +14,8 @@ from scipy import stats
 from pipeline.core.artifacts import write_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
-from pipeline.evaluation.intervals import Resampling, further
+from pipeline.evaluation.further import further
+from pipeline.evaluation.intervals import Resampling
 from pipeline.reporting.tables.further import further_metrics, metrics_table, with_weighed
 from pipeline.scoring import metrics
 from pipeline.scoring.metrics.huggingface import Answers, Paired
@@ -150,11 +151,11 @@ def test_the_likeliest_choices_of_a_cell_stand_beside_its_answers(tmp_path: Path
     scores = pd.DataFrame(
         {"id": ids, "correct": [True, False] * 2, "row": "base", "task": "t", "seed": 0, "cell": "t-base"}
     )
-    assert with_weighed(scores, tmp_path) is scores
+    assert with_weighed(scores, tmp_path, []) is scores
     rows = [{"id": one, "likeliest": 1.0, "log_likelihoods": {"A": -1.0, "B": -2.0}} for one in reversed(ids)]
     write_jsonl(tmp_path / "t-base.jsonl", rows)
-    (line,) = further(with_weighed(scores, tmp_path), RESAMPLING, "base").to_dict("records")
+    (line,) = further(with_weighed(scores, tmp_path, ["t-base"]), RESAMPLING, "base").to_dict("records")
     assert (line["metric"], line["mean"], line["n"]) == ("likeliest", 1.0, 4)
     write_jsonl(tmp_path / "t-base.jsonl", rows[1:])
     with pytest.raises(UserError, match="run 'dvc repro weigh@t-base'"):
-        with_weighed(scores, tmp_path)
+        with_weighed(scores, tmp_path, ["t-base"])

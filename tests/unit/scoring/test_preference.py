@@ -15,7 +15,8 @@ from pipeline.core.artifacts import read_json, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.data.tables import MIRROR, mirror, read_table
-from pipeline.evaluation.intervals import Resampling, win_rates
+from pipeline.evaluation.further import win_rates
+from pipeline.evaluation.intervals import Resampling
 from pipeline.evaluation.judges import PIECE, Judging, in_pieces, judge_of, preferred
 from pipeline.model.forward.base import Compute
 from pipeline.reporting.tables.further import win_rate_table
