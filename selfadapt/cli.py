@@ -254,9 +254,12 @@ def check(
             path.write_text(profiles.text(name), encoding="utf-8")
         wrong = problems(path)
         if not wrong:
+            from pipeline.core.config import read_params
             from pipeline.evaluation.budget import report
+            from pipeline.flow.plan import expand
 
-            lines, wrong = report(path)
+            params = read_params(path)
+            lines, wrong = report(params, expand(params))
             print("\n".join(lines))
     for problem in wrong:
         print(f"error: {problem}", file=sys.stderr)

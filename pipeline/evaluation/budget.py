@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.core.config import lookup, read_params, settings
+from pipeline.core.config import lookup, settings
 from pipeline.core.errors import UserError
 from pipeline.data.bases import Source
 from pipeline.data.tables import available
 from pipeline.data.tasks import needed_tables, task_module
-from pipeline.evaluation.parameters import counts, meta_model, of_base, shape_of
-from pipeline.flow.plan import Item, Plan, expand
+from pipeline.evaluation.parameters import BY_REWARD, Item, Plan, counts, meta_model, of_base, shape_of
 from pipeline.methods.svf import Targets, in_layers
 from pipeline.model.forward.base import linear_modules
 from pipeline.training.recipes import parts
@@ -97,7 +96,7 @@ def _stages(params: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, int | 
         sizes = [tested_on(params, task, item.get("subset", "all")) for task in tasks]
         return None if None in sizes else sum(size for size in sizes if size is not None)
 
-    for section in ("train_svf", "train_reinforce"):
+    for section in BY_REWARD:
         for item in plan[section].values():
             answers = rollouts(params, item)
             yield section, answers, answers * longest(item["task"])
@@ -208,10 +207,8 @@ def sources(params: Mapping[str, Any], plan: Plan) -> list[str]:
     return found
 
 
-def report(path: Path) -> tuple[list[str], list[str]]:
-    """Lines for a person, and what is wrong, of the profile ``path``, whose settings are known to fit."""
-    params = read_params(path)
-    plan = expand(params)
+def report(params: Mapping[str, Any], plan: Plan) -> tuple[list[str], list[str]]:
+    """Lines for a person, and what is wrong, of settings that are known to fit, and of what they plan."""
     wrong = sources(params, plan)
     lines = ["tables"]
     shown = tables(params, plan)

@@ -21,17 +21,17 @@ import yaml
 
 from pipeline.core.config import lookup, settings
 from pipeline.core.errors import UserError
-from pipeline.flow.plan import Item, Plan
-from pipeline.flow.rows import BASE, OBJECTIVES
 from pipeline.methods.svf import in_layers
 from pipeline.model.forward.base import linear_modules
 from pipeline.training.recipes import parts
 
+BASE = "base"  # the base model that everything is done to, unless a table names another
 SHAPES = Path(__file__).parents[2] / "data/published/shapes.yaml"
 # Sections of the plan whose items train a row.
 TRAINED = (
     *("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills", "train_head"),
 )
+BY_REWARD = ("train_svf", "train_reinforce")
 LLAMA3, LLAMA2, LLAMA = "meta-llama/Meta-Llama-3-8B-Instruct", "meta-llama/Llama-2-7b-hf", "huggyllama/llama-7b"
 MLP, ATTENTION = ("gate_proj", "up_proj", "down_proj"), ("q_proj", "v_proj")
 # What Transformer² counts in Table 4, on Llama 3: method and modules to its count, and why ours differs.
@@ -55,6 +55,10 @@ NOTES = {
     (LLAMA2, "csreft"): "the paper's rank and layers are not stated; the router cannot be in its count",
     **{(LLAMA, name): "of base and adapter together" for name in ("lora", "dora")},
 }
+
+
+Item = Mapping[str, Any]  # of the plan: see pipeline.flow.plan
+Plan = Mapping[str, Mapping[str, Item]]
 
 
 class Count(NamedTuple):
@@ -196,7 +200,7 @@ def counts(params: Mapping[str, Any], plan: Plan, base: str) -> tuple[list[Count
     wrong = []
     for row, (section, item) in rows_of(plan, base).items():
         method = item["method"]
-        where = parts(params, row, method, OBJECTIVES.get(section, "next_token"))["adapter"]
+        where = parts(params, row, method, "reinforce" if section in BY_REWARD else "next_token")["adapter"]
         adapter, skills = settings(params, where), len(set(item.get("data", ())))
         try:
             if method == "svf":

@@ -24,12 +24,19 @@ ALLOWED = {
     "pipeline.training.recipes": ["pipeline.core", "pipeline.model.forward.adapters"],
     "pipeline.adaptation": ["pipeline.core", "pipeline.model", "pipeline.methods.svf"],
     "pipeline.evaluation": ["pipeline.core", "pipeline.model", "pipeline.scoring"],
+    "pipeline.evaluation.parameters": [
+        "pipeline.core",
+        "pipeline.model",
+        "pipeline.methods",
+        "pipeline.training.recipes",
+    ],
     "pipeline.evaluation.budget": [
         "pipeline.core",
         "pipeline.model",
         "pipeline.methods",
         "pipeline.data",
         "pipeline.training.recipes",
+        "pipeline.evaluation.parameters",
     ],
     "pipeline.reporting": [
         "pipeline.core",

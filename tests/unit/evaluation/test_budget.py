@@ -197,15 +197,11 @@ def test_half_the_layers_are_half_the_factors() -> None:
 
 
 @pytest.mark.parametrize("name", profiles.names())
-def test_every_profile_has_tables_counts_budgets_and_pinned_sources(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_profile_has_tables_counts_budgets_and_pinned_sources(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(MIRROR, raising=False)
-    path = tmp_path / "params.yaml"
-    path.write_text(text(name), encoding="utf-8")
-    lines, wrong = budget.report(path)
-    assert wrong == []
     plan = expand(profile(name))
+    lines, wrong = budget.report(profile(name), plan)
+    assert wrong == []
     tables = {table for cell in plan["cells"].values() for table in cell["tables"]}
     for table in tables:
         count = sum(table in cell["tables"] for cell in plan["cells"].values())
@@ -239,19 +235,15 @@ def test_a_local_model_is_counted_where_it_is(tmp_path: Path, monkeypatch: pytes
     tiny_model(6).save_pretrained(tmp_path / "model")
     params = profile("benchmarks")
     params["bases"]["base"] = {"source": "path", "name": "mine", "path": str(tmp_path / "model")}
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
-    lines, wrong = budget.report(path)
+    lines, wrong = budget.report(params, expand(params))
     assert wrong == []
     assert "mine: parameters" in lines
 
 
-def test_layers_beyond_the_base_model_are_found(tmp_path: Path) -> None:
+def test_layers_beyond_the_base_model_are_found() -> None:
     params = profile("laptop")
     params["reft"]["adapter"]["layers"] = [4, 99]
-    path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
-    _, wrong = budget.report(path)
+    _, wrong = budget.report(params, expand(params))
     assert wrong == [
         "params.yaml: 'reft.adapter' does not fit SmolLM2-135M-Instruct: "
         "expected layers from 0 to 29, got 99; correct it"
