@@ -218,7 +218,7 @@ def pages_of(parts: Parts, asked: Sequence[Asked]) -> Iterator[Page]:
         {"facts": facts(run), "said": parts.said, "comparisons": parts.comparisons},
     )
     for table in parts.comparisons:
-        content: dict[str, Any] = {"one": table, "figure": parts.figures[f"{table.key}-accuracy"]}
+        content: dict[str, Any] = {"table": table, "figure": parts.figures[f"{table.key}-accuracy"]}
         yield Page(f"site/{table.key}.html", table.name, table.title, "comparison.html", content)
     for key, name, title, names in FAMILIES:
         if drawn := [parts.figures[figure] for figure in names if figure in parts.figures]:
@@ -228,7 +228,7 @@ def pages_of(parts: Parts, asked: Sequence[Asked]) -> Iterator[Page]:
     content = {"tasks": [task.task for task in asked], "at_once": run.settings.report.samples}
     yield Page("site/completions.html", "Completions", "Completions", "completions.html", content)
     for name, listing in parts.listings.items():
-        yield Page(f"site/{listing.key}.html", name, listing.title, "listing.html", {"one": listing})
+        yield Page(f"site/{listing.key}.html", name, listing.title, "listing.html", {"table": listing})
 
 
 def published_page(sections: Sequence[Shown], runs: Sequence[Published]) -> Iterator[Page]:

@@ -19,7 +19,8 @@ from pipeline.training.recipes import Objective, parts
 
 BASE = "base"  # the base model that everything is done to, unless a table names another
 # Stages of sections of the plan that are called otherwise, or share one; and those that the plan has no section for.
-STAGES = {"cells": ("generate", "score"), "train_head": ("train_head", "classify")}
+# The report's own record is of the report before this one, and is no part of it.
+STAGES = {"cells": ("generate", "score"), "train_head": ("train_head", "classify"), "report": ()}
 ALONE = ("plan", "code", "fetch")
 
 
@@ -48,8 +49,8 @@ class Cell(Item):
 class Training(Item):
     """What trains one adapter for a row.
 
-    task: the one it is trained on, where it is one. curve: path of the learning curve under ``artifacts``, without
-    suffix; beside the adapter where there is none.
+    task: of an adapter that is trained on a single task. curve: path of the learning curve under ``artifacts``, without
+    suffix; empty where the curve stands beside the adapter.
     """
 
     row: str

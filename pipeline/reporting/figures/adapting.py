@@ -27,7 +27,7 @@ def confusions(decisions: pd.DataFrame, domains: Sequence[str], labels: Mapping[
                 part = decisions[(decisions["row"] == dispatcher) & (decisions["task"] == group)]
                 counts = np.array(
                     [
-                        [((part["domain"] == true) & (part["predicted"] == one)).sum() for one in named]
+                        [((part["domain"] == true) & (part["predicted"] == domain)).sum() for domain in named]
                         for true in domains
                     ]
                 )

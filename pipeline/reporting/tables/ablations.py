@@ -100,15 +100,19 @@ def variant_of(settings: RunSettings, objective: Objective, item: Training) -> V
 
 
 def variant_settings(plan: Plan, settings: RunSettings) -> list[tuple[str, str]]:
-    """For the table of settings: how each adapter whose row has a recipe of its own differs from the main sections."""
-    trained = [*plan.trainings, *(("next_token", item) for item in plan.together)]
-    rows = []
-    for objective, item in trained:
+    """For the table of settings: how each row that has a recipe of its own differs from the main sections."""
+    trained: dict[tuple[Objective, str], list[Training]] = {}
+    for objective, item in [*plan.trainings, *(("next_token", item) for item in plan.together)]:
         if settings.own_recipe(item.row):
-            about = {"method": item.method, **({"task": item.task} if item.task else {})}
-            lines = about | differing(settings, objective, item.row, item.method)
-            rows += [(f"{OBJECTIVES[objective]}: {item.name}.{place}", str(value)) for place, value in lines.items()]
-    return rows
+            trained.setdefault((objective, item.row), []).append(item)
+    lines = []
+    for (objective, row), items in trained.items():
+        name = items[0].name if len(items) == 1 else row
+        tasks = ", ".join(dict.fromkeys(item.task for item in items if item.task))
+        about = {"method": items[0].method, **({"task": tasks} if tasks else {})}
+        about |= differing(settings, objective, row, items[0].method)
+        lines += [(f"{OBJECTIVES[objective]}: {name}.{place}", value) for place, value in about.items()]
+    return lines
 
 
 def rows_of(run: Run, key: str = "table4") -> dict[str, Variant]:
