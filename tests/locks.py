@@ -1,6 +1,6 @@
 """Have outputs moved? ``python -m tests.locks OLD/dvc.lock NEW/dvc.lock`` compares the hashes of all outs.
 
-An out is equal (same path, same hash), renamed (its hash stands under a path that is new), different (same path, another
+An out is equal (same path, same hash), renamed (its hash stands under a new path), different (same path, another
 hash), new or gone. Of adapters that differ in bytes, it says whether their tensors are equal: then only what the file
 says of itself, a name, differs. Files are looked up beside the lock files.
 """
