@@ -11,6 +11,6 @@ person can put right is raised as ``UserError``, one sentence.
 
 from pipeline.core.errors import UserError
 from pipeline.serving.assistant import Assistant
-from pipeline.serving.engine import Answered, Decision
+from pipeline.serving.jobs import Answered, Decision
 
 __all__ = ["Answered", "Assistant", "Decision", "UserError"]

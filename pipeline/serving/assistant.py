@@ -15,7 +15,8 @@ from jinja2 import TemplateError
 
 from pipeline.core.errors import UserError
 from pipeline.model.forward.base import load_base, prepare_process
-from pipeline.serving.engine import Answered, Decision, Engine, Job, Strategy
+from pipeline.serving.engine import Engine
+from pipeline.serving.jobs import Answered, Decision, Job, Strategy
 from pipeline.serving.project import Project
 from pipeline.serving.rows import Resident
 from pipeline.serving.strategies import Coefficients, Strategies

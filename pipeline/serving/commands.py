@@ -18,7 +18,7 @@ from pipeline.serving.http.limits import Limits
 
 if TYPE_CHECKING:
     from pipeline.serving.assistant import Assistant
-    from pipeline.serving.engine import Answered, Decision
+    from pipeline.serving.jobs import Answered, Decision
 
 STRATEGIES = (
     "base; expert:NAME (one SVF expert); prompt or classifier (a first pass picks the expert); mixture:FILE (a "
@@ -74,7 +74,7 @@ def _turns(prompt: str, system: str) -> list[dict[str, str]]:
 
 def _show(assistant: "Assistant", turns: Any, strategy: str, **how: Any) -> str:
     """Stream one answer; returns its text."""
-    from pipeline.serving.engine import Answered
+    from pipeline.serving.jobs import Answered
 
     for news in assistant.stream(turns, strategy, **how):
         if isinstance(news, str):

@@ -1,176 +1,37 @@
 """The engine: many answers at once, each with its own adapter, rows coming and going at every step.
 
-A *job* is one prompt to be answered. ``step`` first lets waiting jobs in (their first pass, then their prompts, read
-together), then writes one token of every running job. So a job never waits for another to end, a cancelled one is
-gone at the next step, and what one of them does wrong ends that one alone. The same engine runs in the caller's
-thread (``finish``) and in one of a server's own (``pipeline.serving.http``); ``submit`` may be called from any thread.
+``step`` first lets waiting jobs in (their first pass, then their prompts, read together), then writes one token of
+every running job. So a job never waits for another to end, a cancelled one is gone at the next step, and what one of
+them does wrong ends that one alone. The same engine runs in the caller's thread (``finish``) and in one of a server's
+own (``pipeline.serving.http``); ``submit`` may be called from any thread.
 
-The rows of the cache begin at column 0 and have lengths of their own, so that a row can join without moving others;
-a row that leaves is replaced by the last one. ``core.generation`` runs a batch to its end instead, which is the faster
-way where all prompts are known.
+Cache and decode step are those of the batch job (``pipeline.model.decoding``); the layout of rows is not. Here they
+begin at column 0 and have lengths of their own, so that a row can join without moving others, and a row that leaves is
+replaced by the last one. The batch job's rows all end in one column, which makes writing a token a plain slice, and
+share the columns of their prefix; that is the faster way where all prompts are known.
 """
 
 import contextlib
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jinja2 import TemplateError
 from torch import LongTensor, Tensor
 
 from pipeline.core.errors import UserError, out_of_memory
-from pipeline.methods.csreft import Gating
-from pipeline.model.decoding.sampling import greedy, sample
-from pipeline.model.forward.adapters import Attachment, Factors
-from pipeline.model.forward.base import Base, Compute, decoder
-from pipeline.serving.rows import Way, attached
+from pipeline.methods.common.routing import Gating
+from pipeline.model.decoding.cache import Cache
+from pipeline.model.decoding.step import advance, choose, forward
+from pipeline.model.forward.adapters import Factors
+from pipeline.model.forward.base import Adapted, Base, Compute
+from pipeline.serving.jobs import Decision, Job, Late
+from pipeline.serving.rows import Attached, Way
 
 REMEDY = "use smaller coefficients, or make the model and the expert anew"
 ROWS, COLUMNS = 8, 128  # the cache grows and shrinks by so many: moving it costs
-
-
-class Late(UserError):
-    """The time of a job was over before its turn came."""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the first pass decided, and what it cost.
-
-    chosen: the way that was taken, in words. weights: what it was chosen by: probabilities of categories, or gates.
-    tokens: read in the first pass, beside the prompt itself. seconds: of the pass, which several jobs may share.
-    """
-
-    chosen: str
-    weights: dict[str, float] = field(default_factory=dict)
-    tokens: int = 0
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Answered:
-    """A finished answer. ended: by the model itself (``stop``), at the limit of tokens, or of time."""
-
-    text: str
-    tokens: int
-    prompt_tokens: int
-    ended: Literal["stop", "length", "time"]
-    decision: Decision
-    seconds: float
-
-
-# A strategy: a way that is known beforehand, or a first pass over the model (nothing attached) that finds one for each
-# of several chats.
-FirstPass = Callable[[Base, Sequence[Sequence]], list[tuple[Way, Decision]]]
-Strategy = Way | FirstPass
-
-
-@dataclass(eq=False)
-class Job:
-    """One prompt to be answered. messages: chat turns.
-
-    tell: hears, in the engine's thread, the Decision, then pieces of text, then Answered; or an exception, as the
-        last. seconds: after which the answer ends where it is. seed: of sampling, where temperature is not 0.
-    """
-
-    messages: Sequence
-    strategy: Strategy
-    max_new_tokens: int
-    tell: Callable[[Decision | str | Answered | Exception], None]
-    temperature: float = 0.0
-    seed: int = 0
-    seconds: float = float("inf")
-
-    def __post_init__(self) -> None:
-        self.cancelled = False
-        self.started = time.monotonic()
-        self.prompt: list[int] = []
-        self.ids: list[int] = []
-        self.way: Way | None = None
-        self.decision: Decision | None = None
-        self.generator = torch.Generator().manual_seed(self.seed)
-        self._told_from = self._read_to = 0
-
-    @property
-    def late(self) -> bool:
-        return time.monotonic() - self.started > self.seconds
-
-    @property
-    def columns(self) -> int:
-        """Of the cache, at most."""
-        return len(self.prompt) + self.max_new_tokens
-
-    def piece(self, base: Base, last: bool) -> str:
-        """The text that the newest token added: nothing while it ends inside a character."""
-        before = base.text(self.ids[self._told_from : self._read_to])
-        now = base.text(self.ids[self._told_from :])
-        if not last and (len(now) <= len(before) or now.endswith("\ufffd")):
-            return ""
-        # From here on only the last piece is decoded again: a tokenizer may join a token to the one before it.
-        self._told_from, self._read_to = self._read_to, len(self.ids)
-        return now[len(before) :]
-
-
-class _Cache:
-    """Keys and values of the running rows, (rows, key-value heads, columns, head size) a layer.
-
-    lengths: (rows,) tokens held of each. reading: the rows that a prompt pass fills, None on a decode step.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-        self.lengths = torch.zeros(0, dtype=torch.long, device=device)
-        self.reading: slice | None = None
-        self.size = (0, 0)
-
-    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
-        if layer == len(self.keys):
-            rows, columns = self.size
-            shape = (rows, keys.shape[1], columns, keys.shape[3])
-            self.keys.append(keys.new_zeros(shape))
-            self.values.append(values.new_zeros(shape))
-        held = self.keys[layer], self.values[layer]
-        if self.reading is not None:
-            for cache, new in zip(held, (keys, values), strict=True):
-                cache[self.reading, :, : new.shape[2]] = new
-            return keys, values
-        every = torch.arange(len(keys), device=keys.device)
-        for cache, new in zip(held, (keys, values), strict=True):
-            cache[every, :, self.lengths] = new[:, :, 0]
-        end = int(self.lengths.max()) + 1
-        return held[0][: len(keys), :, :end], held[1][: len(keys), :, :end]
-
-    def get_seq_length(self, layer: int = 0) -> int:
-        return 0
-
-    def resize(self, rows: int, columns: int) -> None:
-        """Room for so many; what is held and fits is kept."""
-        if (rows, columns) == self.size:
-            return
-        self.size = rows, columns
-        for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):
-                new = old.new_zeros((rows, old.shape[1], columns, old.shape[3]))
-                kept = old[:rows, :, :columns]
-                new[: kept.shape[0], :, : kept.shape[2]] = kept
-                tensors[layer] = new
-
-    def leave(self, row: int) -> None:
-        """The last row takes the place of one that leaves."""
-        last = len(self.lengths) - 1
-        if row < last:
-            used = int(self.lengths[last])
-            for tensors in (self.keys, self.values):
-                for held in tensors:
-                    held[row, :, :used] = held[last, :, :used]
-            self.lengths[row] = self.lengths[last]
-        self.lengths = self.lengths[:last].clone()
 
 
 class Engine:
@@ -182,12 +43,8 @@ class Engine:
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self._waiting: deque[Job] = deque()
-        self._running: list[Job] = []
-        self._hidden = torch.zeros(0)  # (rows, hidden): the last states, which the next tokens are read off
-        self._cache = _Cache(base.device)
-        self._ways: list[Way] = []
-        self._attachment = Attachment()
-        self._attached = ExitStack()
+        self._attached = Attached(base.model, factors)
+        self._empty()
 
     # ---- from any thread ---------------------------------------------------------------------------------------------
 
@@ -237,35 +94,56 @@ class Engine:
     @torch.no_grad()
     def step(self) -> bool:
         """Let jobs in and write one token of each; False where there was nothing to do."""
-        for row in reversed(range(len(self._running))):
-            if self._running[row].cancelled:
-                self._leave(row)
+        self._leave()
         self._admit()
         if not self._running:
-            return bool(self._waiting)
-        try:
-            self._write()
-        except Exception as error:  # whatever it was: those who wait are told, and the next ones find an empty batch
-            for job in self._running:
-                job.tell(out_of_memory(error) or error)
             self._empty()
+            return bool(self._waiting)
+        self._write()
         return True
 
-    def _empty(self) -> None:
-        self._attached.close()
-        self._running, self._ways, self._attachment = [], [], Attachment()
-        self._cache = _Cache(self.base.device)
-        self._hidden = torch.zeros(0)
+    def _by_halves(self, jobs: Sequence[Job], work: Callable[[Sequence[Job]], None]) -> None:
+        """Do the work of all jobs at once. Where that fails, do it by halves, down to those whose own work fails: they
+        are told, and end. ``work`` changes nothing before it has succeeded."""
+        try:
+            work(jobs)
+        except Exception as error:
+            if len(jobs) == 1:
+                with contextlib.suppress(Exception):  # a listener that cannot hear
+                    jobs[0].end(out_of_memory(error) or error)
+                return
+        else:
+            return
+        # Behind the handler: until there, the exception holds on to the memory of what has failed.
+        middle = len(jobs) // 2
+        self._by_halves(jobs[:middle], work)
+        self._by_halves(jobs[middle:], work)
 
-    def _leave(self, row: int) -> None:
-        self._cache.leave(row)
-        last = self._running.pop()
-        if row < len(self._running):
-            self._running[row] = last
-            self._hidden[row] = self._hidden[len(self._running)]
-        self._hidden = self._hidden[: len(self._running)].clone()
-        if not self._running:
+    def _empty(self) -> None:
+        self._attached.detach()
+        self._running: list[Job] = []
+        self._cache = Cache(self.base.model, 0, 0)
+        self._hold(torch.zeros(0, self.base.model.config.hidden_size, device=self.base.device), [])
+
+    def _hold(self, hidden: Tensor, lengths: Sequence[int] | LongTensor) -> None:
+        """hidden: (rows, hidden) the states that predict the next tokens. lengths: (rows,) tokens in the cache."""
+        self._hidden = hidden
+        self._lengths = torch.as_tensor(lengths, dtype=torch.long, device=self.base.device)
+        self._cache.used = int(self._lengths.max()) if len(self._lengths) else 0
+
+    def _leave(self) -> None:
+        """Jobs that are over or cancelled give up their rows."""
+        gone = [row for row, job in enumerate(self._running) if job.over or job.cancelled]
+        if not gone:
+            return
+        if len(gone) == len(self._running):
             self._empty()
+            return
+        before = self._cache.leave(gone)
+        self._running = [self._running[row] for row in before]
+        self._hold(self._hidden[before], self._lengths[before])
+
+    # ---- jobs come in ------------------------------------------------------------------------------------------------
 
     def _next(self) -> list[Job]:
         """The jobs that may come in now, in the order of the line: as many as rows, cache and one prompt pass hold."""
@@ -275,7 +153,8 @@ class Engine:
                 job = self._waiting[0]
                 if job.late:
                     self._waiting.popleft()
-                    job.tell(Late(f"expected an answer to begin within {job.seconds:g} s; ask again later"))
+                    with contextlib.suppress(Exception):
+                        job.end(Late(f"expected an answer to begin within {job.seconds:g} s; ask again later"))
                     continue
                 together = [*self._running, *chosen, job]
                 columns = max(other.columns for other in together)
@@ -287,154 +166,139 @@ class Engine:
         return chosen
 
     def _admit(self) -> None:
+        """Decide how the next jobs are computed, and read their prompts."""
         jobs = self._next()
-        if not jobs:
-            return
         for strategy in dict.fromkeys(job.strategy for job in jobs):
-            alike = [job for job in jobs if job.strategy is strategy]
-            try:
-                found = self._decide(strategy, alike)
-            except Exception as error:
-                for job in alike:
-                    job.tell(out_of_memory(error) or error)
-                continue
-            for job, (way, decision) in zip(alike, found, strict=True):
-                job.way, job.decision = way, decision
-        ready = [job for job in jobs if job.way]
+            self._by_halves([job for job in jobs if job.strategy is strategy], self._decide)
+        ready = [(job, job.way.edits) for job in jobs if job.way]
         # Edits are attached to the whole model, so prompts under different ones are read one after the other.
-        for edits in dict.fromkeys(job.way.edits for job in ready if job.way):
-            group = [job for job in ready if job.way and job.way.edits is edits]
-            before = len(self._running)
-            try:
-                self._read(group)
-            except Exception as error:
-                for job in group:
-                    job.tell(out_of_memory(error) or error)
-                self._cache.lengths = self._cache.lengths[:before]
-                self._hidden = self._hidden[:before]
-                del self._running[before:]
+        for edits in dict.fromkeys(edits for _, edits in ready):
+            self._by_halves([job for job, own in ready if own is edits], self._read)
 
-    def _decide(self, strategy: Strategy, jobs: Sequence[Job]) -> list[tuple[Way, Decision]]:
-        """What these jobs, which ask for the same strategy, are to be computed with."""
+    def _decide(self, jobs: Sequence[Job]) -> None:
+        """Find out what these jobs, which ask for the same strategy, are to be computed with."""
+        strategy = jobs[0].strategy
         if isinstance(strategy, Way):
-            return [(strategy, Decision(strategy.name))] * len(jobs)
-        self._detach()
-        return strategy(self.base, [job.messages for job in jobs])
+            decided = [(strategy, Decision(strategy.name))] * len(jobs)
+        else:
+            self._attached.detach()
+            decided = strategy(self.base, [job.messages for job in jobs])
+        for job, (way, decision) in zip(jobs, decided, strict=True):
+            job.way, job.decision = way, decision
 
-    def _detach(self) -> None:
-        self._attached.close()
-        self._ways = []
-
-    def _attach(self, ways: Sequence[Way]) -> None:
-        """Have the model know these ways and those of the running rows; nothing is done where it does."""
-        needed = list(dict.fromkeys(way for way in (*(job.way for job in self._running), *ways) if way))
-        if self._ways and set(needed) <= set(self._ways):
-            return
-        self._detach()
-        self._attachment = self._attached.enter_context(attached(self.base.model, self.factors, needed))
-        self._ways = needed
-
-    def _numbers(self, jobs: Sequence[Job]) -> LongTensor:
-        place = {way: number for number, way in enumerate(self._ways)}
-        return torch.tensor([place[job.way] for job in jobs if job.way], device=self.base.device)
+    def _room(self, jobs: Sequence[Job]) -> None:
+        """Have the cache hold these jobs beside those that run."""
+        rows = -(-(len(self._running) + len(jobs)) // ROWS) * ROWS
+        columns = -(-max(job.columns for job in (*self._running, *jobs)) // COLUMNS) * COLUMNS
+        if (rows, columns) != (self._cache.room, self._cache.columns):
+            every = torch.arange(self._cache.rows, device=self.base.device)
+            self._cache.keep(every, room=rows, columns=columns)
 
     def _read(self, jobs: Sequence[Job]) -> None:
         """Read the prompts of jobs with the same edits into the cache; they are running then."""
         base, device = self.base, self.base.device
-        self._attach([job.way for job in jobs if job.way])
-        start, end = len(self._running), len(self._running) + len(jobs)
-        columns = max(job.columns for job in (*self._running, *jobs))
-        self._cache.resize(-(-end // ROWS) * ROWS, -(-columns // COLUMNS) * COLUMNS)
+        self._attached.need([*_ways(self._running), *_ways(jobs)])
+        self._room(jobs)
+        own = slice(len(self._running), len(self._running) + len(jobs))
         lengths = torch.tensor([len(job.prompt) for job in jobs], device=device)
         longest = int(lengths.max())
+        # Padding stands behind the prompt, where no token of it looks.
         ids = torch.tensor([job.prompt + [0] * (longest - len(job.prompt)) for job in jobs], device=device)
         real = torch.arange(longest, device=device) < lengths[:, None]
-        # Padding stands behind the prompt, where no token of it looks.
         causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+
+        def place(kept: Tensor, new: Tensor) -> Tensor:
+            kept[own, :, :longest] = new.to(kept.dtype)
+            return new
+
         edits = jobs[0].way.edits if jobs[0].way else None
         with ExitStack() as stack:
-            self._attachment.begin(self._numbers(jobs), real)
+            self._attached.attachment.begin(self._attached.numbers(_ways(jobs)), real)
             editing = stack.enter_context(edits.attached(base.model, self.factors)) if edits else None
             if editing:
                 editing.begin(torch.arange(len(jobs), device=device), real)
-            self._cache.reading = slice(start, end)
-            try:
-                hidden = decoder(base.model)(
-                    input_ids=ids,
-                    position_ids=torch.arange(longest, device=device).expand(len(jobs), -1),
-                    attention_mask=causal.expand(len(jobs), 1, -1, -1),
-                    past_key_values=self._cache,
-                    use_cache=True,
-                ).last_hidden_state
-            finally:
-                self._cache.reading = None
-            if isinstance(editing, Gating) and editing.gates is not None:
+            hidden = forward(
+                base,
+                self._cache,
+                place,
+                ids=ids,
+                positions=torch.arange(longest, device=device).expand(len(jobs), -1),
+                mask=causal.expand(len(jobs), 1, -1, -1),
+            )
+            if edits and isinstance(editing, Gating) and editing.gates is not None:
                 for job, gates in zip(jobs, editing.gates.tolist(), strict=True):
-                    job.decision = _opened(edits.config()["skills"], gates) if edits else job.decision
+                    job.decision = _opened(edits.config()["skills"], gates)
         last = hidden[torch.arange(len(jobs), device=device), lengths - 1]
-        self._hidden = torch.cat([self._hidden, last]) if start else last
-        self._cache.lengths = torch.cat([self._cache.lengths, lengths])
         self._running += jobs
-        for job in jobs:
-            if job.decision:
-                job.tell(job.decision)
+        self._cache.rows = len(self._running)
+        self._hold(torch.cat([self._hidden.to(last.dtype), last]), torch.cat([self._lengths, lengths]))
+
+    # ---- one token of every job --------------------------------------------------------------------------------------
 
     def _write(self) -> None:
         """Choose a token of every row; rows that end leave; the others' tokens go through the model."""
-        base, jobs = self.base, self._running
-        logits = base.model.get_output_embeddings()(self._hidden).float()
-        chosen, _ = greedy(logits)
-        drawn = [row for row, job in enumerate(jobs) if job.temperature > 0]
-        if drawn:
-            uniform = torch.cat([torch.rand(1, generator=jobs[row].generator) for row in drawn]).to(base.device)
-            temperatures = torch.tensor([jobs[row].temperature for row in drawn], device=base.device)
-            chosen[drawn] = sample(logits[drawn] / temperatures[:, None], uniform, 1.0)[0]
-        ended = []
-        sound = self._hidden.isfinite().all(1).tolist()
-        for row, (job, token) in enumerate(zip(jobs, chosen.tolist(), strict=True)):
-            if not sound[row]:
-                job.tell(UserError(f"expected numbers from the model, got NaN or infinity; {REMEDY}"))
-                ended.append(row)
-                continue
-            job.ids.append(token)
-            if self._heard(job):
-                ended.append(row)
-        for row in reversed(ended):
-            chosen[row] = chosen[len(self._running) - 1]  # as ``_leave`` moves the rows
-            self._leave(row)
-        if not self._running:
-            return
-        chosen = chosen[: len(self._running)]
-        lengths = self._cache.lengths
-        columns = torch.arange(int(lengths.max()) + 1, device=base.device)
-        mask = torch.zeros(len(lengths), len(columns), dtype=self._hidden.dtype, device=base.device)
-        mask.masked_fill_(columns > lengths[:, None], -torch.inf)
-        self._attach([])
-        self._attachment.begin(self._numbers(self._running), None)
-        self._hidden = decoder(base.model)(
-            input_ids=chosen[:, None],
-            position_ids=lengths[:, None],
-            attention_mask=mask[:, None, None],
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        self._cache.lengths = lengths + 1
+        for job, sound in zip(self._running, self._hidden.isfinite().all(1).tolist(), strict=True):
+            if not sound:
+                with contextlib.suppress(Exception):
+                    job.end(UserError(f"expected numbers from the model, got NaN or infinity; {REMEDY}"))
+        self._leave()
+        drawn = {job: job.draw() for job in self._running if job.temperature > 0}
+        chosen: dict[Job, int] = {}
 
-    def _heard(self, job: Job) -> bool:
-        """Tell a job its newest token; whether it was its last."""
-        ended: Literal["stop", "length", "time"] | None = None
-        if job.ids[-1] in self.base.end_ids:
-            ended = "stop"
-        elif len(job.ids) == job.max_new_tokens:
-            ended = "length"
-        elif job.late:
-            ended = "time"
-        if piece := job.piece(self.base, last=ended is not None):
-            job.tell(piece)
-        if ended and job.decision:
-            text = self.base.text(job.ids)
-            job.tell(Answered(text, len(job.ids), len(job.prompt), ended, job.decision, time.monotonic() - job.started))
-        return ended is not None
+        def add(jobs: Sequence[Job]) -> None:
+            for job in jobs:
+                job.add(chosen[job], self.base)
+
+        self._by_halves(self._running, lambda jobs: chosen.update(self._chosen(jobs, drawn)))
+        for job in chosen:
+            self._by_halves([job], add)
+        self._leave()
+        if self._running:
+            self._by_halves(self._running, self._advance)
+        self._leave()
+
+    def _rows(self, jobs: Sequence[Job]) -> slice:
+        """The rows of running jobs that stand next to each other."""
+        first = self._running.index(jobs[0])
+        return slice(first, first + len(jobs))
+
+    def _chosen(self, jobs: Sequence[Job], drawn: dict[Job, Tensor]) -> dict[Job, int]:
+        """The next token of each job: the most likely one, or by its random number."""
+        logits = self.base.model.get_output_embeddings()(self._hidden[self._rows(jobs)])
+        ids, _ = choose(logits, torch.arange(len(jobs), device=logits.device))
+        places = [place for place, job in enumerate(jobs) if job in drawn]
+        if places:
+            rows = torch.tensor(places, device=logits.device)
+            uniform = torch.cat([drawn[jobs[place]] for place in places]).to(logits.device)
+            temperatures = [jobs[place].temperature for place in places]
+            temperature = torch.tensor(temperatures, dtype=torch.float64, device=logits.device)
+            ids[rows], _ = choose(logits, rows, uniform=uniform, temperature=temperature)
+        return dict(zip(jobs, ids.tolist(), strict=True))
+
+    def _advance(self, jobs: Sequence[Job]) -> None:
+        """Compute the newest tokens of jobs whose rows stand next to each other."""
+        rows = self._rows(jobs)
+        device, lengths = self.base.device, self._lengths[rows].clone()
+        columns = torch.arange(int(lengths.max()) + 1, device=device)
+        mask = torch.zeros(len(jobs), len(columns), dtype=self._cache.dtype, device=device)
+        mask.masked_fill_(columns > lengths[:, None], -torch.inf)
+        self._attached.need(_ways(jobs))
+        hidden = advance(
+            Adapted(self.base, self.compute, self._attached.attachment),
+            self._cache,
+            self._cache.one_token(lengths, rows),
+            ids=torch.tensor([job.ids[-1] for job in jobs], device=device),
+            positions=lengths,
+            rows=self._attached.numbers(_ways(jobs)),
+            mask=mask,
+        )
+        self._hidden[rows] = hidden
+        self._lengths[rows] += 1
+        self._hold(self._hidden, self._lengths)
+
+
+def _ways(jobs: Sequence[Job]) -> list[Way]:
+    return [job.way for job in jobs if job.way]
 
 
 def _opened(skills: Sequence[str], gates: Sequence[float]) -> Decision:

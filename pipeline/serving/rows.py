@@ -106,3 +106,34 @@ def attached(model: nn.Module, factors: Factors, ways: Sequence[Way]) -> Iterato
             hook = module.register_forward_hook(partial(_add_low_rank, down, up, together))
             stack.callback(hook.remove)
         yield together
+
+
+class Attached:
+    """The ways that a model computes rows by at the moment.
+
+    Changing them takes time, so it is done only where a new one comes.
+    """
+
+    def __init__(self, model: nn.Module, factors: Factors) -> None:
+        self._model, self._factors = model, factors
+        self._stack = ExitStack()
+        self.detach()
+
+    def detach(self) -> None:
+        """Leave the model as it was."""
+        self._stack.close()
+        self._places: dict[Way, int] = {}
+        self.attachment = Attachment()
+
+    def need(self, ways: Sequence[Way]) -> None:
+        """Have the model know these ways; nothing is done where it does."""
+        if self._places and self._places.keys() >= set(ways):
+            return
+        self.detach()
+        needed = list(dict.fromkeys(ways))
+        self.attachment = self._stack.enter_context(attached(self._model, self._factors, needed))
+        self._places = {way: place for place, way in enumerate(needed)}
+
+    def numbers(self, ways: Sequence[Way]) -> LongTensor:
+        """The number that ``attachment`` knows each way by, (ways,)."""
+        return torch.tensor([self._places[way] for way in ways], device=self._model.device)

@@ -34,8 +34,8 @@ from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 from pipeline.model.forward.base import Base, decoder_layers
-from pipeline.serving.engine import Decision, FirstPass, Strategy
 from pipeline.serving.exported import read_exported
+from pipeline.serving.jobs import Decision, FirstPass, Strategy
 from pipeline.serving.project import Project, nearest
 from pipeline.serving.rows import Way
 

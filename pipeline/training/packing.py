@@ -34,7 +34,7 @@ from torch import BoolTensor, LongTensor, Tensor
 
 from pipeline.model.decoding.cache import Past
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.prefixes import common_beginnings
+from pipeline.model.forward.prefixes import common_prefixes
 from pipeline.training.layout import Group, lay_out, token_batches
 
 
@@ -248,7 +248,7 @@ def packed_batches(
     batch_tokens: the most tokens of a batch, padding included, shared beginnings not.
     """
     alike = attachment.alike(torch.tensor([group.row for group in groups], device=device))
-    common = common_beginnings([group.prompt for group in groups], alike, keep=attachment.tail)
+    common = common_prefixes([group.prompt for group in groups], alike, keep=attachment.tail)
     heads = {place: number for number, places in enumerate(common.groups) for place in places}
     for batch in token_batches(groups, common.length, batch_tokens):
         chosen = [groups[index] for index in batch]

@@ -41,7 +41,7 @@ def padded(prompts):
 def theirs(model, prompts, tokens: int, *, sampled: bool) -> int:
     """Generate by transformers; how many tokens, the end included, were generated."""
     ids, mask = padded(prompts)
-    found = model.generate(
+    written = model.generate(
         input_ids=ids,
         attention_mask=mask,
         max_new_tokens=tokens,
@@ -52,8 +52,8 @@ def theirs(model, prompts, tokens: int, *, sampled: bool) -> int:
         pad_token_id=0,
     )[:, ids.shape[1] :]
     end = model.generation_config.eos_token_id
-    ended = (found == end).int().cumsum(1)
-    return int((ended - (found == end).int() == 0).sum())
+    ended = (written == end).int().cumsum(1)
+    return int((ended - (written == end).int() == 0).sum())
 
 
 def test_rollout(paired, base, plain, prompts):
@@ -62,8 +62,8 @@ def test_rollout(paired, base, plain, prompts):
     def ours() -> float:
         start = time.perf_counter()
         sampling = Sampling(generator=torch.Generator().manual_seed(next(seed)))
-        found = generate(Adapted(base, COMPUTE), asked, max_new_tokens=64, sampling=sampling)
-        return (time.perf_counter() - start) / sum(len(answer.ids) for (answer,) in found)
+        answers = generate(Adapted(base, COMPUTE), asked, max_new_tokens=64, sampling=sampling)
+        return (time.perf_counter() - start) / sum(len(answer.ids) for (answer,) in answers)
 
     def alternative() -> float:
         torch.manual_seed(next(seed))
@@ -109,7 +109,7 @@ def test_mixed_batch_over_one(paired, base, factors, mixable, prompts):
             generate(adapted, asked, max_new_tokens=32, rows=[number % 8 for number in range(64)])
             return time.perf_counter() - start
 
-    def one() -> float:
+    def materialised() -> float:
         with materialised_weights(base.model, factors, {name: mixable.z(name)[0] for name in mixable.experts}):
             start = time.perf_counter()
             generate(Adapted(endless, COMPUTE), asked, max_new_tokens=32)
@@ -118,7 +118,7 @@ def test_mixed_batch_over_one(paired, base, factors, mixable, prompts):
     paired(
         "mixed_batch_over_one",
         mixed,
-        one,
+        materialised,
         inverted=True,
         unit="seconds, a batch with 8 mixtures over the same batch with one materialised expert",
         n="64 prompts × 32 tokens",
@@ -243,12 +243,12 @@ def test_mixed_rows_have_the_logits_of_each_expert_alone(factors, mixable):
         together = base.model(input_ids=ids).logits
     materialised = []
     for row in range(8):
-        one = {name: vectors[row : row + 1] for name, vectors in z.items()}
-        with row_scaled(base.model, factors, one) as attachment:
+        single = {name: vectors[row : row + 1] for name, vectors in z.items()}
+        with row_scaled(base.model, factors, single) as attachment:
             attachment.begin(torch.arange(1), None)
             alone = base.model(input_ids=ids[row : row + 1]).logits[0]
         torch.testing.assert_close(together[row], alone, atol=1e-4, rtol=0)
-        with materialised_weights(base.model, factors, {name: vectors[0] for name, vectors in one.items()}):
+        with materialised_weights(base.model, factors, {name: vectors[0] for name, vectors in single.items()}):
             materialised.append(base.model(input_ids=ids[row : row + 1]).logits[0])
     model = base.model.double()
     noise = (frozen - model(input_ids=ids).logits).abs().max()
@@ -278,8 +278,8 @@ def test_greedy_equals_transformers_in_float32():
     end = plain.generation_config.eos_token_id
     for start in range(0, 200, 50):
         ids, mask = padded(asked[start : start + 50])
-        found = plain.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False, pad_token_id=0)
-        for row, (answer,) in zip(found[:, ids.shape[1] :].tolist(), ours[start : start + 50], strict=True):
+        written = plain.generate(input_ids=ids, attention_mask=mask, max_new_tokens=24, do_sample=False, pad_token_id=0)
+        for row, (answer,) in zip(written[:, ids.shape[1] :].tolist(), ours[start : start + 50], strict=True):
             reference = row[: row.index(end) + 1] if end in row else row
             assert list(answer.ids) == reference
 
@@ -289,9 +289,9 @@ def test_logprobs_of_the_loop_are_those_of_one_pass(base, prompts):
     """Not a speed: bfloat16, the real model."""
     asked = prompts(16)
     sampling = Sampling(generator=torch.Generator().manual_seed(0))
-    found = generate(Adapted(base, COMPUTE), asked, max_new_tokens=24, sampling=sampling)
+    answers = generate(Adapted(base, COMPUTE), asked, max_new_tokens=24, sampling=sampling)
     differences = []
-    for prompt, (answer,) in zip(asked, found, strict=True):
+    for prompt, (answer,) in zip(asked, answers, strict=True):
         hidden = decoder(base.model)(input_ids=torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]
         again, _ = token_logprobs(hidden[len(prompt) - 1 : -1], head_weight(base.model), torch.tensor(answer.ids))
         differences.append((torch.tensor(answer.logprobs) - again).abs())

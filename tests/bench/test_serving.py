@@ -23,12 +23,12 @@ def assistant():
 @pytest.fixture(scope="module")
 def asked(assistant):
     """(number) → the request of one stream: three experts and three mixtures in turns."""
-    experts, found = [*assistant.project.experts][:3], [*assistant.project.mixtures][:1]
-    if len(experts) < 3 or not found:
+    experts, mixtures = [*assistant.project.experts][:3], [*assistant.project.mixtures][:1]
+    if len(experts) < 3 or not mixtures:
         pytest.skip("expected three experts and a mixture; run 'dvc repro' first")
     first, second, third = experts
     numbers = [{first: 0.5, second: 0.5}, {first: 0.2, third: 0.8}]
-    ways = [*({"model": f"expert:{name}"} for name in experts), {"model": f"mixture:{found[0]}"}]
+    ways = [*({"model": f"expert:{name}"} for name in experts), {"model": f"mixture:{mixtures[0]}"}]
     ways += [{"model": "mixture", "extra_body": {"mixture": value}} for value in numbers]
 
     def request(number: int) -> dict:
@@ -41,7 +41,7 @@ def asked(assistant):
 def test_streams_at_once_against_one_after_the_other(paired, assistant, asked):
     server = Server(assistant, Limits())
 
-    async def one(client: openai.AsyncOpenAI, number: int) -> int:
+    async def ask(client: openai.AsyncOpenAI, number: int) -> int:
         options = {"stream": True, "stream_options": {"include_usage": True}}
         stream = await client.chat.completions.create(**asked(number), **options)
         return [chunk.usage async for chunk in stream if chunk.usage][-1].completion_tokens
@@ -51,7 +51,7 @@ def test_streams_at_once_against_one_after_the_other(paired, assistant, asked):
             start, tokens = time.perf_counter(), 0
             for first in range(0, count, at_once):
                 together = range(first, min(first + at_once, count))
-                tokens += sum(await asyncio.gather(*(one(client, number) for number in together)))
+                tokens += sum(await asyncio.gather(*(ask(client, number) for number in together)))
             return tokens / (time.perf_counter() - start)
 
     with served(server) as url:

@@ -1,1 +1,1 @@
-"""Token after token: batches, prefill, the decode loop, weighing given answers, the cache, sampling."""
+"""Token after token: a batch of prompts, their prefill, the decode step, answering, weighing, the cache, sampling."""

@@ -1,40 +1,39 @@
-"""The decode loop: many prompts, ragged lengths, one adapter per row if need be.
+"""Answer prompts, token after token: the batch job, which drains a list of prompts that are all known beforehand.
 
 What makes it fast, on a CPU first:
-1. Prompts are sorted by length and batched by tokens held in the key-value cache, not by rows.
-2. What all prompts of a batch begin with (a system message, worked turns) is computed once, or once per adapter row
-   where rows have adapters of their own. A prompt's samples share its prefill, and so do the answers it writes and
-   the given ones it weighs. Samples are one row for as long as they are alike, and branch where they part: each token
-   of the tree that they are is computed once.
-3. The cache is allocated once per batch. On a CPU it is float32 whatever the model's dtype: attention with one query
-   is bound by memory and by conversions, and float32 is the faster of the two there.
-4. Attention with one query is two batched matrix products over the grouped heads (``core.attention``).
-5. Finished rows leave the batch, and their cache with them; so do rows whose answer nobody needs any more.
-6. Weights are reordered once a job for the kernels that read them at every step (``core.layout``).
-7. Sampling is one pass of exp over the logits (``core.sampling``); the token's log-probability falls out of it.
-8. Where a reference answer is to be weighed anyway, it is the draft of the answer: both are had by one prefill.
+1. Prompts are sorted by length and batched by tokens held in the key-value cache, not by rows (``prefill``).
+2. A prefix that all prompts of a batch share (a system message, worked turns) is computed once, or once for each
+   adapter row where rows have adapters of their own. A prompt's samples share its prefill, and so do the answers it
+   writes and the given ones it weighs. Samples share a row as long as their tokens are equal, and get rows of their own
+   where they part: each token of the tree that they form is computed once.
+3. The cache is allocated once for a batch.
+4. Attention with one query is two batched matrix products over the grouped heads (``forward.attention``).
+5. Rows whose answers have ended leave the batch and the cache; so do rows whose answers nobody needs any more.
+6. Weights are reordered once for each job, for the kernels that read them at every step (``forward.linear``).
+7. Sampling is one pass of exp over the logits (``sampling``), which gives the token's log-probability as well.
+8. A reference answer that is to be weighed is also a draft of the answer, so one prefill serves both.
 
-The randomness of a sample is fixed by its number and step (one uniform each, drawn beforehand), so it does not depend
-on how rows were batched.
+Each sample and step has a random number of its own, drawn before the job starts. So a sample does not depend on how
+prompts were batched.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import takewhile
 
 import torch
-from torch import LongTensor, Tensor
+from torch import BoolTensor, LongTensor, Tensor
 
-from pipeline.model.decoding.batch import Answer, Filled, forward, job
+from pipeline.model.decoding.batch import Answer, Filled, job
 from pipeline.model.decoding.cache import Cache
 from pipeline.model.decoding.prefill import filled_batches
-from pipeline.model.decoding.sampling import Sampling, greedy, sample
-from pipeline.model.forward.base import Adapted
+from pipeline.model.decoding.sampling import Sampling
+from pipeline.model.decoding.step import advance, choose
+from pipeline.model.forward.base import Adapted, Base
 from pipeline.model.forward.logprobs import head_weight, token_logprobs
 
-KEEP = 0.75  # finished rows leave when the share of unfinished ones falls below this: moving the cache costs, too
+KEEP = 0.75  # rows are given up when fewer than this share of them are needed: moving the cache costs, too
 
-
-# The answers that have just ended, by the number of their prompt, to the numbers of prompts that need no answer now.
+# Callback. Receives newly finished answers by prompt number and returns the prompts that can be dropped.
 Finished = Callable[[Mapping[int, Answer]], Collection[int]]
 
 
@@ -58,15 +57,16 @@ def generate(
     if sampling:
         samples = sampling.samples
         uniform = torch.rand(len(prompts), samples, max_new_tokens, generator=sampling.generator)
-    temperature = sampling.temperature if sampling else 0.0
-    found: list[list[Answer]] = [[] for _ in prompts]
+    temperature = sampling.temperature if sampling else 1.0
+    answers: list[list[Answer]] = [[] for _ in prompts]
     for batch, filled in filled_batches(adapted, prompts, rows=rows, more_columns=max_new_tokens, samples=samples):
-        answers = _decode(filled, None if uniform is None else uniform[batch], max_new_tokens, temperature)
+        drawn = None if uniform is None else uniform[batch]
+        of_batch = _decode(filled, max_new_tokens, uniform=drawn, temperature=temperature)
         for place, index in enumerate(batch):
-            found[index] = answers[place * samples : (place + 1) * samples]
+            answers[index] = of_batch[place * samples : (place + 1) * samples]
         if watch:
             watch(len(batch))
-    return found
+    return answers
 
 
 @job
@@ -79,121 +79,175 @@ def answer_and_weigh(
     rows: Sequence[int],
     finished: Finished,
 ) -> list[float]:
-    """Answer greedily, and weigh a reference answer of each prompt (nats, as ``weigh``) behind the same prefill.
+    """Answer greedily, and weigh a reference answer to each prompt behind the same prefill.
 
-    A reference serves as a draft of the answer: as far as its tokens are the most likely ones, they are the answer,
-    and nothing is left to be computed of them. Answers are handed to ``finished`` as they end; the log-likelihoods are
-    returned.
+    A reference is a draft of the answer: as far as its tokens are the most likely ones, they are the answer's, and
+    nothing of them is left to be computed. Answers go to ``finished`` as they end. Returns the references'
+    log-likelihoods (nats, as ``weigh``).
     """
-    found = [0.0] * len(prompts)
+    values = [0.0] * len(prompts)
     needless: set[int] = set()
     for batch, filled in filled_batches(adapted, prompts, rows=rows, more_columns=max_new_tokens, drafts=references):
         for index, value in zip(batch, _begin_by_drafts(filled, max_new_tokens), strict=True):
-            found[index] = value
+            values[index] = value
 
         def ended(answers: Mapping[int, Answer], batch: Sequence[int] = batch) -> Collection[int]:
             needless.update(finished({batch[place]: answer for place, answer in answers.items()}))
             return [place for place, index in enumerate(batch) if index in needless]
 
-        _decode(filled, None, max_new_tokens, 0.0, ended)
-    return found
+        _decode(filled, max_new_tokens, finished=ended)
+    return values
 
 
 def _begin_by_drafts(filled: Filled, longest: int) -> list[float]:
-    """The log-likelihoods (nats) of the drafts; each one's beginning of most likely tokens becomes the answer's.
+    """Begin each answer with those first tokens of its draft that are the most likely ones.
 
-    longest: tokens of an answer, at most. The rest of a draft stays in the cache, where nothing looks at it.
+    Returns the drafts' log-likelihoods (nats). longest: tokens of an answer, at most. The rest of a draft stays in the
+    cache, where nothing looks at it. With the draft ``a b c d`` behind the prompt, of which ``a b c`` were read:
+
+        predicted by   the prompt   a    b    c
+        token          a            b    c    d
+        most likely    yes          yes  no   yes
+
+    The answer begins with ``a b``, and goes on from the state that b left.
     """
+    base = filled.adapted.base
     states = torch.cat([draft.states for draft in filled.drafts])
     target = torch.tensor([id_ for draft in filled.drafts for id_ in draft.ids], device=states.device)
-    logprobs, likeliest = token_logprobs(states, head_weight(filled.adapted.base.model), target)
-    found, at = [], 0
+    logprobs, likeliest = token_logprobs(states, head_weight(base.model), target)
+    sums, at = [], 0
     for row, draft in enumerate(filled.drafts):
         values = logprobs[at : at + len(draft.ids)].tolist()
         hits = likeliest[at : at + len(draft.ids)].tolist()
         at += len(draft.ids)
-        # what follows a token is only known where it was read; the last one was not, unless nothing follows it
-        sure = next(
-            (place + 1 for place, id_ in enumerate(draft.ids) if id_ in filled.adapted.base.end_ids), len(values) - 1
-        )
-        known = len(list(takewhile(bool, hits[: min(sure, longest)])))
+        # What follows a token is known only where it was read. The last token was not, unless nothing follows it.
+        usable = next((place + 1 for place, id_ in enumerate(draft.ids) if id_ in base.end_ids), len(values) - 1)
+        known = len(list(takewhile(bool, hits[: min(usable, longest)])))
         filled.begun.append((draft.ids[:known], values[:known]))
         filled.hidden[row] = draft.states[min(known, len(values) - 1)]
-        found.append(sum(values))
-    return found
+        sums.append(sum(values))
+    return sums
+
+
+class _Written:
+    """The answers of one batch as far as they are written, sample by sample.
+
+    ids, logprobs: (samples, max_new_tokens). counts: (samples,) tokens written. ended: (samples,) by the model itself.
+    """
+
+    def __init__(self, base: Base, samples: int, max_new_tokens: int) -> None:
+        self.ids = torch.zeros(samples, max_new_tokens, dtype=torch.long, device=base.device)
+        self.logprobs = torch.zeros(samples, max_new_tokens, device=base.device)
+        self.counts = torch.zeros(samples, dtype=torch.long, device=base.device)
+        self.ended = torch.zeros(samples, dtype=torch.bool, device=base.device)
+        self._ends = torch.tensor(sorted(base.end_ids), device=base.device)
+
+    def begin(self, number: int, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+        """What is known of a sample before anything is written."""
+        self.ids[number, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        self.logprobs[number, : len(ids)] = torch.tensor(logprobs)
+        self.counts[number] = len(ids)
+        self.ended[number] = len(ids) > 0 and bool(torch.isin(self.ids[number, len(ids) - 1], self._ends))
+
+    def add(self, samples: LongTensor, ids: LongTensor, logprobs: Tensor) -> None:
+        """One more token of each of these samples."""
+        self.ids[samples, self.counts[samples]] = ids
+        self.logprobs[samples, self.counts[samples]] = logprobs
+        self.counts[samples] += 1
+        self.ended[samples] = torch.isin(ids, self._ends)
+
+    def last(self, samples: LongTensor) -> LongTensor:
+        """The newest token of each of these samples."""
+        return self.ids[samples, self.counts[samples] - 1]
+
+    def over(self, samples: LongTensor) -> BoolTensor:
+        """Which of these samples need no more tokens."""
+        return self.ended[samples] | (self.counts[samples] == self.ids.shape[1])
+
+    def answer(self, number: int) -> Answer:
+        count = int(self.counts[number])
+        ids, logprobs = self.ids[number, :count].tolist(), self.logprobs[number, :count].tolist()
+        return Answer(tuple(ids), tuple(logprobs), bool(self.ended[number]))
 
 
 def _decode(
     filled: Filled,
-    uniform: Tensor | None,
     max_new_tokens: int,
-    temperature: float,
+    *,
+    uniform: Tensor | None = None,
+    temperature: float = 1.0,
     finished: Finished | None = None,
 ) -> list[Answer]:
-    """Answer the prompts of one batch. uniform: (prompts, samples, max_new_tokens), or None for the most likely tokens.
+    """Answer the prompts of one batch; returns every sample's answer, unless ``finished`` is told them.
 
-    finished: told the answers that ended by the place of their prompt in the batch; says which rows to give up.
+    uniform: (prompts, samples, max_new_tokens) numbers to draw by (default: the most likely tokens are taken).
+    finished: told the answers that ended by the place of their prompt in the batch; returns the places to give up.
     """
     base, cache, samples = filled.adapted.base, filled.cache, filled.samples
     device, total = base.device, len(filled.lengths) * samples
     mask = torch.zeros(len(filled.lengths), cache.used + max_new_tokens, dtype=cache.dtype, device=device)
     mask[:, : cache.used].masked_fill_(~filled.visible(), -torch.inf)
     draws = None if uniform is None else uniform.flatten(0, 1).to(device)
-    ids_out = torch.zeros(total, max_new_tokens, dtype=torch.long, device=device)
-    logprobs_out = torch.zeros(total, max_new_tokens, device=device)
-    counts = torch.zeros(total, dtype=torch.long, device=device)
+    written = _Written(base, total, max_new_tokens)
     for number, (ids, logprobs) in enumerate(filled.begun):
-        ids_out[number, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-        logprobs_out[number, : len(ids)] = torch.tensor(logprobs)
-        counts[number] = len(ids)
-    ends = torch.tensor(sorted(base.end_ids), device=device)
-    ended = torch.isin(ids_out.gather(1, (counts - 1).clamp_(min=0)[:, None]), ends).squeeze(1) & (counts > 0)
-
-    def answer(number: int) -> Answer:
-        count = int(counts[number])
-        return Answer(
-            tuple(ids_out[number, :count].tolist()), tuple(logprobs_out[number, :count].tolist()), bool(ended[number])
-        )
-
-    active = torch.arange(total, device=device)  # numbers of the samples that are being written
-    row = active // samples  # of the cache, in which each of them stands
+        written.begin(number, ids, logprobs)
+    active = torch.arange(total, device=device)  # the samples that are being written, by number
+    row = active // samples  # the row of the cache that each of them stands in
     hidden, begun = filled.hidden, False
     while True:
-        over = ended[active] | (counts[active] == max_new_tokens)
+        over = written.over(active)
         if finished is not None and bool(over.any()):
-            needless = finished({number: answer(number) for number in active[over].tolist()})
+            needless = finished({number: written.answer(number) for number in active[over].tolist()})
             over |= torch.isin(active, torch.tensor(list(needless), dtype=torch.long, device=device))
         active, row = active[~over], row[~over]
         if len(active) == 0:
             break
         if begun:
-            row = _branched(cache, row, ids_out[active, counts[active] - 1])
-            prompt, ids, positions = torch.zeros(3, cache.rows, dtype=torch.long, device=device)
-            prompt[row] = active // samples
-            ids[row] = ids_out[active, counts[active] - 1]
-            positions[row] = filled.lengths[prompt[row]] + counts[active] - 1
-            filled.adapted.attachment.begin(filled.rows[prompt], None)
-            seen = mask[prompt, None, None, : cache.used + 1]
-            hidden = forward(base, cache, ids[:, None], positions[:, None], seen)[:, -1]
-            cache.used += 1
+            row = _branched(cache, row, written.last(active))
+            hidden = _advanced(filled, written, active, row=row, mask=mask)
         logits = base.model.get_output_embeddings()(hidden)
-        if draws is None:
-            chosen, logprob = (of_rows[row] for of_rows in greedy(logits))
-        else:
-            chosen, logprob = sample(logits[row], draws[active, counts[active]], temperature)
-        ids_out[active, counts[active]] = chosen
-        logprobs_out[active, counts[active]] = logprob
-        counts[active] += 1
-        ended[active] = torch.isin(chosen, ends)
+        drawn = None if draws is None else draws[active, written.counts[active]]
+        written.add(active, *choose(logits, row, uniform=drawn, temperature=temperature))
         begun = True
-    return [answer(number) for number in range(total)] if finished is None else []
+    return [written.answer(number) for number in range(total)] if finished is None else []
+
+
+def _advanced(filled: Filled, written: _Written, active: LongTensor, *, row: LongTensor, mask: Tensor) -> Tensor:
+    """Compute the newest tokens; returns the states that predict the next ones, (rows, hidden).
+
+    active: (samples,) the samples that are being written. row: (samples,) of the cache. mask: (prompts, columns).
+    Rows of the cache that no sample stands in are computed, too, and looked at by nobody.
+    """
+    cache = filled.cache
+    prompt, ids, positions = torch.zeros(3, cache.rows, dtype=torch.long, device=row.device)
+    prompt[row] = active // filled.samples
+    ids[row] = written.last(active)
+    positions[row] = filled.lengths[prompt[row]] + written.counts[active] - 1
+    hidden = advance(
+        filled.adapted,
+        cache,
+        cache.one_token(cache.used, slice(cache.rows)),
+        ids=ids,
+        positions=positions,
+        rows=filled.rows[prompt],
+        mask=mask[prompt, : cache.used + 1],
+    )
+    cache.used += 1
+    return hidden
 
 
 def _branched(cache: Cache, row: LongTensor, last: LongTensor) -> LongTensor:
-    """Which row of the cache each sample goes on in. row: (samples,) where each stood; last: (samples,) its token.
+    """The row of the cache that each sample goes on in, (samples,), where samples part.
 
-    Samples of one row that drew the same token stay together. The first of each row's branches goes on in it, the
-    others in copies, where rows have become free first. Rows that none of them needs leave when they are many.
+    row: (samples,) where each stood. last: (samples,) its newest token. Samples of one row with equal tokens stay
+    together. A row's first branch goes on in it; the others go on in copies of it, in free rows first. Four samples,
+    three of them in row 0 of two rows:
+
+        row    0  0  0  1
+        last   a  b  a  c      two branches in row 0: a stays, b gets a copy of it in row 2
+        goes   0  2  0  1
+
+    When few enough rows are needed (``KEEP``), they are moved together and the others given up.
     """
     branches, branch = torch.stack([row, last]).unique(dim=1, return_inverse=True)  # sorted by row
     place = branches[0].clone()

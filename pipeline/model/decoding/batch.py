@@ -10,7 +10,7 @@ from torch import LongTensor, Tensor
 
 from pipeline.core.config import Section
 from pipeline.model.decoding.cache import Cache
-from pipeline.model.forward.base import Adapted, Base, decoder
+from pipeline.model.forward.base import Adapted
 from pipeline.model.forward.linear import reordered
 
 
@@ -22,9 +22,12 @@ class Decoding(Section, at="tasks.{task}.decoding"):
 
 @dataclass(frozen=True)
 class Answer:
-    """Generated ids (the end-of-sequence token included), their log-probabilities (nats), whether it ended itself.
+    """One answer to a prompt.
 
-    probability: where this is no sample but one of all answers there can be, the share of it.
+    ids: its tokens, the end-of-sequence token included.
+    logprobs: of each token (nats).
+    finished: whether it ended itself, and not at the limit.
+    probability: the policy's probability of this answer; set only when all answers are enumerated.
     """
 
     ids: tuple[int, ...]
@@ -50,8 +53,10 @@ def job(function: Callable[Concatenate[Adapted, Given], Result]) -> Callable[Con
 
 @dataclass(frozen=True)
 class Draft:
-    """A draft of an answer, all but its last token computed behind its prompt. states: (tokens, hidden), each predicts
-    one of its tokens."""
+    """A draft of an answer. All but its last token was computed behind its prompt.
+
+    states: (tokens, hidden) the states that predict its tokens.
+    """
 
     ids: Sequence[int]
     states: Tensor
@@ -59,11 +64,22 @@ class Draft:
 
 @dataclass
 class Filled:
-    """The prompts of one batch, computed: what answering goes on from.
+    """The prompts of one batch, computed: what answering and weighing go on from.
 
-    hidden: (prompts, hidden) the states that predict the next token of an answer. rows: (prompts,) of the adapter.
-    lengths: (prompts,) tokens. prefix: tokens that all of them begin with. longest: the columns used of the cache.
-    drafts: of answers, or empty. begun: tokens and log-probabilities of each answer that are known already, or empty.
+    A row of the cache holds the prefix that all prompts share in its first columns. The rest of its prompt, and what
+    was read of a draft, stand in the last of the ``longest`` columns; the columns between are empty. For the prompts
+    ``p q a b c`` and ``p q d`` with the prefix ``p q``:
+
+        column   0  1  2  3  4
+        row 0    p  q  a  b  c
+        row 1    p  q  ·  ·  d
+
+    hidden: (prompts, hidden) the states that predict the next token of an answer.
+    rows: (prompts,) the row of the adapter that each uses.
+    lengths: (prompts,) tokens.
+    samples: answers to each prompt.
+    drafts: one of each answer, or none at all.
+    begun: of each answer the tokens and log-probabilities that its draft gave, or none at all.
     """
 
     adapted: Adapted
@@ -88,10 +104,3 @@ class Filled:
         if known:
             end += torch.tensor(known, device=end.device)
         return (column < self.prefix) | (column >= start[:, None]) & (column < end[:, None])
-
-
-def forward(base: Base, cache: Cache, ids: LongTensor, positions: LongTensor, mask: Tensor) -> Tensor:
-    """The final hidden states, (rows, tokens, hidden)."""
-    return decoder(base.model)(
-        input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
-    ).last_hidden_state

@@ -1,70 +1,85 @@
-"""Keys and values of tokens that later tokens look at: of a batch that is being answered, or of a common beginning.
+"""Keys and values of tokens that later tokens look at: of rows that are being answered, or of a shared prefix.
 
-Both are what a model of transformers is given as its past: its attention layers call ``update`` with the keys and
+Both are what a model of transformers is given as its past. Its attention layers call ``update`` with the keys and
 values of the tokens of a pass, (rows, key-value heads, tokens, head size), and attend to what that returns.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import LongTensor, Tensor
+from transformers import PreTrainedModel
+
+# How one pass uses one layer's cache. Receives what the layer holds and the keys (or values) of the pass's tokens;
+# stores the new ones where they belong; returns what the tokens attend to.
+Place = Callable[[Tensor, Tensor], Tensor]
 
 
 class Cache:
-    """Keys and values of one batch, (room, key-value heads, columns, head size) a layer; the first ``rows`` are in use.
+    """Keys and values of several rows, (room, key-value heads, columns, head size) a layer.
 
-    Columns hold the shared beginning of all rows first, then their rests, right-aligned. room: for how many rows there
-    will ever be at once (default: as many as now).
+    It does not know which token stands in which column: the batch job and the server lay rows out differently, and each
+    says by a ``Place`` where the tokens of a pass go.
+
+    rows: the first so many are in use. used: columns in use, of any row. Both are kept by whoever fills the cache.
+    room: rows that there is memory for (default: ``rows``).
+    dtype: float32 on a CPU, whatever the model's. Attention with one query is bound by memory and by conversions, and
+        float32 is the faster of the two there.
     """
 
-    def __init__(
-        self, rows: int, columns: int, dtype: torch.dtype, device: torch.device, *, room: int | None = None
-    ) -> None:
-        self.rows, self.columns, self.dtype, self.device = rows, columns, dtype, device
-        self.room = room or rows
+    def __init__(self, model: PreTrainedModel, rows: int, columns: int, *, room: int | None = None) -> None:
+        self.device = model.device
+        self.dtype = torch.float32 if self.device.type == "cpu" else model.dtype
+        self.rows, self.columns, self.used = rows, columns, 0
+        self.room = rows if room is None else room
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
-        self.used = 0
-        self._write: Callable[[Tensor, Tensor], None] | None = None
-        self._read: Callable[[Tensor, Tensor], Tensor] | None = None
+        self._place: Place | None = None
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
         """What a model's attention layer calls with the keys and values of the tokens it was given."""
+        if self._place is None:
+            raise ValueError("expected a pass that says where its tokens go, see Cache.placing")
         if layer == len(self.keys):
             shape = (self.room, keys.shape[1], self.columns, keys.shape[3])
             self.keys.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
             self.values.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
-        if self._write is not None or self._read is not None:
-            seen = keys, values
-            if self._read is not None:
-                seen = self._read(self.keys[layer], keys), self._read(self.values[layer], values)
-            if self._write is not None:
-                self._write(self.keys[layer], keys)
-                self._write(self.values[layer], values)
-            return seen
-        kept_keys, kept_values = self.keys[layer][: self.rows], self.values[layer][: self.rows]
-        kept_keys[:, :, self.used] = keys[:, :, 0]
-        kept_values[:, :, self.used] = values[:, :, 0]
-        return kept_keys[:, :, : self.used + 1], kept_values[:, :, : self.used + 1]
+        return self._place(self.keys[layer], keys), self._place(self.values[layer], values)
 
     def get_seq_length(self, layer: int = 0) -> int:
-        return self.used
+        return 0  # positions and masks are given
 
     @contextmanager
-    def several_tokens(
-        self,
-        *,
-        write: Callable[[Tensor, Tensor], None] | None = None,
-        read: Callable[[Tensor, Tensor], Tensor] | None = None,
-    ) -> Iterator[None]:
-        """A pass over more than one token a row. write: (a layer's cache, the tokens' keys or values) → None, where
-        they go; read: the same → what the tokens look at, if not at themselves alone."""
-        self._write, self._read = write, read
+    def placing(self, place: Place) -> Iterator[None]:
+        """The block is one pass of the model, whose tokens go where ``place`` says."""
+        self._place = place
         try:
             yield
         finally:
-            self._write = self._read = None
+            self._place = None
+
+    def one_token(self, column: int | LongTensor, rows: slice) -> Place:
+        """The place of a decode step: one token of each of ``rows`` goes to a column and looks at those up to it.
+
+        column: one for all, or (rows,) one for each; then all look up to the last of them, and a mask hides the rest.
+        """
+        if isinstance(column, int):
+
+            def in_one_column(kept: Tensor, new: Tensor) -> Tensor:
+                held = kept[rows]
+                held[:, :, column] = new[:, :, 0]
+                return held[:, :, : column + 1]
+
+            return in_one_column
+        every, end = torch.arange(len(column), device=column.device), int(column.max()) + 1
+
+        def in_own_columns(kept: Tensor, new: Tensor) -> Tensor:
+            held = kept[rows]
+            held[every, :, column] = new[:, :, 0].to(kept.dtype)
+            return held[:, :, :end]
+
+        return in_own_columns
 
     def copy(self, source: LongTensor, target: LongTensor) -> None:
         """Rows ``target``, in use or the next ones, become what rows ``source`` are."""
@@ -72,27 +87,45 @@ class Cache:
             kept[target, :, : self.used] = kept[source, :, : self.used]
         self.rows = max(self.rows, int(target.max()) + 1)
 
-    def keep(self, rows: LongTensor, room: int) -> None:
-        """Drop all other rows; their memory is given back, but for ``room`` rows."""
-        for layer in range(len(self.keys)):
-            for tensors in (self.keys, self.values):
-                old = tensors[layer]
-                new = old.new_zeros((room, *old.shape[1:]))
+    def keep(self, rows: LongTensor, *, room: int, columns: int | None = None) -> None:
+        """Drop all other rows, and have memory for ``room`` rows and ``columns`` columns (default: as many as now)."""
+        self.columns = self.columns if columns is None else columns
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                new = old.new_zeros((room, old.shape[1], self.columns, old.shape[3]))
                 new[: len(rows), :, : self.used] = old[:, :, : self.used].index_select(0, rows)
                 tensors[layer] = new
         self.rows, self.room = len(rows), room
 
+    def leave(self, rows: Sequence[int]) -> list[int]:
+        """Free these rows; the last ones take their places. Returns which row each of those that stay was before.
+
+        Of six rows, 1 and 4 leave: the answer is [0, 5, 2, 3].
+        """
+        before = list(range(self.rows))
+        for row in sorted(rows, reverse=True):
+            before[row] = before[-1]
+            before.pop()
+        moved = [row for row, old in enumerate(before) if row != old]
+        if moved:
+            source = torch.tensor([before[row] for row in moved], device=self.device)
+            self.copy(source, torch.tensor(moved, device=self.device))
+        self.rows = len(before)
+        return before
+
 
 class Past:
-    """What the passes before a pass left for it, each row of it looking back at a row of the one before. The gradient
-    flows through it."""
+    """What earlier passes left for the coming one, each row of which looks back at a row of the one before.
+
+    Gradients flow through it.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
         self._rows: LongTensor | None = None
 
     def branch(self, rows: LongTensor) -> None:
-        """Row i of the coming pass sees all that row ``rows[i]`` of the last one saw, and what it was itself."""
+        """Row i of the coming pass sees row ``rows[i]`` of the last one, and all that this row saw."""
         self._rows = rows
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import LongTensor, Tensor
 
-from pipeline.model.decoding.batch import Draft, Filled, forward
+from pipeline.model.decoding.batch import Draft, Filled
 from pipeline.model.decoding.cache import Cache
+from pipeline.model.decoding.step import forward
 from pipeline.model.forward.base import Adapted
-from pipeline.model.forward.prefixes import Beginnings, common_beginnings
+from pipeline.model.forward.prefixes import Prefixes, common_prefixes
 
 
 def filled_batches(
@@ -20,9 +21,13 @@ def filled_batches(
     samples: int = 1,
     drafts: Sequence[Sequence[int]] | None = None,
 ) -> Iterator[tuple[list[int], Filled]]:
-    """Prefill the prompts, longest first, as many at a time as the cache holds; yields their numbers and the batch."""
+    """Prefill the prompts, longest first, as many at a time as the cache holds; yields their numbers and the batch.
+
+    rows: the row of the adapter that each prompt uses (default: its own number).
+    more_columns: tokens of an answer to leave room for.
+    drafts: of the answers; each stands behind its prompt, all but the last token, which is predicted and never read.
+    """
     rows = range(len(prompts)) if rows is None else rows
-    # a draft's last token is predicted, never read
     whole = [[*prompt, *drafts[index][:-1]] if drafts else prompt for index, prompt in enumerate(prompts)]
     order = sorted(range(len(prompts)), key=lambda index: (-len(whole[index]), index))
     while order:
@@ -51,94 +56,108 @@ def _prefill(
     samples: int,
     drafts: Sequence[Sequence[int]],
 ) -> Filled:
-    """Compute the prompts, longest first, into a new cache with room for ``more_columns`` tokens of an answer.
+    """Compute prompts, longest first, into a new cache.
 
-    whole: the prompts with what is read of the drafts, if there are any, behind them.
+    whole: the prompts, each with what is read of its draft behind it.
     """
-    base, attachment, batch_tokens = adapted.base, adapted.attachment, adapted.compute.batch_tokens
-    longest, device = len(whole[0]), base.device
-    dtype = torch.float32 if device.type == "cpu" else base.model.dtype
-    cache = Cache(len(whole), longest + more_columns, dtype, device, room=len(whole) * samples)
-    read_of_draft = [len(draft) - 1 for draft in drafts] or [0] * len(whole)
-    prompts = [ids[: len(ids) - more] for ids, more in zip(whole, read_of_draft, strict=True)]
-    common = common_beginnings(prompts, attachment.alike(rows), keep=attachment.tail)
-    prefix = common.length
-    if prefix:
-        _prefill_beginnings(
-            adapted,
-            prompts,
-            cache,
-            common,
-            rows=rows,
-        )
-    last, drafted = [], []
+    cache = Cache(adapted.base.model, len(whole), len(whole[0]) + more_columns, room=len(whole) * samples)
+    cache.used = len(whole[0])
+    of_draft = [len(draft) - 1 for draft in drafts] or [0] * len(whole)
+    prompts = [ids[: len(ids) - read] for ids, read in zip(whole, of_draft, strict=True)]
+    shared = common_prefixes(prompts, adapted.attachment.alike(rows), keep=adapted.attachment.tail)
+    if shared.length:
+        _prefill_prefixes(adapted, cache, prompts, shared, rows=rows)
+    hidden, computed = [], []
     start = 0
     while start < len(whole):
-        width = len(whole[start]) - prefix
-        end = min(len(whole), start + max(1, batch_tokens // width))
-        part = [ids[prefix:] for ids in whole[start:end]]
-        ids = torch.tensor([[0] * (width - len(rest)) + list(rest) for rest in part], device=device)
-        real = torch.tensor([[False] * (width - len(rest)) + [True] * len(rest) for rest in part], device=device)
-        more = torch.tensor(read_of_draft[start:end], device=device)[:, None]
-        asked = real & (torch.arange(width, device=device) < width - more)
-        positions = prefix + (real.cumsum(1) - 1).clamp_(min=0)
-        causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
-        # Padding sees padding: a row of the softmax without any key would be undefined.
-        mask = (real[:, None, :] == real[:, :, None]) & causal
-        mask = torch.cat([mask.new_ones(len(part), width, prefix), mask], 2)
-        own, columns = slice(start, end), slice(longest - width, longest)
-
-        def write(kept: Tensor, new: Tensor, own: slice = own, columns: slice = columns) -> None:
-            kept[own, :, columns] = new.to(kept.dtype)
-
-        def read(kept: Tensor, new: Tensor, own: slice = own) -> Tensor:
-            return torch.cat([kept[own, :, :prefix].to(new.dtype), new], 2) if prefix else new
-
-        attachment.begin_part(rows[start:end], asked, before=prefix, after=0)
-        with cache.several_tokens(write=write, read=read):
-            hidden = forward(base, cache, ids, positions, mask[:, None])
-        last.append(hidden[:, -1])
-        for draft, states in zip(drafts[start:end], hidden, strict=False):
-            drafted.append(Draft(draft, states[-len(draft) :].clone()))
-        start = end
-    cache.used = longest
+        width = len(whole[start]) - shared.length
+        part = slice(start, min(len(whole), start + max(1, adapted.compute.batch_tokens // width)))
+        states = _prefill_rests(
+            adapted, cache, whole[part], part, prefix=shared.length, of_draft=of_draft[part], rows=rows[part]
+        )
+        hidden.append(states[:, -1])
+        computed += [
+            Draft(draft, of_row[-len(draft) :].clone()) for draft, of_row in zip(drafts[part], states, strict=False)
+        ]
+        start = part.stop
     return Filled(
         adapted,
         cache,
-        torch.cat(last),
-        rows,
-        torch.tensor([len(prompt) for prompt in prompts], device=device),
-        prefix,
-        longest,
-        samples,
-        drafts=drafted,
+        hidden=torch.cat(hidden),
+        rows=rows,
+        lengths=torch.tensor([len(prompt) for prompt in prompts], device=adapted.base.device),
+        prefix=shared.length,
+        longest=cache.used,
+        samples=samples,
+        drafts=computed,
     )
 
 
-def _prefill_beginnings(
+def _prefill_rests(
     adapted: Adapted,
-    prompts: Sequence[Sequence[int]],
     cache: Cache,
-    common: Beginnings,
+    whole: Sequence[Sequence[int]],
+    own: slice,
     *,
+    prefix: int,
+    of_draft: Sequence[int],
     rows: LongTensor,
+) -> Tensor:
+    """Compute what follows the prefix, of some rows, longest first; returns the states, (rows, tokens, hidden).
+
+    own: the rows of the cache. of_draft: how many of each row's last tokens belong to a draft. Rests are padded on the
+    left, so that the last token of each stands in the last column: for the rests ``a b c`` and ``d``
+
+        ids        a  b  c        positions  0  1  2        mask   a sees a; b sees a, b; c sees a, b, c
+                   0  0  d                   0  0  0               d sees d alone; padding sees padding
+
+    with the length of the prefix added to the positions, and its columns visible to all.
+    """
+    device, width = adapted.base.device, len(whole[0]) - prefix
+    rests = [ids[prefix:] for ids in whole]
+    ids = torch.tensor([[0] * (width - len(rest)) + list(rest) for rest in rests], device=device)
+    real = torch.tensor([[False] * (width - len(rest)) + [True] * len(rest) for rest in rests], device=device)
+    read = torch.tensor(of_draft, device=device)[:, None]
+    of_prompt = real & (torch.arange(width, device=device) < width - read)
+    positions = prefix + (real.cumsum(1) - 1).clamp_(min=0)
+    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    # Padding sees padding: a row of the softmax without any key would be undefined.
+    mask = (real[:, None, :] == real[:, :, None]) & causal
+    mask = torch.cat([mask.new_ones(len(rests), width, prefix), mask], 2)
+    columns = slice(cache.used - width, cache.used)
+
+    def place(kept: Tensor, new: Tensor) -> Tensor:
+        kept[own, :, columns] = new.to(kept.dtype)
+        return torch.cat([kept[own, :, :prefix].to(new.dtype), new], 2) if prefix else new
+
+    adapted.attachment.begin_part(rows, of_prompt, before=prefix, after=0)
+    return forward(adapted.base, cache, place, ids=ids, positions=positions, mask=mask[:, None])
+
+
+def _prefill_prefixes(
+    adapted: Adapted, cache: Cache, prompts: Sequence[Sequence[int]], shared: Prefixes, *, rows: LongTensor
 ) -> None:
-    """Compute what prompts begin with in common once; all of them get the result."""
-    base, attachment, prefix = adapted.base, adapted.attachment, common.length
-    size = max(1, adapted.compute.batch_tokens // prefix)
-    for start in range(0, len(common.groups), size):
-        part = common.groups[start : start + size]
-        heads = [group[0] for group in part]
+    """Compute each shared prefix once; the rows of all prompts that begin with it get the result."""
+    base, attachment, length = adapted.base, adapted.attachment, shared.length
+    size = max(1, adapted.compute.batch_tokens // length)
+    causal = torch.ones(length, length, dtype=torch.bool, device=base.device).tril()
+    for start in range(0, len(shared.groups), size):
+        part = shared.groups[start : start + size]
+        first = [group[0] for group in part]
         source = torch.tensor([number for number, group in enumerate(part) for _ in group], device=base.device)
-        target = torch.tensor([place for group in part for place in group], device=base.device)
+        target = torch.tensor([row for group in part for row in group], device=base.device)
 
-        def write(kept: Tensor, new: Tensor, source: Tensor = source, target: Tensor = target) -> None:
-            kept[target, :, :prefix] = new.to(kept.dtype)[source]
+        def place(kept: Tensor, new: Tensor, source: Tensor = source, target: Tensor = target) -> Tensor:
+            kept[target, :, :length] = new.to(kept.dtype)[source]
+            return new
 
-        ids = torch.tensor([list(prompts[head][:prefix]) for head in heads], device=base.device)
-        causal = torch.ones(prefix, prefix, dtype=torch.bool, device=base.device).tril()
-        positions = torch.arange(prefix, device=base.device).expand(len(heads), -1)
-        everywhere = torch.ones_like(ids, dtype=torch.bool)
-        attachment.begin_part(rows[heads], everywhere, before=0, after=attachment.tail)
-        with cache.several_tokens(write=write):
-            forward(base, cache, ids, positions, causal.expand(len(heads), 1, -1, -1))
+        ids = torch.tensor([list(prompts[row][:length]) for row in first], device=base.device)
+        attachment.begin_part(rows[first], torch.ones_like(ids, dtype=torch.bool), before=0, after=attachment.tail)
+        forward(
+            base,
+            cache,
+            place,
+            ids=ids,
+            positions=torch.arange(length, device=base.device).expand(len(first), -1),
+            mask=causal.expand(len(first), 1, -1, -1),
+        )

@@ -1,9 +1,10 @@
 """From logits to the next token.
 
 Sampling inverts the distribution function, first over blocks of the vocabulary, then within one: one pass of exp over
-the logits instead of a sorted or renormalised copy. The log-probability of the token falls out of it.
+the logits instead of a sorted or renormalised copy. It gives the log-probability of the token as well.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,9 @@ BLOCK = 256  # vocabulary entries per block
 class Sampling:
     """How answers are drawn.
 
-    generator: of the random numbers. samples: answers to each prompt. temperature: above 0.
+    generator: of the random numbers.
+    samples: answers to each prompt.
+    temperature: what logits are divided by; above 0, and finite.
     """
 
     generator: torch.Generator
@@ -24,21 +27,18 @@ class Sampling:
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.samples < 1:
-            raise ValueError(
-                f"expected a temperature above 0 and a sample or more, got {self}; answer greedily instead"
-            )
+        if not 0 < self.temperature < math.inf or self.samples < 1:
+            raise ValueError(f"expected a finite temperature above 0 and one sample or more, got {self}")
 
 
-def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[LongTensor, Tensor]:
+def sample(logits: Tensor, uniform: Tensor, temperature: float | Tensor) -> tuple[LongTensor, Tensor]:
     """Draw one token per row by inverting the distribution function at ``uniform``.
 
-    logits: (rows, vocab). uniform: (rows,) in [0, 1). Returns ids and their log-probabilities (nats) at this
-    temperature.
+    logits: (rows, vocab). uniform: (rows,) in [0, 1). temperature: above 0, one for all rows or (rows,) float64.
+    Returns ids and their log-probabilities (nats) at this temperature.
     """
-    scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
+    scaled, top = _scaled(logits.float(), temperature)
     rows, vocab = scaled.shape
-    top = scaled.amax(1, keepdim=True)
     weights = (scaled - top).exp_()
     if vocab % BLOCK:
         weights = nn.functional.pad(weights, (0, BLOCK - vocab % BLOCK))
@@ -48,20 +48,34 @@ def sample(logits: Tensor, uniform: Tensor, temperature: float) -> tuple[LongTen
     total = cumulated[:, -1:]
     point = uniform[:, None].double() * total
     block = torch.searchsorted(cumulated, point, right=True).clamp_(max=cumulated.shape[1] - 1)
-    inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1).double().cumsum(-1)
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1)
     rest = point - torch.where(block > 0, cumulated.gather(1, (block - 1).clamp_(min=0)), 0.0)
-    place = torch.searchsorted(inside, rest, right=True)
+    place = torch.searchsorted(inside.double().cumsum(-1), rest, right=True)
     # Rounding may leave the point behind the block's last token: step back to its last token of any weight.
-    last = (
-        BLOCK
-        - 1
-        - (blocks.gather(1, block[..., None].expand(-1, -1, BLOCK)).squeeze(1).flip(1) > 0)
-        .int()
-        .argmax(1, keepdim=True)
-    )
+    last = BLOCK - 1 - (inside.flip(1) > 0).int().argmax(1, keepdim=True)
     ids = block * BLOCK + torch.minimum(place, last)
     chosen = scaled.gather(1, ids) - top - total.log().float()
     return ids.squeeze(1), chosen.squeeze(1)
+
+
+def _scaled(logits: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
+    """The logits divided by the temperature, up to a constant of each row, and the largest of each row, (rows, 1).
+
+    Near temperature 0 the quotients leave the range of float32. In such rows the distance from the largest logit is
+    divided instead. It is 0 for the most likely token whatever the temperature, and −∞ where it leaves the range.
+    """
+    if isinstance(temperature, Tensor):
+        temperature = temperature[:, None]
+        scaled = logits / temperature.float()
+    else:
+        scaled = logits if temperature == 1.0 else logits / temperature
+    top = scaled.amax(1, keepdim=True)
+    beyond = ~top.isfinite()
+    if bool(beyond.any()):
+        distance = (logits - logits.amax(1, keepdim=True)).double() / temperature
+        scaled = torch.where(beyond, distance.float(), scaled)
+        top = top.masked_fill(beyond, 0.0)
+    return scaled, top
 
 
 def greedy(logits: Tensor) -> tuple[LongTensor, Tensor]:

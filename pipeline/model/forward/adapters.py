@@ -1,8 +1,8 @@
 """The contract of everything that is trained: an ``Adapter``.
 
-An adapter changes what a frozen base model computes, for as long as it is attached, and leaves it bit-identical
-afterwards. It is one safetensors file whose provenance names its ``kind``; the module
-``pipeline.methods.<kind>`` reads it back. Nothing that attaches an adapter knows which method made it.
+An adapter changes what a frozen base model computes as long as it is attached, and leaves the model bit-identical
+afterwards. It is stored as one safetensors file that names its ``kind``; the module ``pipeline.methods.<kind>`` reads
+it back. Nothing that attaches an adapter knows which method made it.
 """
 
 import importlib
@@ -55,33 +55,34 @@ def natural_order(name: str) -> tuple:
 
 
 class Attachment:
-    """What an attached adapter must be told before each forward pass. The default needs to know nothing."""
+    """What an attached adapter is told before each forward pass. The default needs to know nothing."""
 
     def begin(self, rows: LongTensor, prompt_mask: BoolTensor | None) -> None:
         """A forward pass over a batch follows.
 
-        rows: (batch,) which prompt of the whole job each row of the batch belongs to. The decode loop drops
-            finished rows and repeats prompts for several samples; an adapter with one mixture per prompt looks
-            up its coefficients by this.
-        prompt_mask: (batch, seq) True on the tokens of the prompt, False on padding and on the answer.
-            None on a decode step, which holds generated tokens only.
+        rows: (batch,) the row of the adapter that each row of the batch uses. An adapter with one mixture for each
+            prompt looks up its coefficients by it; the decode loop drops, repeats and reorders the rows of a batch.
+        prompt_mask: (batch, seq) True on the tokens of the prompt, False on padding and on the answer; None on a decode
+            step, which holds generated tokens only.
         """
 
     tail = 1
-    """How many of a prompt's last tokens must stand in one pass: they are treated in a way of their own."""
+    """How many of a prompt's last tokens must stand in one pass, since the adapter treats them specially."""
 
     def begin_part(self, rows: LongTensor, prompt_mask: BoolTensor, *, before: int, after: int) -> None:
-        """As ``begin``, for a pass over a part of each prompt.
+        """As ``begin``, for a pass over a part of each prompt: for adapters that edit tokens by their position.
 
-        before: tokens of each prompt that an earlier pass computed. after: tokens that a later one will, at least;
-        0 where the prompt ends in this pass. For adapters to which it matters where in a prompt a token stands.
+        before: tokens of each prompt that an earlier pass computed.
+        after: tokens of each prompt that a later pass will compute, at least; 0 where the prompt ends in this pass.
         """
         self.begin(rows, prompt_mask)
 
     def alike(self, rows: LongTensor) -> list[int] | None:
-        """A number for each of ``rows``: those with the same one make the same of the same tokens, whatever stands
-        behind them, so that a beginning they have in common is computed once. None: what becomes of a token depends on
-        the tokens behind it, and nothing can be shared. By default, the rows are all alike."""
+        """A number for each of ``rows``. Rows with the same number compute equal tokens equally, whatever stands behind
+        them, so a prefix that they share is computed once. By default, all rows are alike.
+
+        None: a token is computed by what stands behind it, and nothing can be shared.
+        """
         return [0] * len(rows)
 
     def rows(self, ids: Sequence[str]) -> Sequence[int]:
@@ -120,7 +121,7 @@ def method_module(name: str, *parts: str, where: str = "params.yaml") -> ModuleT
     where: what names the method, for the error.
     """
     try:
-        found = importlib.import_module(f"pipeline.methods.{name}")
+        module = importlib.import_module(f"pipeline.methods.{name}")
     except ModuleNotFoundError as error:
         if not f"pipeline.methods.{name}.".startswith(f"{error.name}."):
             raise  # the method is there, and what it imports is not
@@ -129,12 +130,12 @@ def method_module(name: str, *parts: str, where: str = "params.yaml") -> ModuleT
             f"{where}: expected a method out of {', '.join(known)}, got '{name}'; correct the name or add "
             f"pipeline/methods/{name}.py"
         ) from None
-    if missing := [part for part in parts if not hasattr(found, part)]:
+    if missing := [part for part in parts if not hasattr(module, part)]:
         raise UserError(
             f"{where}: expected a method whose module has {' and '.join(parts)}, got '{name}', whose module has no "
             f"'{missing[0]}'; name another"
         )
-    return found
+    return module
 
 
 def save_adapter(path: Path, adapter: Adapter, provenance: Mapping[str, Any]) -> None:
@@ -146,9 +147,10 @@ def save_adapter(path: Path, adapter: Adapter, provenance: Mapping[str, Any]) ->
 def save_trained(
     adapter: Adapter, rows: Sequence[Mapping[str, Any]], *, path: Path, curve: Path, provenance: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write what a training came to, the adapter and its curve; returns the training's metrics.
+    """Write a trained adapter and its curve; returns the training's metrics.
 
-    rows: of the curve, the first before any step, one of them ``chosen``. provenance: with ``parameters``.
+    rows: of the curve, the first before any step, one of them ``chosen``.
+    provenance: of the adapter, its number of ``parameters`` among it.
     """
     chosen = next(row for row in rows if row["chosen"])
     save_adapter(path, adapter, {**provenance, "steps": chosen["step"]})

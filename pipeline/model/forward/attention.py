@@ -2,13 +2,15 @@
 
 Both go through the attention interface of transformers, so any of its models that offers the choice uses them.
 
-1. *One query per row* (a decode step): two batched matrix products over the grouped heads; keys are never repeated,
-   and the product runs in the cache's precision.
-2. *Many queries, on a CPU*: scores and softmax in float32, the probabilities kept for the backward pass, which is five
-   batched products in the model's dtype. PyTorch's own backward pass on a CPU takes several times as long for a few
-   hundred tokens. The kept probabilities are (rows, heads, seq, seq), so the memory grows with the square of the
+1. *One query per row* (a decode step) takes two batched matrix products over the grouped heads. Keys are never
+   repeated, and the products run in the cache's precision.
+2. *Many queries, on a CPU*: scores and softmax are float32, and the probabilities are kept for the backward pass, which
+   is five batched products in the model's dtype. PyTorch's own backward pass on a CPU takes several times as long for a
+   few hundred tokens. The kept probabilities are (rows, heads, seq, seq), so the memory grows with the square of the
    length: from LONG tokens on, and on a GPU, PyTorch's attention is used.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,11 +84,10 @@ def attention(
     value: Tensor,
     attention_mask: Tensor | None,
     scaling: float | None = None,
-    dropout: float = 0.0,
-    **kwargs: object,
+    **options: Any,
 ) -> tuple[Tensor, None]:
-    """What a model of transformers calls; returns (rows, queries, heads, size)."""
-    queries, keys = query.shape[2], key.shape[2]
+    """What a model of transformers calls; returns (rows, queries, heads, size). options: ``dropout`` matters."""
+    queries, keys, dropout = query.shape[2], key.shape[2], options.get("dropout", 0.0)
     scaling = query.shape[3] ** -0.5 if scaling is None else scaling
     if queries == 1 and attention_mask is not None and attention_mask.is_floating_point():
         return _one_query(query, key, value, attention_mask, scaling).transpose(1, 2), None

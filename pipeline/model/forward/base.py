@@ -30,8 +30,8 @@ class Compute(Section, at="compute"):
 
     device: ``cpu`` or ``cuda``. dtype: of the frozen base, ``bfloat16`` or ``float32``.
     threads: CPU threads of a stage that has the machine to itself; beside others it gets its share of the cores
-        (``SHARE``). Part of the settings because another number may round sums differently: most artifacts were the
-        same bytes with one thread and with two, LoReFT's and CS-ReFT's were not.
+        (``SHARE``). It is a setting because another number may round sums differently: most artifacts had the same
+        bytes with one thread and with two, LoReFT's and CS-ReFT's had not.
     batch_tokens: tokens (padding included) in one forward pass of training or prefill; bounds the memory.
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
     """
@@ -85,7 +85,7 @@ class Adapted:
 
 
 def prepare_process(compute: Compute, seed: int = 0) -> None:
-    """Fix threads, determinism and the seeds of libraries that draw from global generators; keep freed memory."""
+    """Fix threads, determinism and the seeds of global generators; have freed memory kept."""
     _keep_freed_memory()
     torch.set_num_threads(_threads(compute))
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -96,10 +96,10 @@ def prepare_process(compute: Compute, seed: int = 0) -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Have glibc keep freed memory for the next tensor, where it would give it back to the system.
+    """Have glibc keep freed memory for the next tensor, instead of giving it back to the system.
 
-    It does give back blocks of megabytes, and then every intermediate result is memory that the system hands out and
-    clears anew, page by page: a quarter of the CPU time of answering prompts.
+    By default it gives back blocks of megabytes. Every intermediate result is then memory that the system hands out and
+    clears anew, page by page, which takes a quarter of the CPU time of answering prompts.
     """
     mmap_threshold, trim_threshold = -3, -1  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
@@ -109,7 +109,7 @@ def _keep_freed_memory() -> None:
 
 
 def _threads(compute: Compute) -> int:
-    """Those of the settings, and no more than the share that the environment gives."""
+    """The threads of the settings, and no more than the share that the environment gives."""
     share = os.environ.get(SHARE, str(compute.threads))
     if not share.isdecimal() or int(share) < 1:
         raise UserError(f"expected {SHARE} to be a number of threads from 1 on, got '{share}'; correct or unset it")

@@ -1,8 +1,8 @@
 """Linear layers in the layout that a CPU's bfloat16 kernels read.
 
-PyTorch hands a weight to oneDNN as it lies, row by row, and oneDNN reorders it at every call. For the few rows of a
-decode step that costs as much as the product (measured: 10 rows 2 ×, 64 rows 1.2 ×). Here a weight is reordered once
-for a whole job. Without gradients; elsewhere than on a CPU in bfloat16 the layers stay as they are.
+PyTorch hands a weight to oneDNN row by row, and oneDNN reorders it at every call. For the few rows of a decode step
+that costs as much as the product (measured: 10 rows 2 ×, 64 rows 1.2 ×). Here a weight is reordered once for a whole
+job. There are no gradients; layers that are not bfloat16 on a CPU stay as they are.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-ROWS = 64  # what the layout is chosen for; any other number computes as well
+ROWS = 64  # the number of rows that the layout is chosen for; any other number works, too
 
 
 class Linear:
@@ -31,7 +31,7 @@ class Linear:
 
 @contextmanager
 def reordered(model: nn.Module) -> Iterator[None]:
-    """The model's own linear layers, reordered inside the block; those that something is attached to are left alone."""
+    """Reorder the model's linear layers inside the block, except those that something is attached to."""
     changed = []
     for module in model.modules():
         if type(module) is nn.Linear and "forward" not in vars(module) and module.weight.dtype == torch.bfloat16:

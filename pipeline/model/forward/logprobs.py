@@ -1,8 +1,8 @@
 """Log-probabilities of answers, and losses on them, without ever holding a (tokens, vocabulary) tensor.
 
-Positions are taken in chunks. Because both losses here are known in closed form, their gradient with respect to the
-hidden states is computed in the same pass as their value, chunk by chunk: nothing is stored for, and nothing computed
-twice in, the backward pass. Logits are float32 whatever the model's dtype: bfloat16 log-probabilities have 8 bits.
+Positions are taken in chunks. The gradients of the losses here are known in closed form, so a chunk's gradient with
+respect to the hidden states is computed together with its value: nothing is stored for the backward pass, which
+computes nothing a second time. Logits are float32 whatever the model's dtype: bfloat16 log-probabilities have 8 bits.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
 
 @torch.no_grad()
 def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> tuple[Tensor, Tensor]:
-    """log p(target) of each position, in nats, (N,) float32, and whether no token is likelier, (N,).
+    """log p(target) of each position, (N,) float32 in nats, and whether no other token is likelier, (N,).
 
-    hidden: (N, hidden); target: (N,).
+    hidden: (N, hidden). weight: the language-model head, (vocab, hidden). target: (N,).
     """
     logprobs, likeliest = [], []
     for states, ids in zip(hidden.split(CHUNK), target.split(CHUNK), strict=True):
@@ -76,7 +76,7 @@ class Penalty:
 
 @dataclass(frozen=True)
 class Objective:
-    """loss: a scalar with a gradient. logprobs, kl, entropy: (N,), nats, for the record."""
+    """loss: a scalar with a gradient. logprobs, kl, entropy: (N,) of each token (nats), for the record."""
 
     loss: Tensor
     logprobs: Tensor

@@ -10,8 +10,9 @@ from fastapi import Request
 
 from pipeline.core.errors import UserError
 from pipeline.serving.choosing import Options, Weighed
-from pipeline.serving.engine import Answered, Decision, Engine, Job, Strategy
+from pipeline.serving.engine import Engine
 from pipeline.serving.http.replies import Heard, Reply
+from pipeline.serving.jobs import Answered, Decision, Job, Strategy
 
 News = Decision | Weighed | str | Answered | Exception
 

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.responses import JSONResponse
 
 from pipeline.core.errors import UserError
-from pipeline.serving.engine import Late
+from pipeline.serving.jobs import Late
 
 log = logging.getLogger("selfadapt.serve")
 GONE = 499  # for the log alone: the client did not wait

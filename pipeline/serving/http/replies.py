@@ -11,7 +11,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.serving.choosing import Weighed
-from pipeline.serving.engine import Answered, Decision
+from pipeline.serving.jobs import Answered, Decision
 
 DONE = "data: [DONE]\n\n"
 SPACE = "▁"  # how some tokenizers write the space that a token begins with, and decode it to nothing

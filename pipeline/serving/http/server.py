@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from pipeline.core.errors import UserError
 from pipeline.serving.assistant import NEW_TOKENS, Assistant, chat_of
 from pipeline.serving.choosing import Options
-from pipeline.serving.engine import Engine, Strategy
+from pipeline.serving.engine import Engine
 from pipeline.serving.http import bodies
 from pipeline.serving.http.bodies import Asked, Chat, Completion
 from pipeline.serving.http.connections import protocol
@@ -33,6 +33,7 @@ from pipeline.serving.http.hearing import Gone, Hearing, Question
 from pipeline.serving.http.limits import Limits
 from pipeline.serving.http.refusals import GONE, Refused, as_json, as_refusal, response
 from pipeline.serving.http.replies import DONE, ChatReply, Reply, TextReply, line
+from pipeline.serving.jobs import Strategy
 
 KNOWN = "GET /v1/models, POST /v1/chat/completions, POST /v1/completions, GET /health"
 

@@ -27,23 +27,23 @@ def ragged(queries: int, keys: int) -> torch.Tensor:
 def test_values_and_gradients_are_those_of_the_plain_formula(queries, keys, masked):
     ours, theirs = inputs(queries, keys), inputs(queries, keys)
     mask = ragged(queries, keys) if masked else torch.ones(queries, keys, dtype=torch.bool).tril(keys - queries)
-    found, _ = attention(None, *ours, mask if masked else None)
+    mixed, _ = attention(None, *ours, mask if masked else None)
     expected = functional.scaled_dot_product_attention(*theirs, attn_mask=mask, enable_gqa=True)
-    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
-    outer = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    found.backward(outer)
+    torch.testing.assert_close(mixed, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    outer = torch.randn(mixed.shape, generator=torch.Generator().manual_seed(1))
+    mixed.backward(outer)
     expected.backward(outer.transpose(1, 2))
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one.grad, other.grad, atol=1e-5, rtol=1e-5)
+    for tensor, reference in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(tensor.grad, reference.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_rows_of_padding_that_look_nowhere_stay_finite():
     query, key, value = inputs(5, 5)
     mask = ragged(5, 5)
     mask[1] = False
-    found, _ = attention(None, query, key, value, mask)
-    found.sum().backward()
-    for tensor in (found, query.grad, key.grad, value.grad):
+    mixed, _ = attention(None, query, key, value, mask)
+    mixed.sum().backward()
+    for tensor in (mixed, query.grad, key.grad, value.grad):
         assert bool(tensor.isfinite().all())
 
 
@@ -51,9 +51,9 @@ def test_one_query_against_a_cache_is_the_plain_formula():
     query, key, value = (tensor.detach() for tensor in inputs(1, 9))
     hidden = ~ragged(1, 9)
     mask = torch.zeros(ROWS, 1, 1, 9).masked_fill(hidden, -torch.inf)
-    found, _ = attention(None, query, key, value, mask)
+    mixed, _ = attention(None, query, key, value, mask)
     expected = functional.scaled_dot_product_attention(query, key, value, attn_mask=~hidden, enable_gqa=True)
-    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mixed, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_without_a_mask_an_encoder_sees_all_of_the_text():
@@ -61,6 +61,6 @@ def test_without_a_mask_an_encoder_sees_all_of_the_text():
         is_causal = False
 
     query, key, value = (tensor.detach() for tensor in inputs(5, 5))
-    found, _ = attention(Encoder(), query, key, value, None)
+    mixed, _ = attention(Encoder(), query, key, value, None)
     expected = functional.scaled_dot_product_attention(query, key, value, enable_gqa=True)
-    torch.testing.assert_close(found, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mixed, expected.transpose(1, 2), atol=1e-5, rtol=1e-5)

@@ -8,7 +8,7 @@ import torch
 from pipeline.model.decoding import answer as answering
 from pipeline.model.decoding.answer import KEEP, answer_and_weigh, generate
 from pipeline.model.decoding.batch import Answer
-from pipeline.model.decoding.sampling import Sampling, sample
+from pipeline.model.decoding.sampling import Sampling, greedy, sample
 from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted
@@ -34,8 +34,8 @@ def prompts(count: int, longest: int = 14) -> list[list[int]]:
 
 def test_greedy_equals_transformers_token_for_token(base):
     asked = prompts(40)
-    found = generate(Adapted(base, NARROW), asked, max_new_tokens=12)
-    for prompt, (answer,) in zip(asked, found, strict=True):
+    answers = generate(Adapted(base, NARROW), asked, max_new_tokens=12)
+    for prompt, (answer,) in zip(asked, answers, strict=True):
         ids = torch.tensor([prompt])
         reference = base.model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
@@ -48,9 +48,9 @@ def test_greedy_equals_transformers_token_for_token(base):
 
 def test_answers_do_not_depend_on_how_rows_are_batched(base):
     asked = prompts(17)
-    one = generate(Adapted(base, tiny_compute(1, 1)), asked, max_new_tokens=8)
-    many = generate(Adapted(base, tiny_compute()), asked, max_new_tokens=8)
-    assert [a.ids for (a,) in one] == [a.ids for (a,) in many]
+    alone = generate(Adapted(base, tiny_compute(1, 1)), asked, max_new_tokens=8)
+    together = generate(Adapted(base, tiny_compute()), asked, max_new_tokens=8)
+    assert [a.ids for (a,) in alone] == [a.ids for (a,) in together]
 
 
 def test_samples_do_not_depend_on_how_rows_are_batched(base):
@@ -66,18 +66,17 @@ def test_samples_do_not_depend_on_how_rows_are_batched(base):
 
 def test_samples_are_one_row_for_as_long_as_they_are_alike(base, monkeypatch):
     asked, computed = prompts(5), []
-    forward = answering.forward
+    advance = answering.advance
 
-    def counted(base, cache, ids, positions, mask):
-        if ids.shape[1] == 1:
-            computed.append(len(ids))
-        return forward(base, cache, ids, positions, mask)
+    def counted(*passed, ids, **named):
+        computed.append(len(ids))
+        return advance(*passed, ids=ids, **named)
 
-    monkeypatch.setattr(answering, "forward", counted)
+    monkeypatch.setattr(answering, "advance", counted)
     sampling = draws(2, samples=8, temperature=0.3)
-    found = generate(Adapted(base, tiny_compute()), asked, max_new_tokens=7, sampling=sampling)
+    answers = generate(Adapted(base, tiny_compute()), asked, max_new_tokens=7, sampling=sampling)
     alike = [
-        len({(number, a.ids[:step]) for number, group in enumerate(found) for a in group if len(a.ids) > step})
+        len({(number, a.ids[:step]) for number, group in enumerate(answers) for a in group if len(a.ids) > step})
         for step in range(1, 7)
     ]
     assert len(asked) < alike[0] < alike[-1] < len(asked) * 8  # they part, early and late, and not all
@@ -88,8 +87,8 @@ def test_samples_are_one_row_for_as_long_as_they_are_alike(base, monkeypatch):
 def test_logprobs_of_the_loop_are_those_of_the_whole_sequence(base):
     asked = prompts(6)
     sampling = draws(1, samples=5, temperature=0.5)
-    found = generate(Adapted(base, NARROW), asked, max_new_tokens=6, sampling=sampling)
-    for prompt, group in zip(asked, found, strict=True):
+    answers = generate(Adapted(base, NARROW), asked, max_new_tokens=6, sampling=sampling)
+    for prompt, group in zip(asked, answers, strict=True):
         for answer in group:
             logits = base.model(input_ids=torch.tensor([[*prompt, *answer.ids]])).logits[0].float() / 0.5
             expected = (
@@ -128,6 +127,65 @@ def test_sampling_at_the_ends_of_the_unit_interval_gives_possible_tokens():
     logits[:, [5, 300, 430]] = torch.tensor([0.0, 1.0, 0.5])
     ids, _ = sample(logits, torch.tensor([0.0, 0.5, 1 - 2**-24]), 1.0)
     assert ids.tolist() == [5, 300, 430]
+
+
+TINY = [1e-20, 1e-38, 1e-40, 1e-44, 1e-46, 1e-100, 5e-324]  # the last ones are 0 in float32
+
+
+@pytest.mark.parametrize("temperature", TINY)
+@pytest.mark.parametrize("shift", [0.0, -50.0, 50.0])
+def test_near_temperature_zero_a_sample_is_the_most_likely_token(temperature, shift):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 300, generator=draw) * 5 + shift
+    logits[:, 7] = -torch.inf
+    logits[0] -= logits[0].max()  # a row whose largest logit is 0
+    uniform = torch.rand(64, generator=draw)
+    likeliest, _ = greedy(logits)
+    for given in (temperature, torch.full((64,), temperature, dtype=torch.float64)):
+        ids, logprobs = sample(logits, uniform, given)
+        assert torch.equal(ids, likeliest)
+        assert torch.equal(logprobs, torch.zeros(64))
+
+
+def test_near_temperature_zero_equal_logits_are_drawn_equally():
+    logits = torch.zeros(1000, 300)
+    logits[:, [3, 290]] = 9.0
+    ids, logprobs = sample(logits, torch.rand(1000, generator=torch.Generator().manual_seed(0)), 1e-40)
+    assert set(ids.tolist()) == {3, 290}
+    assert 400 < int((ids == 3).sum()) < 600
+    torch.testing.assert_close(logprobs, torch.full((1000,), 0.5).log())
+
+
+def test_a_row_near_temperature_zero_changes_no_other_row():
+    draw = torch.Generator().manual_seed(1)
+    logits, uniform = torch.randn(4, 300, generator=draw), torch.rand(4, generator=draw)
+    expected = sample(logits[1:], uniform[1:], torch.tensor([1.0, 0.7, 30.0], dtype=torch.float64))
+    ids, logprobs = sample(logits, uniform, torch.tensor([1e-40, 1.0, 0.7, 30.0], dtype=torch.float64))
+    assert torch.equal(ids[1:], expected[0])
+    assert torch.equal(logprobs[1:], expected[1])
+    for row, temperature in enumerate([1.0, 0.7, 30.0]):  # as the batch job gives it, one number for all rows
+        alone = sample(logits[1 + row : 2 + row], uniform[1 + row : 2 + row], temperature)
+        assert (int(alone[0]), float(alone[1])) == (int(expected[0][row]), float(expected[1][row]))
+
+
+def test_very_hot_samples_are_uniform():
+    logits = torch.randn(4000, 8, generator=torch.Generator().manual_seed(0)) * 20
+    ids, _ = sample(logits, torch.rand(4000, generator=torch.Generator().manual_seed(1)), 1e300)
+    assert torch.bincount(ids, minlength=8).min() > 400
+
+
+@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"temperature": float("inf")}, {"samples": 0}])
+def test_draws_that_are_none_are_refused(settings):
+    with pytest.raises(ValueError, match="expected a finite temperature above 0 and one sample or more"):
+        Sampling(generator=torch.Generator(), **settings)
+
+
+def test_answers_near_temperature_zero_are_the_greedy_ones(base):
+    asked = prompts(9)
+    adapted = Adapted(base, NARROW)
+    greedily = generate(adapted, asked, max_new_tokens=6)
+    cold = generate(adapted, asked, max_new_tokens=6, sampling=draws(0, samples=2, temperature=1e-40))
+    assert [[answer.ids] * 2 for (answer,) in greedily] == [[answer.ids for answer in group] for group in cold]
 
 
 def test_adapters_are_told_rows_and_prompts(base):
@@ -176,8 +234,8 @@ def test_a_common_beginning_is_computed_once_for_rows_that_are_alike_and_changes
         return generate(adapted, asked, max_new_tokens=7, sampling=draws(2, samples=samples))
 
     apart, together = Apart(), Grouped()
-    one, other = draw(apart), draw(together)
-    assert [[a.ids for a in group] for group in one] == [[a.ids for a in group] for group in other]
+    alone, shared = draw(apart), draw(together)
+    assert [[a.ids for a in group] for group in alone] == [[a.ids for a in group] for group in shared]
     assert apart.passes == [(10, max(map(len, asked)))]
     (groups, beginning), (rows, rest) = together.passes
     assert (groups, rows) == (5, 10) and beginning >= len(BEGINNING)
@@ -191,8 +249,8 @@ def test_continuations_weigh_what_they_weigh_alone(base, attachment, batch_token
     names = [[30, 31, END], [40], [50, 51, 52, END]]
     continuations = [names[: 1 + index % 3] for index in range(7)]
     compute = tiny_compute(batch_tokens, 10 * batch_tokens)
-    found = weigh(Adapted(base, compute, attachment()), asked, continuations)
-    for prompt, group, values in zip(asked, continuations, found, strict=True):
+    weighed = weigh(Adapted(base, compute, attachment()), asked, continuations)
+    for prompt, group, values in zip(asked, continuations, weighed, strict=True):
         for continuation, value in zip(group, values, strict=True):
             logits = base.model(input_ids=torch.tensor([[*prompt, *continuation]])).logits[0].float().log_softmax(-1)
             tokens = logits[len(prompt) - 1 : -1].gather(1, torch.tensor(continuation)[:, None])
@@ -225,7 +283,7 @@ def test_answering_and_weighing_together_gives_what_each_gives_alone(base, draft
         told.update(answers)
         return ()
 
-    found = answer_and_weigh(
+    weighed = answer_and_weigh(
         Adapted(base, tiny_compute(64, 250)),
         asked,
         references,
@@ -236,8 +294,8 @@ def test_answering_and_weighing_together_gives_what_each_gives_alone(base, draft
     for index, answer in enumerate(alone):
         assert (told[index].ids, told[index].finished) == (answer.ids, answer.finished)
         assert told[index].logprobs == pytest.approx(answer.logprobs, abs=1e-4)
-    weighed = weigh(Adapted(base, tiny_compute(64, 150)), asked, [[reference] for reference in references])
-    assert found == pytest.approx([value for (value,) in weighed], abs=1e-4)
+    apart = weigh(Adapted(base, tiny_compute(64, 150)), asked, [[reference] for reference in references])
+    assert weighed == pytest.approx([value for (value,) in apart], abs=1e-4)
 
 
 def test_answers_that_nobody_needs_are_given_up(base):

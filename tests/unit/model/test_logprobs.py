@@ -89,7 +89,9 @@ BRANCHING = [
 def test_answers_that_begin_alike_are_a_tree_and_have_the_likelihood_they_have_alone(base, batch_tokens):
     for batch, packed in packed_batches(BRANCHING, Attachment(), batch_tokens=batch_tokens, device=base.device):
         hidden = answer_hidden(decoder(base.model), packed, Attachment())
-        expected = [alone(base, BRANCHING[one].prompt, answer) for one in batch for answer in BRANCHING[one].answers]
+        expected = [
+            alone(base, BRANCHING[place].prompt, answer) for place in batch for answer in BRANCHING[place].answers
+        ]
         assert of_answers(base, hidden, packed).tolist() == pytest.approx(expected, abs=1e-4)
 
 
@@ -128,7 +130,7 @@ def test_every_token_sees_its_prompt_and_what_its_answer_has_before_it(answers, 
             width = packed.rests.ids.shape[1]
             before += [(int(packed.rests.positions[back, at]), int(packed.rests.ids[back, at])) for at in range(width)]
         here = [(int(rows.positions[row, at]), int(rows.ids[row, at])) for at in range(rows.ids.shape[1])]
-        return sorted(one for one, sees in zip(before + here, mask.tolist(), strict=True) if sees)
+        return sorted(entry for entry, sees in zip(before + here, mask.tolist(), strict=True) if sees)
 
     token = 0
     for group in groups:
@@ -217,9 +219,9 @@ def test_sharing_beginnings_changes_no_gradient(base, kind, tmp_path):
         gradients.append([parameter.grad.clone() for parameter in learner.parameters()])
         for parameter in learner.parameters():
             parameter.grad = None
-    for one, other in zip(*gradients, strict=True):
-        assert one.abs().sum() > 0
-        torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-4)
+    for gradient, reference in zip(*gradients, strict=True):
+        assert gradient.abs().sum() > 0
+        torch.testing.assert_close(gradient, reference, atol=1e-3, rtol=1e-4)
 
 
 def alone(base, prompt, answer) -> float:

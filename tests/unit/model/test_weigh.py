@@ -27,14 +27,14 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
 
 def test_the_likeliest_choice_is_that_of_whole_passes(arguments: dict[str, Any]) -> None:
     texts = [["blue", "red and green", "so"], ["a", "bb", "dddd"], ["yes", "no", "perhaps it is"]]
-    examples = [choices.example(f"q{n}", f"Which of {n}?", one, n) for n, one in enumerate(texts)]
+    examples = [choices.example(f"q{n}", f"Which of {n}?", offered, n) for n, offered in enumerate(texts)]
     write_jsonl(arguments["examples"], (vars(example) for example in examples))
     means = weigh.run(**arguments)
     rows = read_jsonl(arguments["weighed"])
     base = tiny_base()
-    for example, one, row in zip(examples, texts, rows, strict=True):
+    for example, offered, row in zip(examples, texts, rows, strict=True):
         known = []
-        for text in one:
+        for text in offered:
             prompt, answer = base.prompt_ids(example.messages), base.answer_ids(text)[:-1]
             logprobs = base.model(torch.tensor([[*prompt, *answer]])).logits[0].log_softmax(-1)
             places = torch.arange(len(prompt) - 1, len(prompt) + len(answer) - 1)
@@ -42,7 +42,7 @@ def test_the_likeliest_choice_is_that_of_whole_passes(arguments: dict[str, Any])
         assert list(row["log_likelihoods"].values()) == pytest.approx(known, abs=1e-4)
         right = example.meta["labels"].index(example.meta["answer"])
         assert row["likeliest"] == float(max(range(3), key=known.__getitem__) == right)
-        per_character = [value / len(text) for value, text in zip(known, one, strict=True)]
+        per_character = [value / len(text) for value, text in zip(known, offered, strict=True)]
         assert row["likeliest_per_character"] == float(max(range(3), key=per_character.__getitem__) == right)
     assert means["likeliest"] == pytest.approx(sum(row["likeliest"] for row in rows) / 3)
 

@@ -9,7 +9,8 @@ from pipeline.core.errors import UserError
 from pipeline.model.decoding.answer import generate
 from pipeline.model.forward.base import Adapted, load_base
 from pipeline.serving.assistant import Assistant
-from pipeline.serving.engine import Answered, Decision, Job, Late
+from pipeline.serving.engine import advance, choose, forward
+from pipeline.serving.jobs import Answered, Decision, Job, Late
 from pipeline.serving.rows import Way
 from tests.project import make_project
 from tests.tiny import tiny_compute
@@ -36,8 +37,8 @@ def offline(project):
         ids = base.prompt_ids([{"role": "user", "content": prompt}])
         adapter, _ = project.read(path)
         with adapter.attached(base.model, project.factors) as attachment:
-            ((found,),) = generate(Adapted(base, tiny_compute(), attachment), [ids], max_new_tokens=tokens)
-        return base.text(found.ids), len(found.ids)
+            ((written,),) = generate(Adapted(base, tiny_compute(), attachment), [ids], max_new_tokens=tokens)
+        return base.text(written.ids), len(written.ids)
 
     return answer
 
@@ -53,9 +54,9 @@ def files(project):
 
 def test_every_strategy_beside_all_others_answers_as_it_does_alone_in_the_pipeline(project, assistant, offline):
     asked = [(name, path, prompt) for name, path in files(project).items() for prompt in PROMPTS]
-    found = assistant.answer([(prompt, name) for name, _, prompt in asked], max_new_tokens=9)
+    answered = assistant.answer([(prompt, name) for name, _, prompt in asked], max_new_tokens=9)
     answers = set()
-    for (name, path, prompt), answer in zip(asked, found, strict=True):
+    for (name, path, prompt), answer in zip(asked, answered, strict=True):
         assert (answer.text, answer.tokens) == offline(path, prompt, 9), (name, prompt)
         answers.add(answer.text)
     assert len(answers) > len(asked) / 2  # the adapters of this test do differ
@@ -68,19 +69,18 @@ def test_rows_come_and_go_at_any_step_without_touching_the_others(assistant):
         assistant.job(PROMPTS[n % 5], names[n % len(names)], heard[n].append, max_new_tokens=1 + n % 13)
         for n in range(40)
     ]
-    engine = assistant.engine
     for number, job in enumerate(jobs):
-        engine.submit(job)
+        assistant.engine.submit(job)
         if number % 3:
-            engine.step()
-    while engine.step():
+            assistant.engine.step()
+    while assistant.engine.step():
         pass
     for number, news in enumerate(heard):
         alone = assistant.generate(PROMPTS[number % 5], names[number % len(names)], max_new_tokens=1 + number % 13)
         assert news[-1].text == alone.text
         assert "".join(piece for piece in news if isinstance(piece, str)) == alone.text
         assert isinstance(news[0], Decision)
-    assert engine.load == (0, 0)
+    assert assistant.engine.load == (0, 0)
 
 
 def test_a_sample_depends_on_its_seed_and_not_on_its_neighbours(assistant):
@@ -101,11 +101,11 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_neighbours(assistant):
 def test_a_mixture_in_numbers_is_the_mixture_in_a_file(assistant, project, tmp_path):
     file = tmp_path / "mixed.json"
     file.write_text('{"experts": {"sums": 0.7, "functions": [0.1, 0.4]}, "mix": "delta"}')
-    one = assistant.generate(PROMPTS[0], f"mixture:{file}", max_new_tokens=9)
+    from_file = assistant.generate(PROMPTS[0], f"mixture:{file}", max_new_tokens=9)
     way = assistant.available.mixture({"svf-sums-0": 0.7, "functions-0": [0.1, 0.4]}, "delta")
     heard = []
     assistant.engine.finish([Job(one_turn(PROMPTS[0]), way, 9, heard.append)])
-    assert heard[-1].text == one.text
+    assert heard[-1].text == from_file.text
     one_hot = assistant.generate(PROMPTS[0], {"oldest": 1, "sums": 0}, max_new_tokens=9)
     assert one_hot.text == assistant.generate(PROMPTS[0], "expert:oldest", max_new_tokens=9).text
 
@@ -164,18 +164,101 @@ def test_an_error_in_a_first_pass_ends_its_job_alone(assistant):
     assert running[-1].text == assistant.generate("def", "expert:sums", max_new_tokens=6).text
 
 
-def test_an_error_while_decoding_is_told_to_all_and_leaves_the_engine_sound(assistant, monkeypatch):
-    heard = []
+def test_an_error_of_every_row_is_told_to_all_and_leaves_the_engine_sound(assistant, monkeypatch):
+    heard = [[], [], []]
     before = assistant.generate("def", "expert:sums", max_new_tokens=5).text
-    assistant.engine.submit(assistant.job("def", "expert:sums", heard.append, max_new_tokens=5))
-    monkeypatch.setattr("pipeline.serving.engine.greedy", lambda logits: 1 / 0)
+    for news in heard:
+        assistant.engine.submit(assistant.job("def", "expert:sums", news.append, max_new_tokens=5))
+    monkeypatch.setattr("pipeline.serving.engine.choose", lambda *_, **__: 1 / 0)
     assistant.engine.step()
     monkeypatch.undo()
-    assert isinstance(heard[-1], ZeroDivisionError)
+    assert all(isinstance(news[-1], ZeroDivisionError) for news in heard)
     assert assistant.engine.load == (0, 0)
     assert assistant.generate("def", "expert:sums", max_new_tokens=5).text == before
     # Nothing stays attached to the model.
     assert not [module for module in assistant.base.model.modules() if "forward" in vars(module)]
+
+
+LONG = "~" * 200  # no other prompt here has this letter, nor as many tokens
+# What fails, and which of its calls do, by the token of that letter.
+FAULTS = {
+    forward: lambda tilde: lambda *_, ids, **__: tilde in ids,
+    choose: lambda _: lambda *_, temperature=1.0, **__: 1.7 in torch.as_tensor(temperature),
+    advance: lambda _: lambda *_, positions, **__: int(positions.max()) > len(LONG),
+}
+
+
+def answered_beside_others(assistant, asked):
+    """What each of (prompt, strategy, temperature) hears last, all of them in the engine at once."""
+    heard = [[] for _ in asked]
+    for (prompt, name, temperature), news in zip(asked, heard, strict=True):
+        job = assistant.job(prompt, name, news.append, max_new_tokens=6, temperature=temperature, seed=3)
+        assistant.engine.submit(job)
+    while assistant.engine.step():
+        pass
+    assert assistant.engine.load == (0, 0)
+    return [news[-1] for news in heard]
+
+
+@pytest.mark.parametrize("works", FAULTS, ids=lambda function: function.__name__)
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_row_that_cannot_be_computed_ends_alone(assistant, monkeypatch, works, place):
+    innocent = [(PROMPTS[0], "base", 0.0), ("def", "expert:sums", 1.0), (PROMPTS[1], "lora:sums", 0.0)]
+    innocent += [("def", "expert:oldest", 0.0)]
+    alone = [answered_beside_others(assistant, [asked])[0].text for asked in innocent]
+    (tilde,) = set(assistant.base.prompt_ids(one_turn("~"))) - set(assistant.base.prompt_ids(one_turn("12")))
+    guilty = FAULTS[works](tilde)
+
+    def fails(*passed, **named):
+        if guilty(*passed, **named):
+            raise RuntimeError("this row")
+        return works(*passed, **named)
+
+    monkeypatch.setattr(f"pipeline.serving.engine.{works.__name__}", fails)
+    asked = [*innocent[:place], (LONG, "expert:functions", 1.7), *innocent[place:]]
+    last = answered_beside_others(assistant, asked)
+    assert str(last.pop(place)) == "this row"
+    assert [answer.text for answer in last] == alone
+
+
+def test_a_pass_that_is_too_large_is_done_by_halves(assistant, monkeypatch):
+    asked = [(prompt, "expert:sums", 0.0) for prompt in PROMPTS]
+    expected = [answer.text for answer in answered_beside_others(assistant, asked)]
+    sizes = []
+
+    def small(*passed, ids, **named):
+        sizes.append(len(ids))
+        if len(ids) > 2:
+            raise MemoryError
+        return advance(*passed, ids=ids, **named)
+
+    monkeypatch.setattr("pipeline.serving.engine.advance", small)
+    assert [answer.text for answer in answered_beside_others(assistant, asked)] == expected
+    assert {5, 3, 2, 1} <= set(sizes)
+
+
+def test_a_listener_that_fails_ends_its_job_alone(assistant):
+    heard, other = [], []
+
+    def deaf(news):
+        heard.append(news)
+        if not isinstance(news, Decision):
+            raise ConnectionError("gone")
+
+    assistant.engine.submit(assistant.job("def", "base", deaf, max_new_tokens=6))
+    assistant.engine.submit(assistant.job("def", "expert:sums", other.append, max_new_tokens=6))
+    while assistant.engine.step():
+        pass
+    assert [type(news) for news in heard] == [Decision, str, ConnectionError]
+    assert other[-1].text == assistant.generate("def", "expert:sums", max_new_tokens=6).text
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-100, 5e-324])
+def test_an_answer_near_temperature_zero_is_the_greedy_one_and_its_neighbours_are_left_alone(assistant, temperature):
+    asked = [("def", "expert:sums", temperature), (PROMPTS[0], "base", 0.7), (PROMPTS[1], "base", 0.0)]
+    expected = [("def", "expert:sums", 0.0), *asked[1:]]
+    alone = [answered_beside_others(assistant, [question])[0].text for question in expected]
+    assert [answer.text for answer in answered_beside_others(assistant, asked)] == alone
 
 
 def test_time_ends_an_answer_where_it_is_and_a_job_that_waited_too_long(assistant, monkeypatch):
@@ -231,7 +314,7 @@ def test_ways_are_shared_by_name(assistant):
 
 
 def test_a_row_that_overflows_ends_alone(assistant):
-    way, heard, other = assistant.available.mixture({"sums": 1000, "functions": -1000}), [], []
+    way, heard, other = assistant.available.mixture({"sums": 1000, "functions": -1000}, "delta"), [], []
     huge = Way("huge", z={module: vector * 1e30 for module, vector in way.z.items()})
     assistant.engine.submit(Job(one_turn("def"), huge, 4, heard.append))
     assistant.engine.submit(assistant.job("def", "expert:sums", other.append, max_new_tokens=4))
@@ -244,8 +327,8 @@ def test_a_row_that_overflows_ends_alone(assistant):
 def test_first_passes_of_several_jobs_are_one_batch_and_decide_as_they_do_alone(assistant):
     alone = [assistant.generate(prompt, "classifier", max_new_tokens=5) for prompt in PROMPTS]
     together = assistant.answer([(prompt, "classifier") for prompt in PROMPTS], max_new_tokens=5)
-    for one, other in zip(alone, together, strict=True):
-        assert one.text == other.text
-        assert one.decision.chosen == other.decision.chosen
-        assert list(one.decision.weights.values()) == pytest.approx(list(other.decision.weights.values()), abs=1e-4)
+    for single, answer in zip(alone, together, strict=True):
+        assert single.text == answer.text
+        assert single.decision.chosen == answer.decision.chosen
+        assert list(single.decision.weights.values()) == pytest.approx(list(answer.decision.weights.values()), abs=1e-4)
     assert len({answer.decision.seconds for answer in together}) < len(PROMPTS)

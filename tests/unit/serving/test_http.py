@@ -235,7 +235,7 @@ def test_a_request_that_does_not_arrive_is_408(project):
 
 def test_a_fault_of_ours_is_500_without_its_insides_and_the_next_request_is_answered(client, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("pipeline.serving.engine.greedy", lambda logits: 1 / 0)
+        patched.setattr("pipeline.serving.engine.choose", lambda *_, **__: 1 / 0)
         with pytest.raises(openai.InternalServerError) as raised:
             client.chat.completions.create(**asked("base", "def"))
     assert "division" not in str(raised.value)
