@@ -104,6 +104,11 @@ def contrast(
     scores: pd.DataFrame, references: Mapping[str, str], pair: Sequence[str], resampling: Resampling
 ) -> dict[str, object]:
     """The first row's change less the second's, mean over the tasks: diff, diff_low, diff_high, verdict, n."""
+    if missing := [row for row in pair if row not in references]:
+        raise UserError(
+            f"params.yaml: expected a reference of the row '{missing[0]}', which a claim of skill_reports is about; "
+            "add the row that is trained on each skill alone to its references"
+        )
     first, second = (changes(scores, row, references[row]) for row in pair)
     tasks = sorted(set(first) & set(second))
     return _difference(estimate([first[task].less(second[task], task) for task in tasks], resampling))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from pipeline.core.errors import UserError
 from pipeline.evaluation import interference
 from pipeline.reporting.figures import skills as figures
 from pipeline.reporting.figures.gates import gate_panels
@@ -73,6 +74,10 @@ def parameters(run: SkillRun, first: str) -> Part:
 
 def router(run: SkillRun, rows: tuple[str, ...]) -> Part:
     """Variants of CS-ReFT beside the first of them."""
+    if missing := [row for row in rows if row not in run.gates]:
+        raise UserError(
+            f"params.yaml: expected rows with a router in skill_reports, got '{missing[0]}'; correct 'router'"
+        )
     first, *others = rows
     against = {row: interference.advantage(run.scores, (row, first), run.resampling) for row in others}
     estimates = {row: run.mean(row, run.tasks(row)) for row in rows}
@@ -81,6 +86,10 @@ def router(run: SkillRun, rows: tuple[str, ...]) -> Part:
 
 def growth(run: SkillRun, rows: tuple[str, ...]) -> Part:
     """Rows with ever more skills, on those that all of them have and on all their own."""
+    if missing := [row for row in rows if row not in run.provenance]:
+        raise UserError(
+            f"params.yaml: expected rows that are trained in skill_reports, got '{missing[0]}'; correct 'growth'"
+        )
     shared = [task for task in run.tasks(rows[0]) if all(task in run.tasks(row) for row in rows)]
     always = {row: run.mean(row, shared) for row in rows}
     table = tables.growth_table(run, always, {row: run.mean(row, run.tasks(row)) for row in rows}, shared)

@@ -156,6 +156,13 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
     assert "sums: 0.00 1.00; oldest: 1.00 1.00" in (tmp_path / "out/router.md").read_text()
     assert "200 of 200" in (tmp_path / "out/added.md").read_text()
     assert "| csreft | 2 | 12 |" in (tmp_path / "out/growth.md").read_text()
+    for changes, problem in (
+        ({"claims": (("csreft", "loreft_alone"),)}, "expected a reference of the row 'loreft_alone'"),
+        ({"router": ("loreft",)}, "expected rows with a router in skill_reports, got 'loreft'"),
+        ({"growth": ("base", "csreft")}, "expected rows that are trained in skill_reports, got 'base'"),
+    ):
+        with pytest.raises(UserError, match=problem):
+            run(report="it", asked=asked.model_copy(update=changes), settings=settings, **places)
     (tmp_path / "skills/csreft.gates.jsonl").unlink()
     with pytest.raises(
         UserError, match="csreft.gates.jsonl, which the plan names; run 'dvc repro train_csreft@csreft'"
