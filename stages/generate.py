@@ -37,6 +37,7 @@ def run(
             prompts,
             max_new_tokens=decoding.max_new_tokens,
             rows=attachment.rows([example.id for example in asked]),
+            repetition=decoding.repetition,
             watch=drawn.advance,
         )
     rows = [

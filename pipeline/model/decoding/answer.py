@@ -26,6 +26,7 @@ from torch import BoolTensor, LongTensor, Tensor
 from pipeline.model.decoding.batch import Answer, Filled, job
 from pipeline.model.decoding.cache import Cache
 from pipeline.model.decoding.prefill import filled_batches
+from pipeline.model.decoding.repetition import History, Repetition
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.decoding.step import advance, choose
 from pipeline.model.forward.base import Adapted, Base
@@ -45,12 +46,14 @@ def generate(
     max_new_tokens: int,
     rows: Sequence[int] | None = None,
     sampling: Sampling | None = None,
+    repetition: Repetition | None = None,
     watch: Callable[[int], None] | None = None,
 ) -> list[list[Answer]]:
     """Answer every prompt; returns the answers to each, in the order of the prompts.
 
     rows: the row of the adapter that each prompt uses (default: its own number).
     sampling: how answers are drawn, and how many to a prompt (default: one, of the most likely tokens).
+    repetition: rules against it (default: none). Log-probabilities are then those under the rules.
     watch: called with the number of prompts that were just finished.
     """
     uniform, samples = None, 1
@@ -61,7 +64,11 @@ def generate(
     answers: list[list[Answer]] = [[] for _ in prompts]
     for batch, filled in filled_batches(adapted, prompts, rows=rows, more_columns=max_new_tokens, samples=samples):
         drawn = None if uniform is None else uniform[batch]
-        of_batch = _decode(filled, max_new_tokens, uniform=drawn, temperature=temperature)
+        history = None
+        if repetition:
+            asked = [prompts[index] for index in batch for _ in range(samples)]
+            history = History(repetition, asked, len(head_weight(adapted.base.model)), adapted.base.device)
+        of_batch = _decode(filled, max_new_tokens, uniform=drawn, temperature=temperature, history=history)
         for place, index in enumerate(batch):
             answers[index] = of_batch[place * samples : (place + 1) * samples]
         if watch:
@@ -176,11 +183,13 @@ def _decode(
     *,
     uniform: Tensor | None = None,
     temperature: float = 1.0,
+    history: History | None = None,
     finished: Finished | None = None,
 ) -> list[Answer]:
     """Answer the prompts of one batch; returns every sample's answer, unless ``finished`` is told them.
 
     uniform: (prompts, samples, max_new_tokens) numbers to draw by (default: the most likely tokens are taken).
+    history: what rules against repetition look at (default: there are no rules).
     finished: told the answers that ended by the place of their prompt in the batch; returns the places to give up.
     """
     base, cache, samples = filled.adapted.base, filled.cache, filled.samples
@@ -207,7 +216,13 @@ def _decode(
             hidden = _advanced(filled, written, active, row=row, mask=mask)
         logits = base.model.get_output_embeddings()(hidden)
         drawn = None if draws is None else draws[active, written.counts[active]]
-        written.add(active, *choose(logits, row, uniform=drawn, temperature=temperature))
+        if history is None:
+            ids, logprobs = choose(logits, row, uniform=drawn, temperature=temperature)
+        else:
+            ruled = history.ruled(active, logits[row])
+            ids, logprobs = choose(ruled, torch.arange(len(row), device=device), uniform=drawn, temperature=temperature)
+            history.add(active, ids)
+        written.add(active, ids, logprobs)
         begun = True
     return [written.answer(number) for number in range(total)] if finished is None else []
 

@@ -6,18 +6,30 @@ from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
+from pydantic import Field
 from torch import LongTensor, Tensor
 
 from pipeline.core.config import Section
 from pipeline.model.decoding.cache import Cache
+from pipeline.model.decoding.repetition import Repetition
 from pipeline.model.forward.base import Adapted
 from pipeline.model.forward.linear import reordered
 
 
 class Decoding(Section, at="tasks.{task}.decoding"):
-    """How long an answer to a task may be, in tokens."""
+    """How a task is answered.
+
+    max_new_tokens: of an answer, at most. repetition_penalty, no_repeat_ngram: see ``Repetition``; they rule the test
+        answers alone, not those that are learnt from or that a search compares.
+    """
 
     max_new_tokens: int
+    repetition_penalty: float = Field(default=1.0, ge=1)
+    no_repeat_ngram: int = Field(default=0, ge=0)
+
+    @property
+    def repetition(self) -> Repetition:
+        return Repetition(self.repetition_penalty, self.no_repeat_ngram)
 
 
 @dataclass(frozen=True)
