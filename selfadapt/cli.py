@@ -190,6 +190,8 @@ def _say_plan() -> None:
     from pipeline.core.config import read_params
     from pipeline.flow.plan import news, update, walked
 
+    if not GRAPH.is_file():
+        raise UserError(f"expected the graph in {GRAPH}, which is not there; run this in the project's folder")
     if not walked(GRAPH):
         return
     before = read_params(PLAN).get("plan", {}) if PLAN.is_file() else {}

@@ -124,14 +124,13 @@ def test_changing_a_scorer_touches_no_other_task_and_generates_nothing(project):
 
 
 def test_a_plan_that_is_behind_is_said_and_the_next_run_works(project):
-    with edited(project / "plan.yaml", lambda text: text):
-        with edited(project / "params.yaml", lambda text: text.replace("seeds: [0]", "seeds: [0, 1]")):
-            refused = subprocess.run(["dvc", "repro", "code"], cwd=project, env=ENV, capture_output=True, text=True)
-            assert refused.returncode != 0
-            sentence = "error: plan.yaml was behind params.yaml and has been written again: run again"
-            assert sentence in refused.stderr
-            assert "Running stage 'plan'" in dvc(project, "repro", "code")
-            assert "train_svf@sums-1" in changed_stages(project)
+    twice = edited(project / "params.yaml", lambda text: text.replace("seeds: [0]", "seeds: [0, 1]"))
+    with edited(project / "plan.yaml", lambda text: text), twice:
+        refused = subprocess.run(["dvc", "repro", "code"], cwd=project, env=ENV, capture_output=True, text=True)
+        assert refused.returncode != 0
+        assert "error: plan.yaml was behind params.yaml and has been written again: run again" in refused.stderr
+        assert "Running stage 'plan'" in dvc(project, "repro", "code")
+        assert "train_svf@sums-1" in changed_stages(project)
     dvc(project, "repro", "code")
     assert changed_stages(project) == set()
 

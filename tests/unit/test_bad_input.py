@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from pipeline.core.artifacts import read_tensors, write_json, write_jsonl, write_tensors
+from pipeline.core.code import Code
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Score
 from pipeline.flow import one as one_stage
@@ -136,9 +137,16 @@ PARAMS = {
     "settings that are no YAML": Case(text("params.yaml", "a: ["), ASK, "expected YAML in"),
     "settings in bytes": Case(text("params.yaml", b"\xff\xfe\x00"), ASK, "expected YAML in"),
     "settings that are a list": Case(text("params.yaml", "- a"), ASK, "expected a mapping of sections"),
-    "no graph": Case(gone("dvc.yaml"), ASK, "expected dvc.yaml in"),
-    "a graph that is no YAML": Case(text("dvc.yaml", "stages: ["), ASK, "expected a graph that DVC can resolve"),
-    "a graph without the stages": Case(text("dvc.yaml", "stages: {}"), ASK, "expected a stage"),
+    "no plan": Case(gone("plan.yaml"), ASK, "expected plan.yaml in"),
+    "a plan that is no YAML": Case(text("plan.yaml", "plan: ["), ASK, "expected YAML in plan.yaml"),
+    "a plan without its stages": Case(text("plan.yaml", "stages: {}"), ASK, "expected a plan in plan.yaml"),
+    "a plan of other things": Case(
+        text("plan.yaml", "plan: {train_svf: {a: 1}}"), ASK, "as 'selfadapt plan' writes it"
+    ),
+    "no graph": Case(gone("dvc.yaml"), ["plan"], "expected the graph in dvc.yaml"),
+    "a graph that is no YAML": Case(
+        text("dvc.yaml", "vars: [plan.yaml]\nstages: ["), ["plan"], "expected a graph that DVC can resolve"
+    ),
     "an unknown setting": Case(setting("compute.thread", 2), ["factorize@base"], "did you mean 'threads'?"),
     "a missing setting": Case(setting("compute.threads", None), ["factorize@base"], "'compute.threads' is missing"),
     "a word for a number": Case(
@@ -156,10 +164,12 @@ PARAMS = {
     ),
     "no modules": Case(setting("svf.modules", []), ["factorize@base"], "'svf.modules' does not fit"),
     "more elites than candidates": Case(
-        setting("few_shot.elites", 9), ["adapt@few_shot-groceries-0"], "expected few_shot.elites between 2 and"
+        setting("few_shot.elites", 9), ["adapt@few_shot-groceries-0"], "expected 'elites' in few_shot"
     ),
     "an unknown configuration": Case(
-        setting("few_shot.configurations", ["free"]), ["adapt@few_shot-groceries-0"], "expected few_shot.configurations"
+        setting("few_shot.configurations", ["free"]),
+        ["adapt@few_shot-groceries-0"],
+        "expected 'configurations' in few_shot",
     ),
     "positions of no token": Case(
         setting("reft.adapter.positions", "x5"), ["train_skills@loreft-0"], "expected positions such as"
@@ -185,7 +195,12 @@ PARAMS = {
     "an unknown option of a task": Case(
         setting("tasks.sums.data.options.biggest", 12), ["prepare@sums"], "options.biggest' is not a known"
     ),
-    "an unknown task": Case(setting("adaptations.few_shot-groceries.task", "x"), ["adapt@few_shot-groceries-0"], ""),
+    "an unknown task in a table": Case(setting("tables.table1.tasks", ["x"]), ["plan"], "names the task 'x', which"),
+    "an unknown row in a table": Case(setting("tables.table1.rows", ["x"]), ["plan"], "names the row 'x', which"),
+    "a row made by no stage": Case(setting("rows.svf.from", "x"), ["plan"], "'rows.svf.from' does not fit"),
+    "settings that are like themselves": Case(
+        setting("reft.adapter", {"like": "reft.adapter"}), ["train_skills@loreft-0"], "'reft.adapter' is like itself"
+    ),
 }
 
 COMMANDS = {
@@ -195,7 +210,7 @@ COMMANDS = {
     "a number in words": Case(well, ["generate", "x", "-n", "many"], "Invalid value for '--max-new-tokens'", 2),
     "a port beyond the last": Case(well, ["serve", "--port", "70000"], "Invalid value for '--port'", 2),
     "an unknown profile": Case(well, ["profile", "use", "lptop"], "did you mean 'laptop'?"),
-    "a folder without a project": Case(well, [*ASK, "-C", "data"], "expected dvc.yaml in"),
+    "a folder without a project": Case(well, [*ASK, "-C", "data"], "expected params.yaml in"),
     "an unknown strategy": Case(well, [*ASK, "-s", "clasifier"], "did you mean 'classifier'?"),
     "a strategy without its name": Case(well, [*ASK, "-s", "expert:"], "expected a strategy, got 'expert:'"),
     "an unknown expert": Case(well, [*ASK, "-s", "expert:svf-smus-0"], "did you mean 'svf-sums-0'?"),
@@ -214,7 +229,7 @@ COMMANDS = {
     ),
     "a mixture of LoRA": Case(well, [*ASK, "-s", f"mixture:{LORA}"], "expected SVF experts in"),
     "comparing with an unknown strategy": Case(well, ["compare", "x", "-s", "x"], "expected a strategy, got 'x'"),
-    "showing what is no expert": Case(well, ["experts", "show", "x"], "expected the name of an expert (svf)"),
+    "showing what is no expert": Case(well, ["experts", "show", "x"], "expected a strategy, got 'x'"),
     "merging what is no weight": Case(well, ["export", "csreft", "out"], "export it with --as expert"),
     "merging a decision": Case(well, ["export", "prompt", "out"], "which decides for every prompt"),
     "exporting into a full folder": Case(well, ["export", "expert:sums", "data"], "expected data to be new or empty"),
@@ -266,7 +281,6 @@ FILES = {
         "coefficients for 2 layers",
     ),
     "a folder that holds no expert": Case(well, [*ASK, "-s", f"expert:{MODEL}"], "expected an exported expert in"),
-    "a report in pieces": Case(text("reports/metrics.json", "{"), ["experts", "list"], "expected JSON in"),
     "no examples": Case(gone(TRAIN), ["train_svf@sums-0"], f"expected the input {TRAIN}"),
     "an empty data set": Case(text(TRAIN, ""), ["train_svf@sums-0"], "expected examples to train"),
     "examples that are no JSON": Case(text(TRAIN, "{\n"), ["train_svf@sums-0"], f"expected JSON on line 1 of {TRAIN}"),
@@ -293,6 +307,7 @@ def made(tmp_path_factory) -> Path:
         for split in ("train", "validation", "test", "few_shot"):
             write_jsonl(project.folder / f"data/tasks/{task}/{split}.jsonl", rows)
     (project.folder / "data/raw").mkdir()  # what some tasks are prepared from
+    shutil.copyfile(ROOT / "dvc.yaml", project.folder / "dvc.yaml")
     return project.folder
 
 
@@ -482,6 +497,8 @@ def test_two_runs_at_once_in_one_folder_spoil_nothing(folder):
     for name in ("pipeline", "stages"):
         (folder / name).symlink_to(ROOT / name)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for unit, fingerprint in Code().units().items():
+        text(f"artifacts/code/{unit}", fingerprint)(folder)
 
     def dvc(*words: str) -> subprocess.Popen:
         out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
