@@ -13,7 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import CommentMark, YAMLError
 from ruamel.yaml.tokens import CommentToken
 
 from pipeline.core.config import read_params
@@ -22,6 +22,7 @@ from pipeline.core.errors import UserError
 FOLDER = Path(__file__).parents[1] / "profiles"
 MADE = ("tables", "heads", "spectra", "skill_reports", "benchmark_reports")
 WIDTH = 4096  # columns: a line stays a line
+COLUMN = 36  # of comments behind short lines
 
 
 def names() -> list[str]:
@@ -117,11 +118,11 @@ def _comment(start: Any, key: Any, changes: Any, *, keep: bool) -> None:
     if key not in start:
         below = new.value.partition("\n")[2] if new else ""
     text = f"{says or (said if keep else '')}\n{below}"
-    mark = getattr(new or old, "start_mark", None)  # the column
+    column = getattr(getattr(new or old, "start_mark", None), "column", COLUMN)
     if text == "\n":
         start.ca.items.pop(key, None)
     else:
-        start.ca.items[key] = [None, None, CommentToken(text, mark), None]
+        start.ca.items[key] = [None, None, CommentToken(text, CommentMark(min(COLUMN, column))), None]
 
 
 def _yaml() -> YAML:
