@@ -158,9 +158,10 @@ def plan(
     params = read_params(PARAMS)
     expanded = expand(params)
     commands, seconds = forecast.locked_commands(Path("dvc.lock")), forecast.recorded_seconds(Path(".selfadapt/runs"))
-    stages = forecast.kinds(resolve(PARAMS), commands, seconds)
+    stages = forecast.kinds(resolve(PARAMS), GRAPH, commands=commands, seconds=seconds)
     lines = [
-        *forecast.described(expanded, params["seeds"]),
+        f"{params['profile']}: {len(expanded['cells'])} cells, seeds {', '.join(map(str, params['seeds']))}",
+        *budget.listed(budget.tables(params, expanded)),
         "",
         *forecast.counted(stages, budget.work(params, expanded)),
         "",

@@ -62,6 +62,12 @@ def tables(params: Mapping[str, Any], plan: Plan) -> list[Table]:
     return sorted(found, key=lambda table: _place(table.name))
 
 
+def listed(shown: Sequence[Table]) -> list[str]:
+    """The tables as lines."""
+    width = max((len(table.name) for table in shown), default=0)
+    return ["tables", *(f"  {table.name:{width}}  {table.cells or 'no':>3} cells: {table.of}" for table in shown)]
+
+
 def _words(cells: Sequence[Item], key: str) -> str:
     return ", ".join(dict.fromkeys(str(cell[key]) for cell in cells))
 
@@ -210,10 +216,7 @@ def sources(params: Mapping[str, Any], plan: Plan) -> list[str]:
 def report(params: Mapping[str, Any], plan: Plan) -> tuple[list[str], list[str]]:
     """Lines for a person, and what is wrong, of settings that are known to fit, and of what they plan."""
     wrong = sources(params, plan)
-    lines = ["tables"]
-    shown = tables(params, plan)
-    width = max((len(table.name) for table in shown), default=0)
-    lines += [f"  {table.name:{width}}  {table.cells or 'no':>3} cells: {table.of}" for table in shown]
+    lines = listed(tables(params, plan))
     for base in (*plan["download"], *plan["initialise"], *plan["merge"]):
         try:
             trained, misfits = counts(params, plan, base)

@@ -1,17 +1,16 @@
 """What a run would make, and about how long that takes: the plan beside the lock file and earlier runs' records."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import yaml
 
 from pipeline.core.artifacts import read_json
 from pipeline.core.errors import UserError
-from pipeline.flow.plan import Plan
 from pipeline.flow.stages import Stage
 
 
@@ -29,9 +28,12 @@ class Kind:
     seconds: float | None
 
 
-def kinds(stages: Sequence[Stage], commands: Mapping[str, str], seconds: Mapping[str, float]) -> list[Kind]:
-    """The stages by entry, in their order. commands, seconds: by stage, of the lock file and of earlier runs."""
-    by_entry: dict[str, list[Stage]] = {}
+def kinds(
+    stages: Sequence[Stage], graph: Path, *, commands: Mapping[str, str], seconds: Mapping[str, float]
+) -> list[Kind]:
+    """The stages by entry, as ``graph`` orders them. commands, seconds: by stage, of the lock file and earlier runs."""
+    entries = re.findall(r"^  (\w+):", graph.read_text(encoding="utf-8"), re.MULTILINE)
+    by_entry: dict[str, list[Stage]] = {entry: [] for entry in entries}
     for stage in stages:
         by_entry.setdefault(stage.entry, []).append(stage)
     usual = {
@@ -45,6 +47,7 @@ def kinds(stages: Sequence[Stage], commands: Mapping[str, str], seconds: Mapping
             seconds=sum(seconds.get(one.record, mean(usual[entry])) for one in group) if usual[entry] else None,
         )
         for entry, group in by_entry.items()
+        if group
     ]
 
 
@@ -63,21 +66,6 @@ def locked_commands(lock: Path) -> dict[str, str]:
 def recorded_seconds(records: Path) -> dict[str, float]:
     """The seconds of each stage that ran here, the last time it did."""
     return {path.stem: float(read_json(path)["seconds"]) for path in sorted(records.glob("*.json"))}
-
-
-def described(plan: Plan, seeds: Sequence[int]) -> list[str]:
-    """Lines on the tables of a plan and their cells."""
-    cells = plan["cells"].values()
-    tables: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in cells:
-        for table in cell["tables"]:
-            tables.setdefault(table, []).append(cell)
-    width = max(map(len, tables), default=0)
-    lines = [f"{len(tables)} tables of {len(cells)} cells; seeds {', '.join(map(str, seeds))}"]
-    for name, one in tables.items():
-        tasks, rows = (list(dict.fromkeys(cell[key] for cell in one)) for key in ("task", "row"))
-        lines.append(f"  {name:{width}}  {len(one):>3} cells: {', '.join(tasks)} × {', '.join(rows)}")
-    return lines
 
 
 def counted(found: Sequence[Kind], work: Mapping[str, tuple[int | None, int | None]]) -> list[str]:
@@ -103,6 +91,8 @@ def summed(found: Sequence[Kind], jobs: int) -> str:
     said = f"{totals['stages']} stages, {totals['new']} of them new against the last run"
     if timed:
         said += f"; all of them about {_time(sum(timed))}, {jobs} side by side about {_time(sum(timed) / jobs)}"
+    if not timed:
+        return f"{said}; no record yet of how long they take"
     return said + (f" (no record yet of {', '.join(untimed)})" if untimed else "")
 
 
