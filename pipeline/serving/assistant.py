@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from pipeline.core.errors import UserError
 from pipeline.model.forward.base import load_base, prepare_process
+from pipeline.serving.choosing import Options
 from pipeline.serving.engine import Engine
 from pipeline.serving.jobs import Answered, Decision, Job, Strategy
 from pipeline.serving.project import Project
@@ -73,20 +72,6 @@ class Assistant:
         """What a name or the coefficients of a mixture stand for."""
         return self.available.named(chosen) if isinstance(chosen, str) else self.available.mixture(chosen)
 
-    @property
-    def room(self) -> int:
-        """The most tokens of a prompt and its answer together."""
-        return min(self.engine.context, self.engine.compute.cache_tokens)
-
-    def prompt_ids(self, turns: Sequence[Mapping[str, str]]) -> list[int]:
-        """The tokens of a chat, as the model's template writes it."""
-        try:
-            return self.base.prompt_ids(turns)
-        except TemplateError as error:
-            raise UserError(
-                f"expected turns that this model's chat template takes, but it says: {error}; change their roles"
-            ) from None
-
     def job(
         self,
         prompt: Prompt,
@@ -103,13 +88,15 @@ class Assistant:
             temperature 0.
         """
         turns = chat_of(prompt)
+        ids = self.engine.prompt_ids(turns)
         if max_new_tokens is None:
-            max_new_tokens = max(1, min(NEW_TOKENS, self.room - len(self.prompt_ids(turns))))
+            max_new_tokens = max(1, min(NEW_TOKENS, self.engine.room - len(ids)))
         if not max_new_tokens >= 1:
             raise UserError(f"expected at least 1 new token, got {max_new_tokens}; ask for more")
         if not 0 <= temperature <= 100:
             raise UserError(f"expected a temperature from 0 to 100, got {temperature}; correct it")
-        return Job(turns, self.strategy(strategy), max_new_tokens, tell, temperature=temperature, seed=seed)
+        options = Options(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
+        return Job(turns, self.strategy(strategy), options, tell, prompt=ids)
 
     def stream(self, prompt: Prompt, strategy: Chosen = "base", **how: Any) -> Iterator[Decision | str | Answered]:
         """The first pass's decision, then the answer piece by piece, then what it came to. how: as for ``generate``."""

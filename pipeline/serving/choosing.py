@@ -1,6 +1,6 @@
-"""From the logits of a step to each row's next token, every row under its own options.
+"""How one answer is written: its options, and what they make of the logits of a row.
 
-Of the logits l of a row, in this order:
+The logits l of a row's next token are shaped in this order:
 
     penalties     l_v − frequency · count_v − presence · [count_v > 0], over the tokens of the answer so far
     temperature   l / T; 0 takes the most likely token, and nothing is drawn
@@ -11,14 +11,10 @@ Log-probabilities that are told are of the logits as the model gives them, befor
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import LongTensor, Tensor
+from torch import Tensor, nn
 
-from pipeline.model.decoding.sampling import greedy, sample
-
-COLDEST = 1e-30  # a temperature below it would make logits infinite, and draws the same
 AT_ONCE = 64  # states whose logits are held together
 
 
@@ -42,11 +38,6 @@ class Options:
     logprobs: int | None = None
     echo: bool = False
 
-    @property
-    def penalised(self) -> bool:
-        """Whether tokens of the answer change the logits."""
-        return bool(self.presence_penalty or self.frequency_penalty)
-
 
 @dataclass(frozen=True)
 class Weighed:
@@ -61,52 +52,35 @@ class Weighed:
     prompt: bool = False
 
 
-class Writing(Protocol):
-    """What a row has to say of itself: its options, its answer so far, and where its draws come from."""
+def penalised(logits: Tensor, options: Sequence[Options], written: Sequence[Sequence[int]]) -> Tensor:
+    """The logits with the penalties of each row's answer so far taken off.
 
-    options: Options
-    ids: list[int]
-    generator: torch.Generator
-
-
-def choose(logits: Tensor, rows: Sequence[Writing]) -> LongTensor:
-    """The next token of every row. logits: (rows, vocabulary), float32. Each row that draws takes one number."""
-    shaped = _penalised(logits, rows)
-    chosen, _ = greedy(shaped)
-    drawn = [number for number, row in enumerate(rows) if row.options.temperature > 0]
-    if drawn:
-        uniform = torch.cat([torch.rand(1, generator=rows[number].generator) for number in drawn]).to(logits.device)
-        temperature = torch.tensor([rows[number].options.temperature for number in drawn], device=logits.device)
-        scaled = shaped[drawn] / temperature.clamp(min=COLDEST)[:, None]
-        top_p = torch.tensor([rows[number].options.top_p for number in drawn], device=logits.device)
-        chosen[drawn] = sample(nucleus(scaled, top_p), uniform, 1.0)[0]
-    return chosen
-
-
-def _penalised(logits: Tensor, rows: Sequence[Writing]) -> Tensor:
-    penalised = [number for number, row in enumerate(rows) if row.options.penalised and row.ids]
-    if not penalised:
-        return logits
-    shaped = logits.clone()
-    for number in penalised:
-        options = rows[number].options
-        ids, counts = torch.tensor(rows[number].ids, device=logits.device).unique(return_counts=True)
-        shaped[number, ids] -= options.frequency_penalty * counts + options.presence_penalty
+    logits: (rows, vocabulary); what is returned where no row has a penalty. written: the tokens of each row's answer.
+    """
+    shaped = logits
+    for row, (own, ids) in enumerate(zip(options, written, strict=True)):
+        if not ids or not (own.presence_penalty or own.frequency_penalty):
+            continue
+        if shaped is logits:
+            shaped = logits.float().clone()
+        seen, counts = torch.tensor([*ids], device=logits.device).unique(return_counts=True)
+        shaped[row, seen] -= own.frequency_penalty * counts + own.presence_penalty
     return shaped
 
 
-def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
-    """The logits with −∞ for what is outside of the nucleus; rows with ``top_p`` 1 are as they were.
+def nucleus(logits: Tensor, temperature: Tensor, top_p: Sequence[float]) -> Tensor:
+    """The logits with −∞ for the tokens outside of each row's nucleus, in which its most likely token always is.
 
-    logits: (rows, vocabulary). top_p: (rows,) in (0, 1]. The likeliest token is always inside.
+    logits: (rows, vocabulary); what is returned where every ``top_p`` is 1. temperature: (rows,), above 0.
+    top_p: of each row, in (0, 1].
     """
-    rows = (top_p < 1).nonzero().flatten()
-    if not len(rows):
+    rows = [row for row, share in enumerate(top_p) if share < 1]
+    if not rows:
         return logits
-    ordered, places = logits[rows].sort(dim=1, descending=True, stable=True)
-    shares = ordered.softmax(1)
-    before = shares.double().cumsum(1) - shares  # of all that are likelier
-    outside = before >= top_p[rows, None]
+    ordered, places = logits[rows].double().sort(dim=1, descending=True, stable=True)
+    shares = ((ordered - ordered[:, :1]) / temperature[rows, None].double()).softmax(1)
+    likelier = shares.cumsum(1) - shares
+    outside = likelier >= torch.tensor([top_p[row] for row in rows], dtype=torch.float64, device=logits.device)[:, None]
     outside[:, 0] = False
     kept = logits.clone()
     kept[rows] = logits[rows].masked_fill(torch.zeros_like(outside).scatter(1, places, outside), -torch.inf)
@@ -114,19 +88,18 @@ def nucleus(logits: Tensor, top_p: Tensor) -> Tensor:
 
 
 def weighed(logits: Tensor, ids: Sequence[int], count: int, *, prompt: bool = False) -> list[Weighed]:
-    """Tokens with their log-probabilities. logits: (tokens, vocabulary), float32. count: of likeliest ones to name."""
-    logprobs = logits.log_softmax(1)
+    """Tokens with their log-probabilities. logits: (tokens, vocabulary). count: of likeliest ones to name."""
+    logprobs = logits.float().log_softmax(1)
     own = logprobs.gather(1, torch.tensor([*ids], device=logits.device)[:, None]).flatten().tolist()
     values, places = logprobs.topk(min(count, logits.shape[1]), dim=1)
     likeliest = [tuple(zip(*pair, strict=True)) for pair in zip(places.tolist(), values.tolist(), strict=True)]
     return [Weighed(id_, logprob, others, prompt) for id_, logprob, others in zip(ids, own, likeliest, strict=True)]
 
 
-def weighed_prompt(states: Tensor, head: torch.nn.Module, ids: Sequence[int], count: int) -> list[Weighed]:
+def weighed_prompt(states: Tensor, head: nn.Module, ids: Sequence[int], count: int) -> list[Weighed]:
     """A prompt's tokens with their log-probabilities. states: (tokens, hidden), each predicts the token behind it."""
     tokens = [Weighed(ids[0], None, (), prompt=True)]
     for start in range(0, len(ids) - 1, AT_ONCE):
         chunk = states[start : min(start + AT_ONCE, len(ids) - 1)]
-        logits = head(chunk).float()
-        tokens += weighed(logits, ids[start + 1 : start + 1 + len(chunk)], count, prompt=True)
+        tokens += weighed(head(chunk), ids[start + 1 : start + 1 + len(chunk)], count, prompt=True)
     return tokens

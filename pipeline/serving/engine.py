@@ -27,6 +27,7 @@ from pipeline.model.decoding.cache import Cache
 from pipeline.model.decoding.step import advance, choose, forward
 from pipeline.model.forward.adapters import Factors
 from pipeline.model.forward.base import Adapted, Base, Compute
+from pipeline.serving.choosing import Weighed, nucleus, penalised, weighed, weighed_prompt
 from pipeline.serving.jobs import Decision, Job, Late
 from pipeline.serving.rows import Attached, Way
 
@@ -48,19 +49,27 @@ class Engine:
 
     # ---- from any thread ---------------------------------------------------------------------------------------------
 
-    def submit(self, job: Job) -> None:
-        """Put a job in line. Raises UserError where it could never be answered."""
+    @property
+    def room(self) -> int:
+        """The most tokens of a prompt and its answer together."""
+        return min(self.context, self.compute.cache_tokens)
+
+    def prompt_ids(self, turns: Sequence) -> list[int]:
+        """The tokens of a chat, as the model's template writes it."""
         try:
-            job.prompt = self.base.prompt_ids(job.messages)
+            return self.base.prompt_ids(turns)
         except TemplateError as error:
             raise UserError(
                 f"expected turns that this model's chat template takes, but it says: {error}; change their roles"
             ) from None
-        room = min(self.context, self.compute.cache_tokens)
-        if job.columns > room:
+
+    def submit(self, job: Job) -> None:
+        """Put a job in line. Raises UserError where it could never be answered."""
+        job.prompt = job.prompt or self.prompt_ids(job.messages)
+        if job.columns > self.room:
             raise UserError(
-                f"expected at most {room} tokens, prompt and answer together, got {len(job.prompt)} + "
-                f"{job.max_new_tokens}; shorten the prompt, or ask for fewer tokens"
+                f"expected at most {self.room} tokens, prompt and answer together, got {len(job.prompt)} + "
+                f"{job.options.max_new_tokens}; shorten the prompt, or ask for fewer tokens"
             )
         with self._lock:
             self._waiting.append(job)
@@ -105,6 +114,8 @@ class Engine:
     def _by_halves(self, jobs: Sequence[Job], work: Callable[[Sequence[Job]], None]) -> None:
         """Do the work of all jobs at once. Where that fails, do it by halves, down to those whose own work fails: they
         are told, and end. ``work`` changes nothing before it has succeeded."""
+        if not jobs:
+            return
         try:
             work(jobs)
         except Exception as error:
@@ -229,6 +240,10 @@ class Engine:
                 for job, gates in zip(jobs, editing.gates.tolist(), strict=True):
                     job.decision = _opened(edits.config()["skills"], gates)
         last = hidden[torch.arange(len(jobs), device=device), lengths - 1]
+        for job, states in zip(jobs, hidden, strict=True):
+            if job.options.echo and job.options.logprobs is not None:
+                head = base.model.get_output_embeddings()
+                job.echoed = weighed_prompt(states[: len(job.prompt)], head, job.prompt, job.options.logprobs)
         self._running += jobs
         self._cache.rows = len(self._running)
         self._hold(torch.cat([self._hidden.to(last.dtype), last]), torch.cat([self._lengths, lengths]))
@@ -242,12 +257,13 @@ class Engine:
                 with contextlib.suppress(Exception):
                     job.end(UserError(f"expected numbers from the model, got NaN or infinity; {REMEDY}"))
         self._leave()
-        drawn = {job: job.draw() for job in self._running if job.temperature > 0}
-        chosen: dict[Job, int] = {}
+        drawn = {job: job.draw() for job in self._running if job.options.temperature > 0}
+        chosen: dict[Job, tuple[int, Weighed | None]] = {}
 
         def add(jobs: Sequence[Job]) -> None:
             for job in jobs:
-                job.add(chosen[job], self.base)
+                token, weight = chosen[job]
+                job.add(token, self.base, weight)
 
         self._by_halves(self._running, lambda jobs: chosen.update(self._chosen(jobs, drawn)))
         for job in chosen:
@@ -262,18 +278,27 @@ class Engine:
         first = self._running.index(jobs[0])
         return slice(first, first + len(jobs))
 
-    def _chosen(self, jobs: Sequence[Job], drawn: dict[Job, Tensor]) -> dict[Job, int]:
-        """The next token of each job: the most likely one, or by its random number."""
+    def _chosen(self, jobs: Sequence[Job], drawn: dict[Job, Tensor]) -> dict[Job, tuple[int, Weighed | None]]:
+        """The next token of each job, the most likely one or by its random number; weighed where that is asked for."""
         logits = self.base.model.get_output_embeddings()(self._hidden[self._rows(jobs)])
-        ids, _ = choose(logits, torch.arange(len(jobs), device=logits.device))
+        shaped = penalised(logits, [job.options for job in jobs], [job.ids for job in jobs])
+        ids, _ = choose(shaped, torch.arange(len(jobs), device=logits.device))
         places = [place for place, job in enumerate(jobs) if job in drawn]
         if places:
             rows = torch.tensor(places, device=logits.device)
+            options = [jobs[place].options for place in places]
             uniform = torch.cat([drawn[jobs[place]] for place in places]).to(logits.device)
-            temperatures = [jobs[place].temperature for place in places]
+            temperatures = [own.temperature for own in options]
             temperature = torch.tensor(temperatures, dtype=torch.float64, device=logits.device)
-            ids[rows], _ = choose(logits, rows, uniform=uniform, temperature=temperature)
-        return dict(zip(jobs, ids.tolist(), strict=True))
+            inside = nucleus(shaped[rows], temperature, [own.top_p for own in options])
+            every = torch.arange(len(places), device=logits.device)
+            ids[rows], _ = choose(inside, every, uniform=uniform, temperature=temperature)
+        chosen = ids.tolist()
+        weights: list[Weighed | None] = [
+            None if job.options.logprobs is None else weighed(logits[[place]], [id_], job.options.logprobs)[0]
+            for place, (job, id_) in enumerate(zip(jobs, chosen, strict=True))
+        ]
+        return dict(zip(jobs, zip(chosen, weights, strict=True), strict=True))
 
     def _advance(self, jobs: Sequence[Job]) -> None:
         """Compute the newest tokens of jobs whose rows stand next to each other."""

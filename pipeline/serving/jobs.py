@@ -14,7 +14,9 @@ from torch import Tensor
 
 from pipeline.core.errors import UserError
 from pipeline.model.forward.base import Base
+from pipeline.serving.choosing import Options, Weighed
 from pipeline.serving.rows import Way
+from pipeline.serving.text import Text
 
 
 class Late(UserError):
@@ -41,7 +43,7 @@ class Decision:
 class Answered:
     """A finished answer.
 
-    ended: by the model itself (``stop``), at the limit of tokens, or of time.
+    ended: by the model itself or a stop of the options (``stop``), at the limit of tokens, or of time.
     seconds: since the job was made.
     """
 
@@ -63,30 +65,30 @@ Strategy = Way | FirstPass
 class Job:
     """One prompt to be answered.
 
-    messages: chat turns.
-    tell: hears the Decision, then pieces of text, then Answered; or an exception, as the last.
-    temperature: 0 takes the most likely tokens, above it they are drawn.
-    seed: of the draws.
+    messages: chat turns, which a first pass reads.
+    options: how the answer is written.
+    tell: hears the Decision, then pieces of text, then Answered; or an exception, as the last. Where the options ask
+        for log-probabilities, it hears of every token before the piece that the token belongs to.
+    prompt: the tokens that are answered; none: those of the messages.
     seconds: after which the answer ends where it is.
     """
 
     messages: Sequence
     strategy: Strategy
-    max_new_tokens: int
-    tell: Callable[[Decision | str | Answered | Exception], None]
-    temperature: float = 0.0
-    seed: int = 0
+    options: Options
+    tell: Callable[[Decision | Weighed | str | Answered | Exception], None]
+    prompt: list[int] = field(default_factory=list)
     seconds: float = float("inf")
 
     def __post_init__(self) -> None:
         self.cancelled = self.over = False
         self.started = time.monotonic()
-        self.prompt: list[int] = []
         self.ids: list[int] = []
         self.way: Way | None = None
         self.decision: Decision | None = None
-        self._generator = torch.Generator().manual_seed(self.seed)
-        self._told_from = self._read_to = 0
+        self.echoed: list[Weighed] = []
+        self._generator = torch.Generator().manual_seed(self.options.seed)
+        self._text: Text | None = None
 
     @property
     def late(self) -> bool:
@@ -95,43 +97,45 @@ class Job:
     @property
     def columns(self) -> int:
         """Of the cache, at most."""
-        return len(self.prompt) + self.max_new_tokens
+        return len(self.prompt) + self.options.max_new_tokens
 
     def draw(self) -> Tensor:
         """The random number of the coming token, (1,)."""
         return torch.rand(1, generator=self._generator)
 
-    def add(self, token: int, base: Base) -> None:
+    def add(self, token: int, base: Base, weighed: Weighed | None = None) -> None:
         """One more token of the answer: tell what it adds, and the whole answer where it is the last."""
-        if not self.ids and self.decision:
-            self.tell(self.decision)
+        if self._text is None:
+            self._begin(base)
+        assert self._text
         self.ids.append(token)
+        if weighed:
+            self.tell(weighed)
         ended: Literal["stop", "length", "time"] | None = None
         if token in base.end_ids:
             ended = "stop"
-        elif len(self.ids) == self.max_new_tokens:
+        elif len(self.ids) == self.options.max_new_tokens:
             ended = "length"
         elif self.late:
             ended = "time"
-        if piece := self._piece(base, last=ended is not None):
+        if piece := self._text.add(token, last=ended is not None):
             self.tell(piece)
+        if self._text.stopped:
+            ended = "stop"
         if ended and self.decision:
             seconds = time.monotonic() - self.started
-            text = base.text(self.ids)
+            text = self._text.told if self.options.stop else base.text(self.ids)
             self.tell(Answered(text, len(self.ids), len(self.prompt), ended, self.decision, seconds))
         self.over = ended is not None
+
+    def _begin(self, base: Base) -> None:
+        """Tell what was decided, and the tokens of the prompt where they are asked for."""
+        self._text = Text(base, self.options.stop)
+        for news in (self.decision, *self.echoed):
+            if news:
+                self.tell(news)
 
     def end(self, error: Exception) -> None:
         """End without an answer, and tell why."""
         self.over = True
         self.tell(error)
-
-    def _piece(self, base: Base, last: bool) -> str:
-        """The text that the newest token adds: nothing while it ends inside a character."""
-        before = base.text(self.ids[self._told_from : self._read_to])
-        now = base.text(self.ids[self._told_from :])
-        if not last and (len(now) <= len(before) or now.endswith("\ufffd")):
-            return ""
-        # From here on only the last piece is decoded again: a tokenizer may join a token to the one before it.
-        self._told_from, self._read_to = self._read_to, len(self.ids)
-        return now[len(before) :]

@@ -8,9 +8,9 @@ from typing import Any
 
 from fastapi import Request
 
-from pipeline.core.errors import UserError
 from pipeline.serving.choosing import Options, Weighed
 from pipeline.serving.engine import Engine
+from pipeline.serving.http.refusals import as_refusal
 from pipeline.serving.http.replies import Heard, Reply
 from pipeline.serving.jobs import Answered, Decision, Job, Strategy
 
@@ -48,20 +48,6 @@ class Told:
         return reply.piece(self.index, self.news, self.tokens)
 
 
-def _job(question: Question, strategy: Strategy, options: Options, tell: Callable, seconds: float) -> Job:
-    if options != Options(max_new_tokens=options.max_new_tokens, temperature=options.temperature, seed=options.seed):
-        raise UserError("expected no stop, top_p, penalties, logprobs or echo, which are not served; leave them out")
-    return Job(
-        question.turns,
-        strategy,
-        options.max_new_tokens,
-        tell,
-        temperature=options.temperature,
-        seed=options.seed,
-        seconds=seconds,
-    )
-
-
 class Hearing:
     """The answers of one request: asked for, heard of as they are written, and given up when nobody waits."""
 
@@ -80,7 +66,8 @@ class Hearing:
         for question in questions:
             for number in range(several):
                 own = replace(options, seed=options.seed + number, max_new_tokens=max(1, options.max_new_tokens))
-                job = _job(question, strategy, own, self._teller(len(self._jobs)), seconds)
+                tell = self._teller(len(self._jobs))
+                job = Job(question.turns, strategy, own, tell, prompt=[*question.ids], seconds=seconds)
                 self._jobs.append(job)
                 self._untold.append([])
                 self.heard.append(Heard(question.echo, nothing_new=options.max_new_tokens == 0))
@@ -95,13 +82,13 @@ class Hearing:
         return tell
 
     async def news(self) -> AsyncIterator[Told]:
-        """What is told, until all answers are there. Raises what an answer failed by, and Gone."""
+        """What is told, until all answers are there. Raises Refused where one of them failed, and Gone."""
         left = len(self._jobs)
         while left:
             index, news = await self._next()
             heard, tokens = self.heard[index], self._untold[index]
             if isinstance(news, Exception):
-                raise news
+                raise as_refusal(news)
             if isinstance(news, Weighed):
                 if news.prompt or not heard.nothing_new:
                     tokens.append(news)

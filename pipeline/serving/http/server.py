@@ -105,7 +105,7 @@ class Server:
         asked = bodies.read(Chat, await self._body(request))
         try:
             turns = chat_of(asked.turns)
-            ids = await asyncio.to_thread(self.assistant.prompt_ids, turns)  # in a thread: a long one takes its time
+            ids = await asyncio.to_thread(self.engine.prompt_ids, turns)  # in a thread: a long one takes its time
         except UserError as error:
             raise Refused(400, str(error), field="messages") from None
         logprobs = asked.top_logprobs if asked.logprobs else None
@@ -143,7 +143,7 @@ class Server:
 
     def _fitting(self, prompt: int) -> int:
         """How many new tokens a request gets that asks for no number. prompt: its tokens."""
-        return max(1, min(NEW_TOKENS, self.limits.max_new_tokens, self.assistant.room - prompt))
+        return max(1, min(NEW_TOKENS, self.limits.max_new_tokens, self.engine.room - prompt))
 
     def _options(self, asked: Asked, tokens: int, **more: Any) -> Options:
         if tokens > self.limits.max_new_tokens:

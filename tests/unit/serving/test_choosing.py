@@ -1,30 +1,17 @@
-"""Each row's next token, under its own options: against the definitions, and against what the others ask for."""
-
-from dataclasses import dataclass, field
+"""What options make of logits: against the definitions, and without touching what others ask for."""
 
 import pytest
 import torch
 
-from pipeline.model.decoding.sampling import greedy, sample
-from pipeline.serving.choosing import Options, Weighed, choose, nucleus, weighed, weighed_prompt
+from pipeline.model.decoding.sampling import sample
+from pipeline.serving.choosing import Options, Weighed, nucleus, penalised, weighed, weighed_prompt
 
 VOCABULARY = 600  # more than one block of the sampler
+TEMPERATURE = torch.ones(4, dtype=torch.float64)
 
 
-@dataclass
-class Row:
-    """What a job of the engine says of itself."""
-
-    options: Options
-    ids: list[int] = field(default_factory=list)
-    number: int = 0
-
-    def __post_init__(self):
-        self.generator = torch.Generator().manual_seed(self.number)
-
-
-def row(number: int = 0, ids: tuple[int, ...] = (), **options) -> Row:
-    return Row(Options(max_new_tokens=9, **options), [*ids], number)
+def options(**named) -> Options:
+    return Options(max_new_tokens=9, **named)
 
 
 @pytest.fixture
@@ -32,43 +19,11 @@ def logits():
     return torch.randn(4, VOCABULARY, generator=torch.Generator().manual_seed(1)) * 3
 
 
-def test_without_options_the_likeliest_token_is_taken(logits):
-    assert torch.equal(choose(logits, [row() for _ in logits]), greedy(logits)[0])
-
-
-def test_plain_draws_are_the_sampler_s_own(logits):
-    temperatures = torch.tensor([0.5, 0.7, 1.0, 1.9])
-    rows = [row(number, temperature=float(value)) for number, value in enumerate(temperatures)]
-    uniform = torch.cat([torch.rand(1, generator=torch.Generator().manual_seed(number)) for number in range(4)])
-    assert torch.equal(choose(logits, rows), sample(logits / temperatures[:, None], uniform, 1.0)[0])
-
-
-def test_a_row_is_drawn_as_it_is_alone(logits):
-    def rows():
-        return [
-            row(0, temperature=1.0, top_p=0.5),
-            row(1),
-            row(2, ids=(3, 3, 5), temperature=1.3, frequency_penalty=1.0),
-            row(3, ids=(9,), presence_penalty=2.0),
-        ]
-
-    together = choose(logits, rows())
-    alone = [choose(logits[[number]], [own]) for number, own in enumerate(rows())]
-    assert together.tolist() == [int(ids) for ids in alone]
-
-
-@pytest.mark.parametrize("temperature", [1e-45, 1e-40, 1e-38, 1e-20, 1e-6])
-def test_a_temperature_near_zero_takes_the_likeliest_token(logits, temperature):
-    rows = [row(number, temperature=temperature) for number in range(4)]
-    assert torch.equal(choose(logits, rows), logits.argmax(1))
-    rows = [row(number, temperature=temperature, top_p=0.9) for number in range(4)]
-    assert torch.equal(choose(logits, rows), logits.argmax(1))
-
-
 @pytest.mark.parametrize("top_p", [1e-6, 0.1, 0.5, 0.9, 0.999])
-def test_the_nucleus_is_the_smallest_set_of_likeliest_tokens_that_reaches_its_share(logits, top_p):
-    kept = nucleus(logits, torch.full((4,), top_p)).isfinite()
-    for probabilities, inside in zip(logits.double().softmax(1), kept, strict=True):
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 1.9])
+def test_the_nucleus_is_the_smallest_set_of_likeliest_tokens_that_reaches_its_share(logits, top_p, temperature):
+    kept = nucleus(logits, TEMPERATURE * temperature, [top_p] * 4).isfinite()
+    for probabilities, inside in zip((logits.double() / temperature).softmax(1), kept, strict=True):
         size = int(inside.sum())
         ordered = probabilities.sort(descending=True).values
         assert probabilities[inside].min() >= probabilities[~inside].max()
@@ -77,25 +32,52 @@ def test_the_nucleus_is_the_smallest_set_of_likeliest_tokens_that_reaches_its_sh
 
 
 def test_rows_without_a_nucleus_are_as_they_were(logits):
-    cut = nucleus(logits, torch.tensor([1.0, 0.5, 1.0, 1.0]))
+    cut = nucleus(logits, TEMPERATURE, [1.0, 0.5, 1.0, 1.0])
     assert torch.equal(cut[[0, 2, 3]], logits[[0, 2, 3]])
     assert not torch.equal(cut[1], logits[1])
-    assert nucleus(logits, torch.ones(4)) is logits
+    assert nucleus(logits, TEMPERATURE, [1.0] * 4) is logits
+
+
+def test_a_row_s_nucleus_is_its_own(logits):
+    temperature = torch.tensor([0.3, 1.0, 1.5, 2.0], dtype=torch.float64)
+    top_p = [0.9, 1.0, 0.3, 0.5]
+    together = nucleus(logits, temperature, top_p)
+    for row in range(4):
+        alone = nucleus(logits[[row]], temperature[[row]], top_p[row : row + 1])
+        assert torch.equal(together[[row]], alone)
 
 
 def test_what_is_outside_of_the_nucleus_is_never_drawn():
-    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])).expand(1, 4)
-    draws = {int(choose(logits, [row(number, temperature=1.0, top_p=0.75)])) for number in range(200)}
-    assert draws == {0, 1}
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
+    uniform = torch.linspace(0, 1, 101)[:-1]
+    inside = nucleus(logits, torch.ones(1), [0.75]).expand(len(uniform), -1)
+    assert set(sample(inside, uniform, 1.0)[0].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-38, 1e-20, 1e-6])
+def test_near_temperature_0_the_nucleus_holds_the_likeliest_token_alone(logits, temperature):
+    inside = nucleus(logits, TEMPERATURE * temperature, [0.9] * 4)
+    drawn, _ = sample(inside, torch.tensor([0.0, 0.3, 0.6, 0.99]), TEMPERATURE * temperature)
+    assert torch.equal(drawn, logits.argmax(1))
 
 
 def test_penalties_are_taken_off_by_count_and_by_presence():
-    logits = torch.tensor([[5.0, 4.0, 3.0, 0.0]])
-    assert int(choose(logits, [row(ids=(0,), presence_penalty=1.5)])) == 1
-    assert int(choose(logits, [row(ids=(0, 0, 1), frequency_penalty=1.2)])) == 2
-    assert int(choose(logits, [row(ids=(3,), presence_penalty=-2.0, frequency_penalty=-2.0)])) == 0
-    assert int(choose(logits, [row(ids=(3, 3), presence_penalty=-2.0, frequency_penalty=-2.0)])) == 3
-    assert torch.equal(logits, torch.tensor([[5.0, 4.0, 3.0, 0.0]]))
+    logits = torch.tensor([[5.0, 4.0, 3.0, 0.0]]).expand(4, -1)
+    shaped = penalised(
+        logits,
+        [options(), options(presence_penalty=1.5), options(frequency_penalty=1.2), options(presence_penalty=-2.0)],
+        [[0, 0], [0, 0], [0, 0, 1], []],
+    )
+    expected = [[5.0, 4.0, 3.0, 0.0], [3.5, 4.0, 3.0, 0.0], [2.6, 2.8, 3.0, 0.0], [5.0, 4.0, 3.0, 0.0]]
+    torch.testing.assert_close(shaped, torch.tensor(expected))
+    both = options(presence_penalty=-2.0, frequency_penalty=-2.0)
+    assert penalised(logits[:1], [both], [[3, 3]])[0].tolist() == [5.0, 4.0, 3.0, 6.0]
+    assert logits[0].tolist() == [5.0, 4.0, 3.0, 0.0]
+
+
+def test_without_penalties_logits_are_as_they_were(logits):
+    assert penalised(logits, [options(temperature=1.0)] * 4, [[1, 2]] * 4) is logits
+    assert penalised(logits, [options(presence_penalty=1.0)] * 4, [[]] * 4) is logits
 
 
 def test_log_probabilities_are_of_the_logits_and_name_the_likeliest(logits):

@@ -9,6 +9,7 @@ from pipeline.core.errors import UserError
 from pipeline.model.decoding.answer import generate
 from pipeline.model.forward.base import Adapted, load_base
 from pipeline.serving.assistant import Assistant
+from pipeline.serving.choosing import Options
 from pipeline.serving.engine import advance, choose, forward
 from pipeline.serving.jobs import Answered, Decision, Job, Late
 from pipeline.serving.rows import Way
@@ -104,7 +105,7 @@ def test_a_mixture_in_numbers_is_the_mixture_in_a_file(assistant, project, tmp_p
     from_file = assistant.generate(PROMPTS[0], f"mixture:{file}", max_new_tokens=9)
     way = assistant.available.mixture({"svf-sums-0": 0.7, "functions-0": [0.1, 0.4]}, "delta")
     heard = []
-    assistant.engine.finish([Job(one_turn(PROMPTS[0]), way, 9, heard.append)])
+    assistant.engine.finish([Job(one_turn(PROMPTS[0]), way, Options(max_new_tokens=9), heard.append)])
     assert heard[-1].text == from_file.text
     one_hot = assistant.generate(PROMPTS[0], {"oldest": 1, "sums": 0}, max_new_tokens=9)
     assert one_hot.text == assistant.generate(PROMPTS[0], "expert:oldest", max_new_tokens=9).text
@@ -146,6 +147,20 @@ def test_a_cancelled_job_leaves_and_is_told_nothing_more(assistant):
     assert engine.load == (0, 0)
 
 
+def test_a_job_that_is_cancelled_while_it_is_let_in_leaves_the_engine_sound(assistant):
+    heard, jobs = [], []
+
+    def cancelling(base, chats):
+        assistant.engine.cancel(jobs[0])
+        return [(Way("base"), Decision("base"))] * len(chats)
+
+    jobs.append(Job(one_turn("def"), cancelling, Options(max_new_tokens=4), heard.append))
+    assistant.engine.finish(jobs)
+    assert heard == []
+    assert assistant.engine.load == (0, 0)
+    assert assistant.generate("def", max_new_tokens=4).tokens <= 4
+
+
 def test_an_error_in_a_first_pass_ends_its_job_alone(assistant):
     def broken(base, chats):
         raise UserError("no way")
@@ -153,9 +168,9 @@ def test_an_error_in_a_first_pass_ends_its_job_alone(assistant):
     heard, other, running = [], [], []
     assistant.engine.submit(assistant.job("def", "expert:sums", running.append, max_new_tokens=6))
     assistant.engine.step()
-    assistant.engine.submit(Job(one_turn("def"), broken, 4, heard.append))
+    assistant.engine.submit(Job(one_turn("def"), broken, Options(max_new_tokens=4), heard.append))
     assistant.engine.step()
-    assistant.engine.submit(Job(one_turn("def"), broken, 4, heard.append))
+    assistant.engine.submit(Job(one_turn("def"), broken, Options(max_new_tokens=4), heard.append))
     assistant.engine.submit(assistant.job("def", "base", other.append, max_new_tokens=4))
     while assistant.engine.step():
         pass
@@ -316,7 +331,7 @@ def test_ways_are_shared_by_name(assistant):
 def test_a_row_that_overflows_ends_alone(assistant):
     way, heard, other = assistant.available.mixture({"sums": 1000, "functions": -1000}, "delta"), [], []
     huge = Way("huge", z={module: vector * 1e30 for module, vector in way.z.items()})
-    assistant.engine.submit(Job(one_turn("def"), huge, 4, heard.append))
+    assistant.engine.submit(Job(one_turn("def"), huge, Options(max_new_tokens=4), heard.append))
     assistant.engine.submit(assistant.job("def", "expert:sums", other.append, max_new_tokens=4))
     while assistant.engine.step():
         pass
