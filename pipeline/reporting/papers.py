@@ -16,6 +16,8 @@ ROWS = {
     "tinylora": "TinyLoRA",
     "svf": "SVF expert",
     "best_lora": "Best LoRA expert",
+    "best_dora": "Best DoRA expert",
+    "best_ia3": "Best (IA)³ expert",
     "prompt": "SVF mixed by prompt",
     "classifier": "SVF mixed by classification expert",
     "few_shot": "SVF mixed by few-shot CEM",
@@ -76,7 +78,7 @@ def row_name(row: str) -> str:
 
 PUBLISHED_TRAINED = {"math": "gsm8k", "code": "mbpp_pro", "reasoning": "arc_easy"}
 PUBLISHED_UNSEEN = {"math": "math", "code": "humaneval", "reasoning": "arc_challenge"}
-PUBLISHED_ROWS = {"best_lora": "lora", "classifier": "cls_expert"}
+PUBLISHED_ROWS = {"best_lora": "lora", "best_dora": "dora", "best_ia3": "ia3", "classifier": "cls_expert"}
 # Where the numbers of a table stand in data/published/transformer2.yaml: by model, rows by benchmarks.
 PUBLISHED = {"table1": "table1_finetuning", "table2": "table2_unseen", "table7": "table7_more_peft"}
 # The same of a table of variants, each of a shape of its own, with the benchmark that was taken for each domain.
