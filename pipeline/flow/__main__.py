@@ -12,8 +12,9 @@ def main(argv: Sequence[str]) -> int:
         from pipeline.flow import one
 
         return one.main(argv, recorded=False)
-    from pipeline.flow import warm
+    from pipeline.flow import identity, warm
 
+    identity.complete()
     code = warm.run("pipeline.flow.one", argv)
     if code is None:
         from pipeline.flow import one  # only now: who asks for a warm stage needs none of its imports

@@ -17,7 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from pipeline.flow import server
+from pipeline.flow import identity, server
 
 IDLE_SECONDS = 300
 LOOK_SECONDS = 3  # between two looks at what somebody asked for again
@@ -85,7 +85,7 @@ def keep(port: int, report_port: int) -> None:
     with contextlib.suppress(OSError):  # the port was taken meanwhile: the links will not work, all else does
         report = ThreadingHTTPServer(("127.0.0.1", report_port), Report)
         threading.Thread(target=report.serve_forever, daemon=True).start()
-    os.environ.update(server.identity())  # DVC, too, needs to know who it is
+    identity.complete()
     home = server.FOLDER.resolve()
     api = server.api_at(port)
     own = {**server.QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}

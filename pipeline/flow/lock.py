@@ -27,6 +27,7 @@ from typing import Any
 
 from pipeline.core.artifacts import atomic, write_text
 from pipeline.core.errors import UserError
+from pipeline.flow import identity
 
 RECORD, COPY = Path("dvc.lock"), Path(".selfadapt/dvc.lock")
 LOCKS = Path(".dvc/tmp")
@@ -115,7 +116,7 @@ class Patience:
 
     def sentence(self) -> str:
         """What to say when the waiting has been in vain."""
-        who = self._whom() or "another process"
+        who = self._whom() or self._told or "another process"
         return (
             f"expected DVC's lock to come free within {WAIT_SECONDS / 60:.0f} minutes, but {who} still holds it; wait "
             "until that has ended, or end it, and run this again"
@@ -217,6 +218,7 @@ def mend() -> str | None:
     A record that DVC can't read is kept in ``.selfadapt``, and its copy takes its place. Raises UserError for the
     conflict markers of a merge, which only a person can resolve.
     """
+    identity.complete()
     clean()
     if not RECORD.is_file() or whole(RECORD):
         return None

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import lock, server, warm
+from pipeline.flow import identity, lock, server, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
@@ -87,7 +87,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
     tell: hears the name of a stage that starts, and every outcome. When a stage fails, those that need it are skipped
     and all others still run.
     """
-    os.environ.update(server.identity())
+    identity.complete()
     with ThreadPoolExecutor(1) as pool:
         ensured = pool.submit(server.ensure)  # side by side: each of the three takes seconds
         graph = read_graph(targets)
@@ -180,7 +180,7 @@ class _Run:
         log.parent.mkdir(parents=True, exist_ok=True)
         # DVC itself waits without end for the lock that it needs for moments: it would fail after three seconds, even
         # when the stage has done its work. Where it finds another process at work on the stage's files, it fails.
-        command = [sys.executable, "-m", "dvc", "repro", "--wait-for-lock", "--single-item", stage]
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
         patience = lock.Patience()
 
         def go_on(process: int) -> bool:

@@ -9,7 +9,6 @@ The project's own server keeps its database in ``.selfadapt/prefect``: whatever 
 
 import contextlib
 import fcntl
-import getpass
 import hashlib
 import json
 import os
@@ -130,24 +129,7 @@ def settings(environment: Mapping[str, str]) -> dict[str, str]:
     named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
     direct = ",".join(dict.fromkeys([*filter(None, named.split(",")), *LOOPBACK]))
     kept = {name: value for name, value in environment.items() if value or not name.startswith("PREFECT_")}
-    return identity() | QUIET | kept | {"no_proxy": direct, "NO_PROXY": direct}
-
-
-def identity() -> dict[str, str]:
-    """HOME and USER where the system does not know them, as for a user number that a container was given.
-
-    Prefect cannot be imported without the first, and DVC opens no project without the second.
-    """
-    missing = {}
-    try:
-        Path.home()
-    except RuntimeError:
-        missing["HOME"] = str(FOLDER.resolve())
-    try:
-        getpass.getuser()
-    except (KeyError, OSError):
-        missing["USER"] = f"user{os.getuid()}"
-    return missing
+    return QUIET | kept | {"no_proxy": direct, "NO_PROXY": direct}
 
 
 def report_address() -> str | None:

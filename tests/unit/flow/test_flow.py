@@ -257,7 +257,7 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     status = subprocess.run(
         ["dvc", "status"],
         cwd=recorded.folder,
-        env=recorded.environment | {"USER": "somebody"},  # without one, DVC itself fails
+        env=recorded.environment | {"USER": "somebody", "HOME": str(recorded.folder)},  # DVC itself needs both
         capture_output=True,
         text=True,
         check=True,

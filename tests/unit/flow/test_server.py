@@ -1,7 +1,6 @@
 """Prefect's server is found, or started, whatever the environment says."""
 
 import json
-import os
 import threading
 import time
 import urllib.request
@@ -85,21 +84,6 @@ def test_a_port_that_is_none_is_one_sentence(folder: Path, monkeypatch: pytest.M
     monkeypatch.setenv("PREFECT_SERVER_API_PORT", value)
     with pytest.raises(UserError, match=f"expected a port in PREFECT_SERVER_API_PORT, got '{value}'; correct or unset"):
         server.running()
-
-
-def test_a_user_whom_the_system_does_not_know_gets_a_name_and_a_home(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert server.identity() == {}
-    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
-        monkeypatch.delenv(name, raising=False)
-    assert server.identity() == {}  # the system's list has both
-
-    def unknown(number: int) -> None:
-        raise KeyError(f"getpwuid(): uid not found: {number}")
-
-    monkeypatch.setattr("pwd.getpwuid", unknown)
-    assert server.identity() == {"HOME": str(folder / ".selfadapt/prefect"), "USER": f"user{os.getuid()}"}
 
 
 def test_something_else_on_the_port_is_no_server(folder: Path) -> None:

@@ -65,6 +65,13 @@ toys:
   again: {mode: good, source: zero}
 """
 
+RUN = """
+import sys
+from pipeline.flow.run import run_graph
+
+run_graph(sys.argv[1:], jobs=2, tell=lambda news: sys.stdout.write(f"{news}\\n"))
+"""
+
 
 class Project:
     """A toy project in a folder, and what a person would type there. recording: SELFADAPT_PREFECT, "on" or "off"."""
@@ -112,8 +119,7 @@ class Project:
 
     def start_graph(self, *targets: str) -> subprocess.Popen[str]:
         """Start a run of the graph, two stages side by side, with its outcomes on stdout, one a line."""
-        code = "import sys; from pipeline.flow.run import run_graph; run_graph(sys.argv[1:], jobs=2, tell=print)"
-        return self.start("-u", "-c", code, *targets)
+        return self.start("-u", "-c", RUN, *targets)
 
     def pid(self, name: str) -> int:
         """The number of the process that the stage ``toy@<name>`` runs in, once it does."""

@@ -1,0 +1,98 @@
+"""One run of a graph, without Prefect: what it does where other DVC processes are in its way."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from pipeline.flow import children, lock, run
+from pipeline.flow.run import Graph, Outcome, _Run
+from tests.unit.flow.toy import until
+
+# The stage leaves behind a process that holds DVC's lock, which DVC needs once more to write down what the stage made.
+GRAPH = f"""
+stages:
+  one:
+    cmd:
+      - echo ran >> log
+      - "{sys.executable} hold.py $HOLD & until test -s pid; do sleep 0.1; done"
+      - sleep $PAUSE; touch a
+    outs: [a]
+"""
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from zc.lockfile import LockFile
+
+held = LockFile(".dvc/tmp/lock")
+Path("pid").write_text(str(os.getpid()))
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Run]:
+    """A run of a graph of one stage, in its folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAUSE", "0")
+    monkeypatch.setattr(lock, "TELL_SECONDS", 0.1)
+    monkeypatch.setattr(run, "LOOK_SECONDS", 0.5)
+    monkeypatch.setattr(children, "LOOK_SECONDS", 0.5)
+    Repo.init(no_scm=True).close()
+    Path("dvc.yaml").write_text(GRAPH)
+    Path("hold.py").write_text(HOLD)
+    begun = _Run(Graph({"one": []}, frozenset({"one"})), jobs=1, tell=lambda news: None)
+    yield begun
+    begun.children.close()
+
+
+def test_a_stage_that_has_done_its_work_is_not_run_again_because_dvc_is_busy(
+    started: _Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DVC itself gives up its lock after three seconds."""
+    monkeypatch.setenv("HOLD", "4")
+    outcome = started.bring_up_to_date("one", parent="")
+    assert outcome.state == "done", outcome
+    assert Path("log").read_text() == "ran\n"
+    assert f"note: waiting for process {Path('pid').read_text()} (" in capsys.readouterr().err
+
+
+def test_a_stage_waits_for_dvc_no_longer_than_half_an_hour(started: _Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "WAIT_SECONDS", 1.0)
+    monkeypatch.setenv("HOLD", "60")
+    outcome = started.bring_up_to_date("one", parent="")
+    assert outcome.state == "failed"
+    assert f"process {Path('pid').read_text()} (" in outcome.reason and "still holds it; wait until" in outcome.reason
+
+
+def test_a_stage_at_which_another_process_is_at_work_is_run_afterwards(
+    started: _Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLD", "0")
+    with subprocess.Popen([sys.executable, "-m", "dvc", "repro"], env=os.environ | {"PAUSE": "3"}) as other:
+        until(Path("pid").exists)
+        outcome = started.bring_up_to_date("one", parent="")
+        assert other.wait() == 0
+    assert (outcome.state, Path("log").read_text()) == ("unchanged", "ran\n")
+
+
+def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Outcome | str] = []
+    graph = Graph({"a": [], "b": ["a"], "c": [], "d": ["c"], "e": ["b"]}, frozenset({"b", "c", "d"}))
+    begun = _Run(graph, jobs=1, tell=told.append)
+    states = {"b": "unchanged", "c": "failed"}
+    monkeypatch.setattr(begun, "_repro", lambda stage, parent: Outcome(stage, states[stage]))
+    for stage in graph.needs:
+        begun.bring_up_to_date(stage, parent="")
+    assert [(outcome.stage, outcome.state) for outcome in begun.outcomes.values()] == [
+        ("a", "unchanged"),
+        ("b", "unchanged"),
+        ("c", "failed"),
+        ("d", "skipped"),
+        ("e", "unchanged"),
+    ]
+    assert [news for news in told if isinstance(news, str)] == ["b", "c"]
