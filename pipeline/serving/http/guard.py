@@ -39,13 +39,13 @@ class Guard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
+        asked = Headers(scope=scope)
         try:
-            self._check(scope, headers)
+            self._check(scope, asked)
         except Refused as refused:
-            close = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else {"Connection": "close"}
-            return await response(refused, close)(scope, receive, send)
-        origin = headers.get("origin")
+            headers = {"WWW-Authenticate": "Bearer"} if refused.status == 401 else None
+            return await response(refused, headers)(scope, receive, send)
+        origin = asked.get("origin")
 
         async def permit(message: Message) -> None:
             if message["type"] == "http.response.start" and origin:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import openai
@@ -243,50 +244,121 @@ def test_a_fault_of_ours_is_500_without_its_insides_and_the_next_request_is_answ
 
 
 def test_a_thousand_requests_of_every_kind_leave_nothing_behind(url, server, offline):
-    """Well-formed, malformed, oversized, aborted and slow ones, in random order, twenty at a time."""
-    host = url.removeprefix("http://").split(":")
-    expected = {(m, p): offline(m, p, 6).text for m in MODELS for p in PROMPTS}
-    dice = random.Random(0)
-
-    def raw(body: bytes, *, slow: bool, read: bool) -> int:
-        with socket.create_connection(host, timeout=60) as connection:
-            connection.sendall(head(body))
-            for start in range(0, len(body), 40 if slow else len(body)):
-                connection.sendall(body[start : start + (40 if slow else len(body))])
-                if slow:
-                    time.sleep(0.005)
-            return int(connection.recv(4096).split()[1]) if read else 0
-
-    def one(kind: str) -> None:
-        model, prompt = dice.choice(MODELS), dice.choice(PROMPTS)
-        body = {**asked(model, prompt, 6), **(NUMBERS if model == "mixture" else {})}
-        body.pop("extra_body", None)
-        if kind == "good":
-            answer = http.post(f"{url}/v1/chat/completions", json=body)
-            assert answer.status_code == 200
-            assert answer.json()["choices"][0]["message"]["content"] == expected[model, prompt]
-        elif kind == "bad":
-            bad, status, _ = dice.choice([*REFUSED.values()])
-            assert http.post(f"{url}/v1/chat/completions", json=bad).status_code == status
-        elif kind == "malformed":
-            assert http.post(f"{url}/v1/chat/completions", content=b"{" * dice.randint(1, 90)).status_code == 400
-        elif kind == "oversized":
-            assert http.post(f"{url}/v1/chat/completions", content=b"x" * 20_001).status_code == 413
-        elif kind == "aborted":
-            raw(json.dumps({**body, "max_tokens": 60, "stream": dice.random() < 0.5}).encode(), slow=False, read=False)
-        else:
-            assert raw(json.dumps(body).encode(), slow=True, read=True) == 200
-
-    kinds = dice.choices(["good", "bad", "malformed", "oversized", "aborted", "slow"], [5, 2, 1, 1, 2, 1], k=1000)
+    """Honest and hostile ones, in random order, twenty at a time; the server's health is asked for throughout."""
+    expected = {(model, prompt): offline(model, prompt, 6).text for model in MODELS for prompt in PROMPTS}
+    storm = Storm(url, expected)
     process = psutil.Process()
-    with httpx.Client(timeout=60, limits=httpx.Limits(max_connections=20)) as http, ThreadPoolExecutor(20) as pool:
-        list(pool.map(one, kinds[:300]))
+    with watched(url) as waits, ThreadPoolExecutor(20) as pool:
+        list(pool.map(storm.send, storm.kinds[:300]))
         gc.collect()
         before = process.memory_info().rss
-        list(pool.map(one, kinds[300:]))
+        list(pool.map(storm.send, storm.kinds[300:]))
+    storm.close()
+    assert len(waits) > 20
+    assert max(waits) < 1
     assert idle(server)
     gc.collect()
     assert process.memory_info().rss - before < 60e6
     assert server._arriving == 0
     assert server.engine._cache.keys == []
     assert httpx.get(f"{url}/health").status_code == 200
+
+
+@contextmanager
+def watched(url: str):
+    """Ask for the server's health twenty times a second; yields how long each answer took (s)."""
+    waits, over = [], threading.Event()
+
+    def watch():
+        with httpx.Client(timeout=30) as own:
+            while not over.wait(0.05):
+                started = time.monotonic()
+                assert own.get(f"{url}/health").status_code == 200
+                waits.append(time.monotonic() - started)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield waits
+    finally:
+        over.set()
+        watcher.join()
+
+
+class Storm:
+    """Requests of many kinds. expected: (model, prompt) → the answer of six tokens."""
+
+    def __init__(self, url: str, expected: dict[tuple[str, str], str]) -> None:
+        self.url, self.expected, self.dice = url, expected, random.Random(0)
+        self.host = url.removeprefix("http://").split(":")
+        self.http = httpx.Client(timeout=60, limits=httpx.Limits(max_connections=20))
+        self.open: list[socket.socket] = []
+        weights = {"good": 5, "several": 1, "weighed": 1, "continued": 1, "bad": 2, "malformed": 1, "oversized": 1}
+        weights |= {"aborted": 2, "slow": 1, "half": 1, "foreign": 1}
+        self.kinds = self.dice.choices([*weights], [*weights.values()], k=1000)
+
+    def send(self, kind: str) -> None:
+        model, prompt = self.dice.choice(MODELS), self.dice.choice(PROMPTS)
+        body = {**asked(model, prompt, 6), **(NUMBERS if model == "mixture" else {})}
+        body.pop("extra_body", None)
+        getattr(self, f"_{kind}")(body, self.expected[model, prompt])
+
+    def close(self) -> None:
+        self.http.close()
+        for connection in self.open:
+            connection.close()
+
+    def _post(self, path: str = "chat/completions", **how) -> httpx.Response:
+        return self.http.post(f"{self.url}/v1/{path}", **how)
+
+    def _good(self, body: dict, text: str) -> None:
+        answer = self._post(json=body)
+        assert answer.status_code == 200
+        assert answer.json()["choices"][0]["message"]["content"] == text
+
+    def _several(self, body: dict, text: str) -> None:
+        answer = self._post(json={**body, "n": 3, "temperature": 0})
+        assert [choice["message"]["content"] for choice in answer.json()["choices"]] == [text] * 3
+
+    def _weighed(self, body: dict, text: str) -> None:
+        (choice,) = self._post(
+            json={**body, "logprobs": True, "stop": "never said", "top_p": 0.5, "temperature": 0}
+        ).json()["choices"]
+        assert choice["message"]["content"] == text
+        assert 0 < len(choice["logprobs"]["content"]) <= 6
+
+    def _continued(self, body: dict, text: str) -> None:
+        prompt = body.pop("messages")[0]["content"]
+        answer = self._post("completions", json={**body, "prompt": prompt, "echo": True, "logprobs": 1})
+        assert answer.json()["choices"][0]["text"].startswith(prompt)
+
+    def _bad(self, body: dict, text: str) -> None:
+        refused, status, _ = self.dice.choice([*REFUSED.values()])
+        assert self._post(json=refused).status_code == status
+
+    def _malformed(self, body: dict, text: str) -> None:
+        assert self._post(content=b"{" * self.dice.randint(1, 90)).status_code == 400
+
+    def _oversized(self, body: dict, text: str) -> None:
+        assert self._post(content=b"x" * 20_001).status_code == 413
+
+    def _foreign(self, body: dict, text: str) -> None:
+        assert self._post(json=body, headers={"Host": "evil.example"}).status_code == 421
+
+    def _aborted(self, body: dict, text: str) -> None:
+        raw = json.dumps({**body, "max_tokens": 60, "stream": self.dice.random() < 0.5}).encode()
+        with socket.create_connection(self.host, timeout=60) as connection:
+            connection.sendall(head(raw) + raw)
+
+    def _slow(self, body: dict, text: str) -> None:
+        raw = json.dumps(body).encode()
+        with socket.create_connection(self.host, timeout=60) as connection:
+            connection.sendall(head(raw))
+            for start in range(0, len(raw), 40):
+                connection.sendall(raw[start : start + 40])
+                time.sleep(0.005)
+            assert connection.recv(4096).split()[1] == b"200"
+
+    def _half(self, body: dict, text: str) -> None:
+        self.open.append(socket.create_connection(self.host, timeout=60))
+        self.open[-1].sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: local")
