@@ -12,6 +12,6 @@ SELFADAPT_PREFECT=off nothing is recorded. The stages ``code`` and ``plan``, whi
 never recorded.
 
 ``plan`` expands the settings into what the graph runs, and ``stages`` reads the graph as data. ``warm`` forks stages
-from a process that has their libraries loaded. ``children`` ends the processes of a run that was killed, and ``lock``
-makes good what a killed DVC leaves.
+from a process that has their libraries loaded. ``children`` ends the processes of a run that was killed, ``lock`` makes
+good what a killed DVC leaves, and ``keeper`` keeps the project's own Prefect server up for as long as it is used.
 """

@@ -1,9 +1,9 @@
 """The processes that a run of the graph starts: none outlives the run, however that ends.
 
-Each is a process group of its own: DVC, the shell that DVC starts, and the stage. A second process, the guard, is told
-every group as it starts and as it ends. When the run is killed, the pipe between the two ends, and the guard ends all
-groups that are left. Stages that were forked from the warm server are in no group: each ends with the process that
-asked for it, which is.
+Each is a process group of its own: DVC, the shell that DVC starts, and the stage. A second process, the guard, hears
+through a pipe of every group that begins and ends. When the run is killed, the pipe ends, and the guard ends all groups
+that are left. Stages that were forked from the warm server are in no group: each ends with the process that asked for
+it, which is in one.
 """
 
 import contextlib
@@ -15,10 +15,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 UNWIND_SECONDS = 15.0  # for what was interrupted to clean up, before it is killed
-GUARD_SECONDS = 2.0  # the same after the run was killed, when nobody waits for it any more
+GUARD_SECONDS = 1.0  # the same after the run was killed, when nobody waits for it any more
 LOOK_SECONDS = 5.0  # between two looks at a child that runs
+# What a child does first: it tells the guard, by its standard input, that its group is there. If the run did that, it
+# could be killed between the two. Without a guard, which somebody may have killed, the child goes on as well.
+ENROL = """trap '' PIPE; echo "+$$" >&0 2>/dev/null; trap - PIPE; exec "$@" </dev/null"""
 
 
 class Children:
@@ -37,12 +41,13 @@ class Children:
         log: receives all that the command writes. waiting: is asked every LOOK_SECONDS, with the process's number,
         whether to go on waiting for it; if not, it is killed.
         """
+        guard = self._started_guard()
+        enrolled = ["sh", "-c", ENROL, "sh", *command]
         with log.open("wb") as file:
             child = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment, start_new_session=True
+                enrolled, stdin=guard, stdout=file, stderr=file, env=environment, start_new_session=True
             )
         self._running.add(child)
-        self._tell_guard("+", child.pid)
         try:
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
@@ -55,24 +60,27 @@ class Children:
             return code
         finally:
             self._running.discard(child)
-            self._tell_guard("-", child.pid)
+            with contextlib.suppress(OSError):
+                guard.write(f"-{child.pid}\n".encode())
 
     def end(self) -> None:
         """End what runs: as by Ctrl-C, which DVC and the stages answer by cleaning up, and after a while for good."""
         _end([child.pid for child in list(self._running)], UNWIND_SECONDS)
 
-    def _tell_guard(self, sign: str, group: int) -> None:
-        with self._lock, contextlib.suppress(OSError):  # if the guard was killed, the run goes on without one
+    def _started_guard(self) -> IO[bytes]:
+        """The pipe to the guard."""
+        with self._lock:
             if self._guard is None:
                 self._guard = subprocess.Popen(
-                    [sys.executable, "-m", "pipeline.flow.children"],
+                    [sys.executable, "-I", "-S", __file__],  # needs nothing that is installed, and is there at once
+                    bufsize=0,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
                 )
-            assert self._guard.stdin is not None
-            os.write(self._guard.stdin.fileno(), f"{sign}{group}\n".encode())
+        assert self._guard.stdin is not None
+        return self._guard.stdin
 
     def close(self) -> None:
         """End the guard."""

@@ -90,7 +90,7 @@ def keep(port: int, report_port: int) -> None:
     api = server.api_at(port)
     own = {**server.QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    prefect = subprocess.Popen(command, env=server.settings(os.environ) | own, stdin=subprocess.DEVNULL)
+    prefect = subprocess.Popen(command, env=server.settings(os.environ, api) | own, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     used = home / "used"
     retries = Retries(api)

@@ -5,7 +5,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -99,10 +99,10 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
             "run 'dvc repro', which needs none"
         )
+    run = _Run(graph, jobs=jobs, tell=tell, environment=dict(os.environ))
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
     os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
-    run = _Run(graph, jobs=jobs, tell=tell)
     flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
     try:
         flow(list(targets), jobs, return_state=True)
@@ -113,10 +113,15 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
 
 
 class _Run:
-    """One run of a graph. outcomes: how the stages ended so far. children: the processes at work."""
+    """One run of a graph. outcomes: how the stages ended so far. children: the processes at work.
 
-    def __init__(self, graph: Graph, *, jobs: int, tell: Callable[[Outcome | str], None]) -> None:
-        self.graph, self.jobs, self.tell = graph, jobs, tell
+    environment: for the stages. Prefect's client, in this process, needs another one.
+    """
+
+    def __init__(
+        self, graph: Graph, *, jobs: int, tell: Callable[[Outcome | str], None], environment: Mapping[str, str]
+    ) -> None:
+        self.graph, self.jobs, self.tell, self.environment = graph, jobs, tell, environment
         self.outcomes: dict[str, Outcome] = {}
         self.children = Children()
         self.ending = threading.Event()
@@ -197,8 +202,8 @@ class _Run:
 
     def _environment(self, parent: str) -> dict[str, str]:
         # The stages' ``python`` is this one, as in an activated environment.
-        search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-        environment = os.environ | {server.PARENT: parent, "PATH": search}
+        search = f"{Path(sys.executable).parent}{os.pathsep}{self.environment.get('PATH', '')}"
+        environment = {**self.environment, server.PARENT: parent, "PATH": search}
         # Threads of two stages that wait for each other on the same cores cost more than they bring: two stages of one
         # thread each do 1.5 to 2 times the work of one stage of two.
         environment.setdefault(SHARE, str(max(1, cores() // self.jobs)))

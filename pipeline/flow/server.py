@@ -33,7 +33,7 @@ START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on bu
 REST = 5  # a start that failed is tried again after that many times as long as it took
 PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
 AGAIN = "SELFADAPT_AGAIN"  # "<stage>=<id of its flow run>": the run that a stage goes on in
-LOOPBACK = ("127.0.0.1", "localhost")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -114,8 +114,8 @@ def _circumstances() -> str:
 
 
 def use(api: str) -> None:
-    """Point this process and its children at a server; to be called before prefect is imported."""
-    environment = settings(os.environ)
+    """Point this process at a server; to be called before prefect is imported."""
+    environment = settings(os.environ, api)
     if "PREFECT_API_URL" not in environment:  # a server of the user's own comes with the user's own settings
         environment["PREFECT_HOME"] = str(FOLDER.resolve())
     environment["PREFECT_API_URL"] = api
@@ -124,12 +124,16 @@ def use(api: str) -> None:
     os.environ.update(environment)
 
 
-def settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """``environment`` as Prefect is to find it: quiet, nothing set to nothing, and no proxy between it and a server."""
-    named = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    direct = ",".join(dict.fromkeys([*filter(None, named.split(",")), *LOOPBACK]))
-    kept = {name: value for name, value in environment.items() if value or not name.startswith("PREFECT_")}
-    return QUIET | kept | {"no_proxy": direct, "NO_PROXY": direct}
+def settings(environment: Mapping[str, str], api: str) -> dict[str, str]:
+    """``environment`` as Prefect is to find it: quiet, nothing set to nothing, and no proxy for a server that is here.
+
+    Prefect's client fails even at a proxy that it need not ask, for example a SOCKS proxy.
+    """
+
+    def misleads(name: str, value: str) -> bool:
+        return (name.startswith("PREFECT_") and not value) or (name.lower().endswith("_proxy") and _is_here(api))
+
+    return QUIET | {name: value for name, value in environment.items() if not misleads(name, value)}
 
 
 def report_address() -> str | None:
@@ -161,9 +165,13 @@ def ask(url: str, body: Mapping[str, Any] | None = None, *, seconds: float = 10)
     """What an API answers, to a POST if there is a ``body``. A server on this machine is asked without a proxy."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    opened = DIRECT.open if urlsplit(url).hostname in LOOPBACK else urllib.request.urlopen
+    opened = DIRECT.open if _is_here(url) else urllib.request.urlopen
     with opened(request, timeout=seconds) as answer:
         return json.load(answer)
+
+
+def _is_here(url: str) -> bool:
+    return urlsplit(url).hostname in LOOPBACK
 
 
 def _default_port() -> int:

@@ -37,12 +37,12 @@ def below() -> int:
 
 
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
-def test_what_a_killed_run_has_started_ends_within_five_seconds(folder: Path, root: Path, sent: signal.Signals) -> None:
+def test_what_a_killed_run_has_started_ends(folder: Path, root: Path, sent: signal.Signals) -> None:
     run = subprocess.Popen([sys.executable, "-c", RUN], env=os.environ | {"PYTHONPATH": str(root)})
     pid = below()
     run.send_signal(sent)
     run.wait()
-    until(lambda: gone(pid), seconds=5)
+    until(lambda: gone(pid), seconds=10)
 
 
 def test_the_stage_of_a_dvc_that_is_killed_does_not_go_on(folder: Path) -> None:
@@ -50,7 +50,7 @@ def test_the_stage_of_a_dvc_that_is_killed_does_not_go_on(folder: Path) -> None:
     command = ["sh", "-c", f"echo $$ > top; {BELOW}"]
     threading.Thread(target=lambda: (below(), os.kill(int(Path("top").read_text()), signal.SIGKILL))).start()
     assert running.run(command, log=Path("log"), environment=os.environ, waiting=lambda pid: True) == -signal.SIGKILL
-    until(lambda: gone(below()), seconds=5)
+    until(lambda: gone(below()), seconds=10)
     running.close()
 
 
@@ -85,7 +85,8 @@ def test_a_child_that_nobody_waits_for_any_more_is_killed(folder: Path, monkeypa
 def test_a_guard_that_was_killed_ends_no_run(folder: Path) -> None:
     running = Children()
     for _ in range(2):
-        assert running.run(["true"], log=Path("log"), environment=os.environ, waiting=lambda pid: True) == 0
+        said = running.run(["echo", "here"], log=Path("log"), environment=os.environ, waiting=lambda pid: True)
+        assert (said, Path("log").read_text()) == (0, "here\n")
         assert running._guard is not None
         running._guard.kill()
         running._guard.wait()

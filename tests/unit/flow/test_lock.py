@@ -5,8 +5,7 @@ import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dvc.lock
@@ -41,14 +40,14 @@ stages:
 """
 GRAPH = "stages:\n  one: {cmd: 'true', deps: [zero], outs: [a]}\n"
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from zc.lockfile import LockFile
 held = LockFile(".dvc/tmp/lock")
 print("held", flush=True)
-time.sleep(float(sys.argv[1]))
-if sys.argv[2:]:
-    Path("dvc.lock").write_text(sys.argv[2])
+sys.stdin.read()
+if sys.argv[1:]:
+    Path("dvc.lock").write_text(sys.argv[1])
 """
 SLEEP = "import time; print('there', flush=True); time.sleep(60)"
 
@@ -76,7 +75,7 @@ def project(folder, monkeypatch):
 def process(code: str, *words: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that has said its first word, and is killed in the end."""
     command = [sys.executable, "-c", code, *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as started:
         assert started.stdout is not None
         started.stdout.readline()
         try:
@@ -89,6 +88,18 @@ def at_work(pid: int, command: str) -> None:
     """Have ``rwlock`` say that a process is writing ``a``."""
     entry = {"pid": pid, "cmd": command}
     (lock.LOCKS / "rwlock").write_text(json.dumps({"write": {str(Path("a").resolve()): entry}, "read": {}}))
+
+
+def once_waited_for(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something when somebody has waited, and said for whom."""
+    spend = lock.Patience.spend
+
+    def spend_and_act(patience: lock.Patience, seconds: float) -> bool:
+        going_on = spend(patience, seconds)
+        act()
+        return going_on
+
+    monkeypatch.setattr(lock.Patience, "spend", spend_and_act)
 
 
 # ---- the record --------------------------------------------------------------------------------------------------
@@ -156,11 +167,12 @@ def test_a_conflict_is_left_to_a_person_who_is_told_the_commands(folder, capsys)
     assert lock.RECORD.read_text() == CONFLICT
 
 
-def test_a_record_that_a_living_process_is_writing_is_waited_for(project, capsys):
+def test_a_record_that_a_living_process_is_writing_is_waited_for(project, monkeypatch, capsys):
     lock.RECORD.write_text(RECORD)
     lock.keep()
     lock.RECORD.write_text(CUT)
-    with process(HOLD, "1", LONGER) as writer:
+    with process(HOLD, LONGER) as writer:
+        once_waited_for(monkeypatch, writer.stdin.close)
         assert lock.mend() is None
     assert lock.RECORD.read_text() == LONGER
     assert capsys.readouterr().err.startswith(f"note: waiting for process {writer.pid} ({sys.executable} -c import sys")
@@ -168,7 +180,7 @@ def test_a_record_that_a_living_process_is_writing_is_waited_for(project, capsys
 
 def test_a_record_that_a_killed_process_was_writing_is_mended(project):
     lock.RECORD.write_text(RECORD)
-    with process(HOLD, "60") as writer:
+    with process(HOLD) as writer:
         pass
     assert int((lock.LOCKS / "lock").read_text()) == writer.pid
     lock.keep()
@@ -180,7 +192,7 @@ def test_a_record_that_a_killed_process_was_writing_is_mended(project):
 def test_what_dvc_may_be_writing_is_not_copied(project):
     lock.RECORD.write_text(RECORD)
     lock.keep()
-    with process(HOLD, "60"):
+    with process(HOLD):
         lock.RECORD.write_text(CUT)
         lock.keep()
         assert lock.COPY.read_text() == RECORD
@@ -190,12 +202,11 @@ def test_what_dvc_may_be_writing_is_not_copied(project):
 
 
 @pytest.mark.parametrize("kind", ["lock", "rwlock"])
-def test_the_graph_is_read_once_another_process_has_let_go_of_it(project, capsys, kind):
-    with process(HOLD, "1") if kind == "lock" else process(SLEEP, "repro", "one") as holder:
+def test_the_graph_is_read_once_another_process_has_let_go_of_it(project, monkeypatch, capsys, kind):
+    with process(HOLD) if kind == "lock" else process(SLEEP, "repro", "one") as holder:
         if kind == "rwlock":
             at_work(holder.pid, "dvc repro one")
-            threading.Timer(1, holder.kill).start()
-            threading.Thread(target=holder.wait).start()  # or DVC would find its number taken
+        once_waited_for(monkeypatch, lambda: (holder.kill(), holder.wait()))
         assert read_graph([]).changed == {"one"}
     assert f"note: waiting for process {holder.pid} (" in capsys.readouterr().err
 
@@ -203,7 +214,7 @@ def test_the_graph_is_read_once_another_process_has_let_go_of_it(project, capsys
 @pytest.mark.parametrize("kind", ["lock", "rwlock"])
 def test_waiting_ends_with_a_sentence_that_names_the_process(project, monkeypatch, kind):
     monkeypatch.setattr(lock, "WAIT_SECONDS", 0.5)
-    with process(HOLD, "60") if kind == "lock" else process(SLEEP, "repro", "one") as holder:
+    with process(HOLD) if kind == "lock" else process(SLEEP, "repro", "one") as holder:
         if kind == "rwlock":
             at_work(holder.pid, "dvc repro one")
         with pytest.raises(UserError, match=rf"DVC's lock.*process {holder.pid} \(.*still holds it; wait until"):
@@ -211,7 +222,7 @@ def test_waiting_ends_with_a_sentence_that_names_the_process(project, monkeypatc
 
 
 def test_a_holder_that_is_not_known_is_another_dvc_process(project):
-    with process(HOLD, "60"):
+    with process(HOLD):
         (lock.LOCKS / "lock").write_text("")
         assert str(lock.owner()) == "another DVC process"
 

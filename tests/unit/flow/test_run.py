@@ -45,7 +45,7 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Run]:
     Repo.init(no_scm=True).close()
     Path("dvc.yaml").write_text(GRAPH)
     Path("hold.py").write_text(HOLD)
-    begun = _Run(Graph({"one": []}, frozenset({"one"})), jobs=1, tell=lambda news: None)
+    begun = _Run(Graph({"one": []}, frozenset({"one"})), jobs=1, tell=lambda news: None, environment=os.environ)
     yield begun
     begun.children.close()
 
@@ -83,7 +83,7 @@ def test_a_stage_at_which_another_process_is_at_work_is_run_afterwards(
 def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Outcome | str] = []
     graph = Graph({"a": [], "b": ["a"], "c": [], "d": ["c"], "e": ["b"]}, frozenset({"b", "c", "d"}))
-    begun = _Run(graph, jobs=1, tell=told.append)
+    begun = _Run(graph, jobs=1, tell=told.append, environment={})
     states = {"b": "unchanged", "c": "failed"}
     monkeypatch.setattr(begun, "_repro", lambda stage, parent: Outcome(stage, states[stage]))
     for stage in graph.needs:
