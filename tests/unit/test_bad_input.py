@@ -282,7 +282,7 @@ FILES = {
     ),
     "a folder that holds no expert": Case(well, [*ASK, "-s", f"expert:{MODEL}"], "expected an exported expert in"),
     "no examples": Case(gone(TRAIN), ["train_svf@sums-0"], f"expected the input {TRAIN}"),
-    "an empty data set": Case(text(TRAIN, ""), ["train_svf@sums-0"], "expected examples to train"),
+    "an empty data set": Case(text(TRAIN, ""), ["train_svf@sums-0"], "expected training and validation examples"),
     "examples that are no JSON": Case(text(TRAIN, "{\n"), ["train_svf@sums-0"], f"expected JSON on line 1 of {TRAIN}"),
     "examples of another form": Case(text(TRAIN, '{"a": 1}\n'), ["train_svf@sums-0"], f"expected examples in {TRAIN}"),
     "examples in bytes": Case(text(TRAIN, b"\xff\xfe\n"), ["train_svf@sums-0"], TRAIN),
