@@ -160,7 +160,7 @@ def wait_for(project: Project, name: str, state: str) -> dict[str, Any]:
             return [run for run in project.select("flow_runs") if (run["name"], run["state_type"]) == (name, state)]
         return []
 
-    return until(there, seconds=60, pause=0.3)[0]
+    return until(there, seconds=240, pause=0.3)[0]
 
 
 def test_a_stage_cancelled_in_the_ui_ends_and_is_shown_so(recorded: Project) -> None:

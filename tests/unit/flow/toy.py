@@ -153,11 +153,11 @@ class Project:
             runs = [run for run in self.select("flow_runs") if run["name"] == name]
             return runs if runs and runs[0]["state_type"] not in ("RUNNING", "PENDING") else []
 
-        (run,) = until(ended, seconds=80, pause=0.3)
+        (run,) = until(ended, pause=0.3)
         return run
 
 
-def until(condition: Callable[[], Any], *, seconds: float = 30, pause: float = 0.02) -> Any:
+def until(condition: Callable[[], Any], *, seconds: float = 120, pause: float = 0.02) -> Any:
     """Wait for a condition; what it gave when it was true at last."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
