@@ -5,7 +5,7 @@ file of ours that it comes to import, each with a hash of what the file does: it
 blank lines. So a changed docstring changes no fingerprint, and a changed function changes those of the units that can
 reach it.
 
-A package that has code in its ``__init__`` is one thing: all its files count, with templates and scripts that it starts.
+A package that has code in its ``__init__`` is one thing: all its files count, templates and started scripts too.
 A module that is imported by a name known only at run time (``import_module(f"pipeline.tasks.{task}")``) is not
 followed: it is a unit of its own, which the stage names among its deps by its item.
 

@@ -191,8 +191,8 @@ class Planner:
         asked = self.data([*skills, *self.profile.group("unseen", "tasks")])
         if task not in asked:
             raise UserError(
-                f"params.yaml: expected the row '{about['row']}' on a task out of {', '.join(asked)} (unseen, or first of "
-                f"its domain), got '{task}'; name one of them"
+                f"params.yaml: expected the row '{about['row']}' on a task out of {', '.join(asked)} (unseen, or the "
+                f"first of its domain), got '{task}'; name one of them"
             )
         classifier = made.asks == "classifier"
         key = _name(base, about["row"], seed)

@@ -1,7 +1,7 @@
 """GLUE's answers (arXiv 1804.07461): a label, or a similarity; and as numbers, for the metrics that need all of them.
 
 Accuracy is the mean of scores; F1 beside it for MRPC and QQP, Matthews' correlation for CoLA, Pearson's and Spearman's
-for STS-B are of pairs of numbers (``pipeline.scoring.metrics``). An answer that gives no label is wrong, whatever the metric.
+for STS-B are of pairs of numbers (``pipeline.scoring.metrics``). An answer without a label is wrong in every metric.
 """
 
 import re

@@ -1,8 +1,8 @@
 """Judges of two answers: the longer one, chance, and any model behind an endpoint that speaks OpenAI's protocol.
 
 A model as a judge is asked twice, with the answers in either order, because models prefer a place: it prefers an answer
-only if it does so both times, else it is a draw. The local language model (``pipeline.evaluation.judges``) is asked in the same
-words.
+only if it does so both times, else it is a draw. The local language model (``pipeline.evaluation.judges``) is asked in
+the same words.
 """
 
 import json
