@@ -11,7 +11,6 @@ what the program wrote. Standard library only.
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import resource
@@ -36,7 +35,7 @@ binascii bz2 lzma sqlite3 uuid zlib
 """
 for _name in PRELOADED.split():
     with contextlib.suppress(ImportError):  # a Python may be built without some
-        importlib.import_module(_name)
+        __import__(_name)
 
 READY = b"ready\n"  # written before the program's first line runs: without it, it was we who failed
 TICK = 0.25  # seconds between two looks at how much a program sleeps
