@@ -23,7 +23,7 @@ _BOX = re.compile(r"\\f?box(?:ed)?\s{0,8}")
 _DELIMITER = re.compile(r"(?<!\\)\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
 _CLOSED_BY = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _LINE_END = re.compile(r"\n|\.\s")
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_NUMBER = re.compile(r"-?\\[dtc]?frac\{-?\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _UNREADABLE = re.compile("[\0\x02\ud800-\udfff]")
 
 
