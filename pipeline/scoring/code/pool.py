@@ -55,6 +55,7 @@ class Worker:
         )
         assert self.process.stdin and self.process.stdout  # both are pipes
         self._writing, self._reading = self.process.stdin, self.process.stdout
+        os.set_blocking(self._writing.fileno(), False)
         try:
             self.hello, _ = self._receive(time.monotonic() + START_SECONDS, 0)
         except BaseException:
@@ -64,23 +65,34 @@ class Worker:
     def ask(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         """What became of a program: how it ended, and what it wrote. Raises Lost where the worker is of no use."""
         limits = request["limits"]
-        data = json.dumps(request).encode()
-        try:
-            self._writing.write(struct.pack(">I", len(data)) + data)
-            deadline = time.monotonic() + limits["wall_seconds"] + GRACE_SECONDS
-            return self._receive(deadline, limits["output_bytes"] + (1 << 16))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise Lost(str(error)) from error
+        deadline = time.monotonic() + limits["wall_seconds"] + GRACE_SECONDS
+        self._send(json.dumps(request).encode(), deadline)
+        return self._receive(deadline, limits["output_bytes"] + (1 << 16))
+
+    def _send(self, request: bytes, deadline: float) -> None:
+        left = memoryview(struct.pack(">I", len(request)) + request)
+        while left:
+            wait = deadline - time.monotonic()
+            if wait <= 0 or not select.select([], [self._writing], [], wait)[1]:
+                raise Lost("a request was not taken in time")
+            try:
+                left = left[self._writing.write(left) or 0 :]
+            except OSError as error:
+                raise Lost(str(error)) from error
 
     def _receive(self, deadline: float, most: int) -> tuple[dict[str, Any], bytes]:
         """The next answer: its head, and the bytes that follow it. most: of these bytes."""
         size = struct.unpack(">I", self._exactly(4, deadline))[0]
         if size > LONGEST_HEAD:
             raise Lost(f"an answer of {size} bytes")
-        head = json.loads(self._exactly(size, deadline))
-        if head["size"] > most:
-            raise Lost(f"an output of {head['size']} bytes")
-        return head, self._exactly(head["size"], deadline)
+        try:
+            head = json.loads(self._exactly(size, deadline))
+            following = int(head["size"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise Lost(f"an answer that is none: {error}") from error
+        if not 0 <= following <= most:
+            raise Lost(f"an output of {following} bytes")
+        return head, self._exactly(following, deadline)
 
     def _exactly(self, count: int, deadline: float) -> bytes:
         parts = bytearray()

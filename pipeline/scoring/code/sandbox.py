@@ -98,14 +98,18 @@ def run(programs: Sequence[Program]) -> list[Outcome]:
     pool = _pools.current()
     workers = len(pool.places)
     ending = time.monotonic() + sum(program.limits["wall_seconds"] for program in programs) / workers
+
+    def again(program: Program, outcome: Outcome) -> Outcome:
+        late = time.monotonic() + program.limits["wall_seconds"] > ending
+        return outcome if late or not outcome.ours else _try(program)
+
     with ThreadPoolExecutor(workers) as threads:
-        outcomes = list(threads.map(_try, programs))
-
-        def again(program: Program, outcome: Outcome) -> Outcome:
-            late = time.monotonic() + program.limits["wall_seconds"] > ending
-            return outcome if late or not outcome.ours else _try(program)
-
-        outcomes = list(threads.map(again, programs, outcomes))
+        try:
+            outcomes = list(threads.map(_try, programs))
+            outcomes = list(threads.map(again, programs, outcomes))
+        except BaseException:  # an interrupt, say: those that have not begun are left
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
     for outcome in outcomes:
         if outcome.failure:
             raise UserError(

@@ -120,8 +120,9 @@ def test_a_worker_that_stops_answering_is_replaced(own_pool: None, monkeypatch: 
     stopped = workers()
     for worker in stopped:
         os.kill(worker.process.pid, signal.SIGSTOP)
-    outcomes = run([Program(RIGHT, "f", CALLS)] * 8)
-    assert [each.values for each in outcomes] == [(11, 12)] * 8
+    long = Program(RIGHT + "\n#" + "x" * 1_000_000, "f", CALLS)  # more than a pipe holds
+    outcomes = run([long, *[Program(RIGHT, "f", CALLS)] * 8])
+    assert [each.values for each in outcomes] == [(11, 12)] * 9
     assert all(worker.process.poll() is not None for worker in stopped)
 
 
