@@ -102,7 +102,8 @@ def _furnish(folder: str) -> None:
         Path(folder, name).mkdir()
         Path(folder, name).chmod(0o755)
     Path(folder, "dev/null").touch()
-    mount("/dev/null", f"{folder}/dev/null", "none", MS_BIND)
+    with contextlib.suppress(OSError):  # a machine that shows no devices can do without
+        mount("/dev/null", f"{folder}/dev/null", "none", MS_BIND)
     mount(LIBRARY, f"{folder}/lib", "none", MS_BIND | MS_REC)
     held = os.statvfs(LIBRARY).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)  # flags a user namespace may not clear
     mount("none", f"{folder}/lib", "none", MS_BIND | MS_REMOUNT | MS_RDONLY | held)

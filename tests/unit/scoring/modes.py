@@ -72,26 +72,34 @@ check(libc.capset(header, words))
 
 @dataclass(frozen=True)
 class Mode:
-    """code: what takes rights away. kind: of the walls that then stand. readable: whether programs may read files."""
+    """code: what takes rights away. kind, nobody, processes: of the walls that then stand.
+
+    readable: whether programs may read files. step: of how many hostile programs one is run; other modes run all.
+    """
 
     code: str
     kind: str
     nobody: bool = False
     processes: bool = True
     readable: bool = False
+    step: int = 1
 
 
 MODES = {
-    "root": Mode(_RUN, "namespaces", nobody=True),
+    "root": Mode(_RUN, "namespaces", nobody=True, step=5),  # each has a test of its own
     "another user": Mode(_ANOTHER_USER + _ANOTHER_USERS_RUN, "own"),
     "a user namespace of one uid": Mode(_ONE_UID + _RUN, "namespaces", processes=False),
-    "root without CAP_SYS_ADMIN": Mode(_NO_ADMIN + _RUN, "own", processes=False),
+    "root without CAP_SYS_ADMIN": Mode(_NO_ADMIN + _RUN, "own", processes=False, step=5),
     "no namespaces": Mode("refuse([(UNSHARE, errno.EPERM)])" + _RUN, "limits", processes=False),
     "another user, no namespaces": Mode(
-        _ANOTHER_USER + "refuse([(UNSHARE, errno.EPERM)])" + _ANOTHER_USERS_RUN, "limits", processes=False
+        _ANOTHER_USER + "refuse([(UNSHARE, errno.EPERM)])" + _ANOTHER_USERS_RUN, "limits", processes=False, step=5
     ),
     "no namespaces, no Landlock": Mode(
-        "refuse([(UNSHARE, errno.EPERM), (LANDLOCK, errno.ENOSYS)])" + _RUN, "limits", processes=False, readable=True
+        "refuse([(UNSHARE, errno.EPERM), (LANDLOCK, errno.ENOSYS)])" + _RUN,
+        "limits",
+        processes=False,
+        readable=True,
+        step=5,
     ),
 }
 NO_FILTER = Mode("refuse([(317, errno.ENOSYS)])\nrefuse([(157, errno.EINVAL)])" + _RUN, "none")

@@ -183,9 +183,10 @@ def test_walls_hold_in_every_mode(name: str, tmp_path: Path, monkeypatch: pytest
     assert [name for name, good in passed.items() if not good] == []
     before = left()
     start = time.monotonic()
-    passed = dict(zip(WRONG, correct(list(WRONG.values())), strict=True))
+    wrong = dict(list(WRONG.items())[:: mode.step])
+    passed = dict(zip(wrong, correct(list(wrong.values())), strict=True))
     assert [name for name, good in passed.items() if good] == []
-    assert time.monotonic() - start < len(WRONG) * QUICK["wall_seconds"] / len(os.sched_getaffinity(0)) + OVERHEAD
+    assert time.monotonic() - start < len(wrong) * QUICK["wall_seconds"] / len(os.sched_getaffinity(0)) + OVERHEAD
     reaching = REACHING if namespaces else CLOSED
     with filled(reaching, tmp_path) as sources:
         outcomes = run([Program(source, "f", CALLS) for source in sources.values()])
