@@ -9,8 +9,25 @@
 person can put right is raised as ``UserError``, one sentence.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from pipeline.core.errors import UserError
-from pipeline.serving.assistant import Assistant
-from pipeline.serving.jobs import Answered, Decision
+
+if TYPE_CHECKING:
+    from pipeline.serving.assistant import Assistant
+    from pipeline.serving.jobs import Answered, Decision
 
 __all__ = ["Answered", "Assistant", "Decision", "UserError"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for: the command line lives in this package, and its help needs no torch."""
+    if name == "Assistant":
+        from pipeline.serving.assistant import Assistant
+
+        return Assistant
+    if name in ("Answered", "Decision"):
+        from pipeline.serving import jobs
+
+        return getattr(jobs, name)
+    raise AttributeError(f"module 'selfadapt' has no attribute '{name}'")
