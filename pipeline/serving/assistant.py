@@ -37,7 +37,8 @@ def chat_of(prompt: Any) -> list[dict[str, str]]:
         if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
             raise UserError(f"expected turn {number} to have its text as 'content', got {str(turn)[:60]}; write it so")
         if turn.get("role") not in ROLES:
-            raise UserError(f"expected the role of turn {number} among {', '.join(ROLES)}, got {turn.get('role')!r}")
+            role = str(turn.get("role"))[:60]
+            raise UserError(f"expected the role of turn {number} among {', '.join(ROLES)}, got '{role}'; correct it")
     if turns[-1]["role"] != "user":
         raise UserError(f"expected the last turn to be the user's, got the {turns[-1]['role']}'s; end with a question")
     if not turns[-1]["content"].strip():

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.serving.http.refusals import Refused
 
+MISSPELT = 0.9  # how alike a misspelt field and the right one are; less is another field
 STOPS = 16  # stop texts of one request
 CONTINUED = 16  # new tokens of a continued text that asks for no number, as in OpenAI's API
 Stop = Annotated[str, Field(min_length=1, max_length=200)]
@@ -183,7 +184,7 @@ def _sentence(kind: type[Asked], field: str, problem: dict[str, Any]) -> str:
     if problem["type"] == "missing":
         return f"expected the field '{field}', got none; add it"
     if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, kind.model_fields, n=1)
+        close = difflib.get_close_matches(field, kind.model_fields, n=1, cutoff=MISSPELT)
         hint = f"did you mean '{close[0]}'?" if close else "leave it out"
         return f"expected fields that this server serves, got '{field[:80]}'; {hint}"
     if problem["type"] == "value_error":
