@@ -41,7 +41,7 @@ from typing import Any
 MODULE = "pipeline.flow.warm"
 FOLDER = Path(".selfadapt/warm")  # relative: a socket's address has room for about a hundred characters
 IDLE_SECONDS = 30.0  # without a stage, before the server ends
-START_SECONDS = 60.0  # for a server to load its libraries
+START_SECONDS = 120.0  # for a server to load its libraries, which takes it seconds on a machine that is not busy
 ANSWER_SECONDS = 30.0  # for a server to fork a process, which takes it milliseconds on a machine that is not busy
 GO = b"g"  # says that who asked is still there: it may have given up meanwhile, and be running the stage itself
 # Nothing that starts a thread when it is imported: only the thread that forks lives on in the child.
