@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.reporting.claims import Judged
+
 ESTIMATES = ("mean", "low", "high", "n", "seeds", "unparsed", "truncated", "tokens")
 DIFFERENCES = ("diff", "diff_low", "diff_high")
 SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one difference
@@ -15,8 +17,7 @@ SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one diff
 class Statistics:
     """What ``pipeline.evaluation`` says of a run. Any of it may be empty.
 
-    comparisons: table to its rows against the base model. rivals: table to its rows against the row that its claim is
-    about. versus: table to each row that ``papers.CLAIMS`` compare with, and the table's rows against it.
+    comparisons: table to its rows against the base model. claims: what is said of each of the papers' claims.
     dispatch: the dispatchers against the prompt.
     baselines: task to the accuracies that need no model. subsets: the same of the columns of a table whose columns are
     the subsets of one task, by table.
@@ -25,8 +26,6 @@ class Statistics:
     """
 
     comparisons: Mapping[str, pd.DataFrame]
-    rivals: Mapping[str, pd.DataFrame]
-    versus: Mapping[str, Mapping[str, pd.DataFrame]]
     dispatch: pd.DataFrame
     baselines: Mapping[str, Mapping[str, float]]
     further: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -34,3 +33,4 @@ class Statistics:
     heads: Sequence[Mapping[str, Any]] = ()
     head_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
     subsets: Mapping[str, Mapping[str, Mapping[str, float]]] = field(default_factory=dict)
+    claims: Sequence[Judged] = ()

@@ -9,9 +9,9 @@ import pandas as pd
 from pipeline.core.types import Example
 from pipeline.evaluation.further import ALSO, further, win_rates
 from pipeline.evaluation.intervals import Resampling, compare, trivial_baselines
-from pipeline.reporting.claims import RIVALS
+from pipeline.reporting.claims import read_claims, references
+from pipeline.reporting.evidence import Measured, judge
 from pipeline.reporting.measured import Statistics
-from pipeline.reporting.papers import rivals_for
 from pipeline.reporting.planned import Plan
 from pipeline.reporting.published import Published
 from pipeline.reporting.read import Run, scores_of
@@ -22,20 +22,48 @@ from pipeline.scoring.metrics import label_numbers
 def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     """Of the run whose report this is. judged: of ``further.read_judged``. labelled: of ``heads.read_heads``."""
     baselines = {task: trivial_baselines(examples) for task, examples in run.examples.items()}
+    found = _statistics(run, run.plan.tables, baselines, labelled)
+    evidence = _evidence(run, found)
     return replace(
-        _statistics(run, run.plan.tables, baselines, labelled),
+        found,
         win_rates=win_rates(judged, _resampling(run)),
         subsets=subset_baselines(run.plan, run.examples),
+        claims=judge(read_claims(run.published), replace(evidence, judged=judged)),
     )
 
 
 def published_statistics(published: Published) -> Statistics:
     """Of a published run, in the same way, from its scores, labels and preferences."""
+    run, about = published.run, published.about
+    found = _statistics(run, published.tables, about["baselines"], published.heads)
+    prompts = {task: splits["test"]["rows"] for task, splits in about["data"].items() if "test" in splits}
+    evidence = replace(_evidence(run, found), judged=published.judged, seconds=about["seconds"], prompts=prompts)
     return replace(
-        _statistics(published.run, published.tables, published.about["baselines"], published.heads),
-        win_rates=win_rates(published.judged, _resampling(published.run)),
-        subsets=published.about["subsets"],
+        found,
+        win_rates=win_rates(published.judged, _resampling(run)),
+        subsets=about["subsets"],
+        claims=judge(read_claims(run.published), evidence),
     )
+
+
+def _evidence(run: Run, found: Statistics) -> Measured:
+    """What the papers' claims are judged by, out of a run's scores, decisions and heads."""
+    claims, resampling = read_claims(run.published), _resampling(run)
+    tables = _parts(run, run.plan.tables) | ({"dispatch": run.decisions} if len(run.decisions) else {})
+    versus = {
+        key: {
+            reference: compare(part[part["row"].isin([*rows, reference])], resampling, reference)
+            for reference, rows in references(claims, key, dict.fromkeys(part["row"])).items()
+        }
+        for key, part in tables.items()
+    }
+    return Measured(run, resampling, tables, versus, heads=found.heads, head_metrics=found.head_metrics)
+
+
+def _parts(run: Run, tables: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The scores that fill each table; where its columns are the subsets of one task, with these as its tasks."""
+    parts = {key: scores_of(run, key) for key in tables}
+    return parts | {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
 
 
 def subset_baselines(
@@ -78,15 +106,8 @@ def _statistics(
     labelled: Sequence[Mapping[str, Any]],
 ) -> Statistics:
     resampling = _resampling(run)
-    parts = {key: scores_of(run, key) for key in tables}
-    parts |= {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
     return Statistics(
-        comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
-        rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
-        versus={
-            key: {row: compare(part, resampling, row) for row in rivals_for(key) if row in set(part["row"])}
-            for key, part in parts.items()
-        },
+        comparisons={key: compare(part, resampling, "base") for key, part in _parts(run, tables).items()},
         dispatch=compare(run.decisions, resampling, "prompt"),
         baselines=baselines,
         further=further(run.scores, resampling, "base"),
