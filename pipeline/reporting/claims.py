@@ -181,7 +181,7 @@ class Judged:
 
 
 def spelled(lines: Sequence[Line], counted: bool) -> list[str]:
-    """``better on sums and oldest``, ``undecided on functions at n = 200``, ``not interpretable on math (97 % cut)``."""
+    """``better on sums and oldest``, ``undecided on functions at n = 200``, ``not interpretable on math (9 % cut)``."""
     if counted:
         return [f"{line.effect.mean:.3g}" + (f" on {line.task}" if line.task else "") for line in lines]
     parts = []

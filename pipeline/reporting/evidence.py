@@ -202,13 +202,13 @@ def win_rates(claim: Claim, measured: Measured) -> Evidence:
 def parameters(claim: Claim, measured: Measured) -> Evidence:
     """Trained parameters of one row as a part of another's, or of the whole base model's; routers left out."""
     counts = {BASE: int(measured.run.base["base_parameters"])}
-    for head in measured.heads:
-        counts.setdefault(head["method"], head["parameters_without_head"])
     for cell in measured.run.plan.cells.values():
         about = measured.run.provenance.get(measured.run.plan.trained_for(cell), {})
         count = about.get("parameters_without_router", about.get("parameters"))
         if count and cell.row != BASE:
             counts.setdefault(cell.row, count)
+    for head in measured.heads:
+        counts.setdefault(head["method"], head["parameters_without_head"])
     return within_bound(
         claim, ((pair, "", Effect(counts[pair.first] / counts[pair.second])) for pair in claim.among(counts))
     )
@@ -266,7 +266,7 @@ def curves(claim: Claim, measured: Measured) -> Evidence:
             n = int(recipe.get("validation_examples", 0))
             if n == 0:
                 continue
-            effect = difference_of_shares(training.after, training.before, n)
+            effect = difference_of_shares(*(share(round(value * n), n) for value in (training.after, training.before)))
             word = NOT_TRAINED if training.chosen == 0 else word_of(effect)
             lines.append(
                 Line(pair, Path(name).name, effect, word, 1, "step 0 was kept" if training.chosen == 0 else "")
