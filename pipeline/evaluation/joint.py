@@ -61,9 +61,9 @@ def share(count: int, n: int) -> Effect:
 
 
 def difference_of_shares(after: Effect, before: Effect) -> Effect:
-    """after − before, two shares, by Newcombe's interval of independent ones (Statistics in Medicine 17, 1998, method 10).
+    """after − before, two shares, by Newcombe's interval of independent ones (Statistics in Medicine 17, 1998).
 
-    Where the trials are the same, it is wider than necessary.
+    It is his method 10. Where the trials are the same, it is wider than necessary.
     """
     mean = after.mean - before.mean
     if after.low is None or after.high is None or before.low is None or before.high is None:
