@@ -199,12 +199,20 @@ def spelled(lines: Sequence[Line], counted: bool) -> list[str]:
 
 def read_claims(published: Mapping[str, Any]) -> tuple[Claim, ...]:
     """The claims among the papers' files, as ``pipeline.reporting.read.read_published`` returns them."""
+    listed = published.get("claims") or ()
     try:
-        claims = TypeAdapter(tuple[Claim, ...]).validate_python(published.get("claims") or ())
+        claims = TypeAdapter(tuple[Claim, ...]).validate_python(listed)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{FILE}: at '{where}': {first['msg']}, got {first['input']!r}; correct it") from None
+        number, *place = first["loc"] or ("",)
+        about = listed[number] if isinstance(number, int) else {}
+        name = f"the claim '{about.get('id', number)}'" if isinstance(about, dict) else f"entry {number}"
+        where = f" at '{'.'.join(str(part) for part in place)}'" if place else ""
+        problem = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise UserError(
+            f"{FILE}: {name} does not fit{where}: {problem[0].lower()}{problem[1:]}{got}; correct it"
+        ) from None
     for number, claim in enumerate(claims):
         if any(other.id == claim.id for other in claims[:number]):
             raise UserError(

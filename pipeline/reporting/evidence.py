@@ -31,6 +31,7 @@ from pipeline.reporting.claims import (
     word_of,
 )
 from pipeline.reporting.read import Run
+from pipeline.reporting.tables.heads import REFERENCE
 from pipeline.reporting.tables.learning import learnt, rewarded
 from pipeline.reporting.wording import percent
 
@@ -168,6 +169,8 @@ def heads(claim: Claim, measured: Measured) -> Evidence:
     lines: list[Line] = []
     frame = measured.head_metrics
     for pair in claim.among(frame["row"]) if len(frame) else ():
+        if pair.second != REFERENCE:  # what the frame's differences are from
+            continue
         own = table_lines(frame, pair.first, list(dict.fromkeys(frame["task"])), pair, claim.margin)
         if claim.rule == "mean" and own:
             own = [on_mean(own, independent([line.effect for line in own]), claim.margin)]

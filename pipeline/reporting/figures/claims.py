@@ -39,14 +39,14 @@ def forest(judges: Sequence[Judge], name: str) -> str | None:
     }
     lines = sum(1 + sum(len(known) + 0.4 for _, known in part) for part in drawn.values())
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(1, 1, width=8.4, height=1.1 + 0.2 * len(shown) + LINE * lines)
+        figure, axes = grid(1, 1, width=8.4, height=1.0 + 0.22 * len(shown) + LINE * lines)
         axis = axes[0, 0]
         _draw(axis, drawn, styles)
         handles = [
             Line2D([], [], color=colour, marker=marker, linestyle="-", label=labels[run])
             for run, (colour, marker) in styles.items()
         ]
-        axis.legend(handles=handles, fontsize=8.5, loc="upper center", bbox_to_anchor=(0.3, -0.55 / (LINE * lines)))
+        figure.legend(handles=handles, fontsize=8.5, loc="outside lower left")
     return svg(figure, name, f"Effects of the papers' claims in {', '.join(labels[run] for run in shown)}")
 
 

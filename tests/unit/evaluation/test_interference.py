@@ -191,7 +191,7 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
     assert names == listings | drawn | {"matrix.csv", "claims.md"}
     assert found["claims"][0].startswith("Does csreft suffer less interference than loreft of its size? Yes: less than")
     assert "Against the same method and size trained alone, csreft loses less than loreft" in found["claims"][1]
-    assert found["claims"][2].startswith("loreft trained together is, against loreft alone, worse on sums and oldest")
+    assert found["claims"][2].startswith("loreft trained together is, against loreft alone, worse on oldest and sums")
     numbers = pd.read_csv(tmp_path / "out/matrix.csv")
     assert set(numbers.loc[numbers["row"] == "csreft", "reference"]) == {"loreft_alone", "loreft_each"}
     assert "sums: 0.00 1.00; oldest: 1.00 1.00" in (tmp_path / "out/router.md").read_text()

@@ -73,11 +73,11 @@ def test_every_compared_row_stands_in_a_table_of_a_profile() -> None:
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"rule": "any"}, "at '0.rule': input should be 'all', 'most', 'some' or 'mean', got 'any'; correct it"),
-        ({"tabel": "x"}, "at '0.tabel': extra inputs are not permitted"),
+        ({"rule": "any"}, "at 'rule': input should be 'all', 'most', 'some' or 'mean', got 'any'; correct it"),
+        ({"tabel": "x"}, "the claim 't2-it' does not fit at 'tabel': extra inputs are not permitted"),
         ({"table": "parameters"}, "expected 'at_most' for the table 'parameters'"),
         ({"unmeasured": "No."}, "expected either a table or why it is unmeasured"),
-        ({"pairs": [["svf"]]}, "at '0.pairs.0.1': field required"),
+        ({"pairs": [["svf"]]}, "at 'pairs.0.1': field required"),
     ],
 )
 def test_a_claim_that_does_not_fit_is_one_sentence(changes: dict[str, Any], sentence: str) -> None:
