@@ -32,6 +32,7 @@ WITHHELD = (NOT_TRAINED, NOT_INTERPRETABLE)
 HOLDS, DOES_NOT_HOLD, NOT_MEASURED = "holds", "does not hold", "not measured"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, UNDECIDED, NOT_INTERPRETABLE, NOT_MEASURED)
 BASE = "base"
+SIGNIFICANT = 0.05  # of a p, as an interval of 95 %
 COUNTED = ("parameters", "seconds", "spectra")  # tables whose numbers are compared with ``at_most``
 
 Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
@@ -71,6 +72,7 @@ class Claim(BaseModel):
     at_most: float | None = None
     modules: tuple[str, ...] = ()
     top: float | None = None
+    within: tuple[str, ...] = ()
     note: str = ""
     unmeasured: str = ""
 
@@ -82,6 +84,15 @@ class Claim(BaseModel):
         if set(self.table) & set(COUNTED) and self.at_most is None:
             raise ValueError(f"expected 'at_most' for the table '{self.table[0]}'")
         return self
+
+    @property
+    def judged_by(self) -> str:
+        """When it holds, in words; empty where no pairs are joined."""
+        several = (
+            "each pair, on the mean over its tasks, does" if len(self.pairs) > 1 else "the mean over its tasks does"
+        )
+        words = {"mean": several, **{rule: f"{rule} of its pairs and tasks do" for rule in ("all", "most", "some")}}
+        return f"holds if {words[self.rule]}" if self.pairs and not set(self.table) <= set(COUNTED) else ""
 
     @property
     def name(self) -> str:
@@ -105,6 +116,7 @@ class Line:
     """What one pair came to on a task, or on the mean over tasks.
 
     effect: in the direction of the claim; what is counted is given as it is. reason: why the verdict is withheld.
+    p: two-sided, that the effect is zero, where it is known.
     """
 
     pair: Pair
@@ -113,6 +125,7 @@ class Line:
     word: str
     seeds: int | None = None
     reason: str = ""
+    p: float | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +163,7 @@ class Judged:
         text = signed(self.effect.mean)
         if self.effect.low is not None and self.effect.high is not None:
             text += f" [{signed(self.effect.low)}, {signed(self.effect.high)}]"
-        return text
+        return text + (f", margin {signed(-self.claim.margin)}" if self.claim.margin else "")
 
     @property
     def sample(self) -> str:
@@ -170,7 +183,8 @@ class Judged:
 
     def _pair(self, pair: Pair) -> str:
         lines = [line for line in self.lines if line.pair == pair]
-        return f"{row_name(pair.first)} against {row_name(pair.second)}: {'; '.join(spelled(lines, self.counted))}."
+        told = counted_lines(lines) if self.counted else spelled(lines, self.claim.margin > 0)
+        return f"{row_name(pair.first)} against {row_name(pair.second)}: {'; '.join(told)}."
 
     @property
     def sentence(self) -> str:
@@ -180,17 +194,24 @@ class Judged:
         return " ".join(part for part in (said, self.details or self.reason) if part)
 
 
-def spelled(lines: Sequence[Line], counted: bool) -> list[str]:
-    """``better on sums and oldest``, ``undecided on functions at n = 200``, ``not interpretable on math (9 % cut)``."""
-    if counted:
-        return [f"{line.effect.mean:.3g}" + (f" on {line.task}" if line.task else "") for line in lines]
+def counted_lines(lines: Sequence[Line]) -> list[str]:
+    """``0.13 on math``."""
+    return [f"{line.effect.mean:.3g}" + (f" on {line.task}" if line.task else "") for line in lines]
+
+
+def spelled(lines: Sequence[Line], margin: bool) -> list[str]:
+    """``better on sums and oldest``, ``undecided on functions at n = 200``, ``not interpretable on math (9 % cut)``.
+
+    margin: whether the first may lie behind the second by some points.
+    """
+    words = {BETTER: "within the margin", WORSE: "behind by more than the margin"} if margin else {}
     parts = []
     for word in (BETTER, WORSE, UNDECIDED, *WITHHELD):
         same = [line for line in lines if line.word == word]
         named = joined([line.task.replace("_", " ") + (f" ({line.reason})" if line.reason else "") for line in same])
         counts = sorted({line.effect.n for line in same if line.effect.n is not None})
         tail = f" at n = {joined([str(n) for n in counts])}" if word == UNDECIDED and counts else ""
-        parts += [f"{word} on {named}{tail}"] if same else []
+        parts += [f"{words.get(word, word)} on {named}{tail}"] if same else []
     return parts
 
 
@@ -249,10 +270,10 @@ def join(rule: str, lines: Sequence[Line]) -> str:
     """What lines together say of a claim.
 
     ``all`` and ``mean`` hold if every line speaks for the claim, and do not if one speaks against it. ``most`` holds if
-    more than half speak for it, and does not if half or more speak against it. ``some`` holds if one speaks for it, and
-    does not if all speak against it. Where neither is so and a line could not be interpreted (for ``most``: half of
-    them), neither can the claim; otherwise it is undecided. A line whose training kept its start is neither for nor
-    against.
+    more than half speak for it, and does not if half or more speak against it. ``some`` holds if one speaks for it even
+    among so many tries (Bonferroni: its p times their number is at most 0.05), and does not if all speak against it.
+    Where neither is so and a line could not be interpreted (for ``most``: half of them), neither can the claim;
+    otherwise it is undecided. A line whose training kept its start is neither for nor against.
     """
     words = [line.word for line in lines]
     better, worse, withheld = (words.count(word) for word in (BETTER, WORSE, NOT_INTERPRETABLE))
@@ -261,7 +282,8 @@ def join(rule: str, lines: Sequence[Line]) -> str:
     if rule == "most":
         holds, fails, unclear = 2 * better > len(words), 2 * worse >= len(words), 2 * withheld >= len(words)
     elif rule == "some":
-        holds, fails, unclear = better > 0, worse == len(words), withheld > 0
+        sure = [line for line in lines if line.word == BETTER and (line.p or 0.0) * len(lines) <= SIGNIFICANT]
+        holds, fails, unclear = bool(sure), worse == len(words), withheld > 0
     else:
         holds, fails, unclear = better == len(words), worse > 0, withheld > 0
     if holds or fails:

@@ -36,7 +36,7 @@ from pipeline.reporting.tables.learning import learnt, rewarded
 from pipeline.reporting.wording import percent
 
 MEAN = "mean over tasks"
-ALPACA_EVAL = "alpaca_eval"
+ALPACA_EVAL, GLUE = "alpaca_eval", "glue"
 # What rows are compared with where it is no row.
 SECOND_PASS, START = "second pass", "start"
 
@@ -105,8 +105,8 @@ def compared(claim: Claim, table: str, measured: Measured) -> Evidence:
             arrays = [[differences.known[line.task][-1]] for line in sorted(own, key=lambda line: line.task)]
             own = [on_mean(own, Effect(*joint(arrays, measured.resampling)), claim.margin)]
         lines += own
-    if len(lines) < 2:
-        return lines, lines[0].effect if lines else None
+    if len(lines) < 2 or claim.rule == "some":  # of some, the one that speaks for the claim most
+        return lines, max((line.effect for line in lines), key=lambda effect: effect.low or 0.0, default=None)
     return lines, Effect(*joint([pairs for _, pairs in sorted(differences.known.items())], measured.resampling))
 
 
@@ -120,7 +120,7 @@ def table_lines(frame: pd.DataFrame, row: str, tasks: Sequence[str], pair: Pair,
         withheld = line["verdict"] in WITHHELD
         word = line["verdict"] if withheld else word_of(effect, margin)
         reason = line.get("reason") if withheld else ""
-        lines.append(Line(pair, line["task"], effect, word, int(line["seeds"]), reason or ""))
+        lines.append(Line(pair, line["task"], effect, word, int(line["seeds"]), reason or "", line.get("p")))
     return lines
 
 
@@ -205,12 +205,13 @@ def win_rates(claim: Claim, measured: Measured) -> Evidence:
 def parameters(claim: Claim, measured: Measured) -> Evidence:
     """Trained parameters of one row as a part of another's, or of the whole base model's; routers left out."""
     counts = {BASE: int(measured.run.base["base_parameters"])}
-    for cell in measured.run.plan.cells.values():
+    cells = measured.run.plan.cells_of(*claim.within) if claim.within else measured.run.plan.cells
+    for cell in cells.values():
         about = measured.run.provenance.get(measured.run.plan.trained_for(cell), {})
         count = about.get("parameters_without_router", about.get("parameters"))
         if count and cell.row != BASE:
             counts.setdefault(cell.row, count)
-    for head in measured.heads:
+    for head in measured.heads if not claim.within or GLUE in claim.within else ():
         counts.setdefault(head["method"], head["parameters_without_head"])
     return within_bound(
         claim, ((pair, "", Effect(counts[pair.first] / counts[pair.second])) for pair in claim.among(counts))
@@ -298,7 +299,7 @@ def alpha(claim: Claim, measured: Measured) -> Evidence:
 
 
 SOURCES: Mapping[str, Callable[[Claim, Measured], Evidence]] = {
-    "glue": heads,
+    GLUE: heads,
     ALPACA_EVAL: win_rates,
     "parameters": parameters,
     "seconds": seconds,

@@ -131,6 +131,12 @@ def test_a_rule_joins_what_the_lines_say(rule: str, words: tuple[str, ...], verd
     assert join(rule, lines(*words)) == verdict
 
 
+def test_some_of_many_asks_for_more_than_one_interval() -> None:
+    for p, verdict in ((0.04, "undecided"), (0.01, "holds"), (None, "holds")):
+        tried = [*lines(U, U, W), Line(Pair("svf", "base"), "sums", Effect(0.1, 0.01, 0.2), B, p=p)]
+        assert join("some", tried) == verdict
+
+
 def test_a_line_is_worded_by_its_interval_alone() -> None:
     for low, high, word in ((0.01, 0.2, B), (-0.2, -0.01, W), (-0.1, 0.1, U), (0.0, 0.1, U)):
         assert word_of(Effect(0.9, low, high)) == word
@@ -200,6 +206,14 @@ def test_several_pairs_have_one_effect_over_the_same_examples(tmp_path: Path) ->
     assert found.verdict == "holds" and found.details.endswith("Compared: 2 of 3 pairs.")
 
 
+def test_a_claim_about_some_tasks_is_drawn_where_it_speaks_most(tmp_path: Path) -> None:
+    one = claim(rule="some")
+    (found,) = judge((one,), measured({"table1": scores(RIGHT)}, (one,), tmp_path))
+    assert (
+        found.verdict == "holds" and found.effect == found.lines[0].effect and found.effect.mean == pytest.approx(0.3)
+    )
+
+
 def test_a_verdict_that_is_withheld_is_no_evidence(tmp_path: Path) -> None:
     one = claim(rule="all")
     given = measured({"table1": scores(RIGHT)}, (one,), tmp_path)
@@ -225,6 +239,7 @@ def test_parameters_are_counted_without_routers(tmp_path: Path) -> None:
     arguments = make_run(tmp_path)
     found = judged_of(tmp_path, arguments)
     small, share = found["t2-svf-is-small"], found["csreft-share-of-the-model"]
+    assert found["reft-is-small"].verdict == "not measured"  # whose tables this run has not got
     assert small.verdict == "does not hold" and small.effect.mean == pytest.approx(118_080 / 460_800)
     assert small.effect_text == "0.256 (claimed: at most 0.1)" and small.effect.low is None
     assert share.effect.mean == pytest.approx(55_344 / 134_515_008) and share.verdict == "does not hold"
@@ -312,6 +327,7 @@ def test_glue_is_judged_with_a_margin_on_the_mean_over_its_tasks(tmp_path: Path)
     one = next(each for each in LISTED if each.id == "reft-glue")
     (found,) = judge((one,), measured({}, (one,), tmp_path, head_metrics=metrics))
     assert found.effect == pytest.approx((0.02, 0.02 - 0.03 / 2**0.5, 0.02 + 0.03 / 2**0.5, 800))
+    assert found.details.endswith("within the margin on mean over tasks.") and "margin −2.0" in found.sentence
     assert found.verdict == "holds"  # its interval begins at −0.1 points, within the two that are allowed
 
 
