@@ -24,8 +24,9 @@ def headline(judges: Sequence[Judge]) -> list[Figure]:
     caption = (
         "Every claim that a run measured in points: its effect, with the 95 % interval, in the direction of the claim. "
         "Right of the dashed line speaks for it. Filled: it holds, or it does not. Hollow: undecided. Pale: not "
-        "interpretable. A claim over several pairs and tasks is drawn at the mean over them and judged by its rule; one "
-        "about some of them, at the one that speaks for it most. One that allows a margin may lie so far to the left."
+        "interpretable. A claim over several pairs and tasks is drawn at the mean over them and judged by its rule; "
+        "one about some of them is drawn at the one that speaks for it most. One that allows a margin holds if its "
+        "interval lies right of minus the margin."
     )
     return [Figure("claims", drawn, caption)] if drawn else []
 
