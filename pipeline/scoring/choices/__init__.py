@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from string import ascii_uppercase
 
-from pipeline.core.types import Example, Score
+from pipeline.core.types import PLAIN, Example, Score
 
 _MARK = re.compile(r"answer(?:\s+is|\s*:)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
@@ -67,6 +67,18 @@ def score(id: str, answer: str, expected: str, choices: Mapping[str, str]) -> Sc
     )
 
 
+def cloze(id: str, question: str, texts: Sequence[str], right: int) -> Example:
+    """A bare question that the text of a choice goes on from, as lm-evaluation-harness asks ARC."""
+    choices = dict(zip(ascii_uppercase, texts, strict=False))
+    answer = ascii_uppercase[right]
+    return Example(
+        id=id,
+        messages=({"role": PLAIN, "content": f"Question: {question}\nAnswer:"},),
+        target=f" {choices[answer]}",
+        meta={"question": question, "answer": answer, "choices": choices, "labels": list(choices)},
+    )
+
+
 def example(id: str, question: str, texts: Sequence[str], right: int) -> Example:
     """A question with lettered choices, one to a line, to be answered in the form that ``read`` reads back."""
     choices = dict(zip(ascii_uppercase, texts, strict=False))
@@ -81,20 +93,3 @@ def example(id: str, question: str, texts: Sequence[str], right: int) -> Example
         target=f"{answer}) {choices[answer]}",
         meta={"question": question, "answer": answer, "choices": choices, "labels": list(choices)},
     )
-
-
-def offered(example: Example) -> dict[str, str]:
-    """Label to text of an example's choices, as they are weighed: a choice without a text is its label; {} for none."""
-    texts = example.meta.get("choices") or {name: name for name in example.meta.get("people", ())}
-    return {label: text or label for label, text in texts.items()}
-
-
-def most_likely(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:
-    """Which of several texts a model finds likeliest, the first of equals; per unit of length where lengths are given.
-
-    With lengths in characters this is lm-evaluation-harness's ``acc_norm``, without any its ``acc``.
-    """
-    values = (
-        [value / length for value, length in zip(log_likelihoods, lengths, strict=True)] if lengths else log_likelihoods
-    )
-    return max(range(len(values)), key=lambda place: (values[place], -place))

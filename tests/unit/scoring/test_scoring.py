@@ -173,8 +173,3 @@ def test_an_example_asks_in_the_form_that_is_read_back():
     example = choices.example("x", "Which?", ["red", "red car", "blue, not red"], 2)
     assert example.messages[-1]["content"] == "Which?\nA) red\nB) red car\nC) blue, not red"
     assert choices.score("x", example.target, example.meta["answer"], example.meta["choices"]).correct
-
-
-def test_the_likeliest_choice_may_be_per_length():
-    assert choices.most_likely([-4.0, -3.0, -3.0]) == 1
-    assert choices.most_likely([-4.0, -3.0, -3.0], [8, 3, 3]) == 0
