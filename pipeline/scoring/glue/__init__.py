@@ -21,16 +21,16 @@ class Pairs(NamedTuple):
 
 
 def score_label(id: str, answer: str, expected: str, labels: Sequence[str]) -> Score:
-    """Correct if the first of the labels that stands in the answer, as a word in any case, is the one expected."""
-    found = re.search(rf"\b(?:{'|'.join(map(re.escape, labels))})\b", answer, re.IGNORECASE)
-    label = found[0].lower() if found else None
+    """Correct if the first label that stands in the answer, as a word in any case, is the expected label."""
+    named = re.search(rf"\b(?:{'|'.join(map(re.escape, labels))})\b", answer, re.IGNORECASE)
+    label = named[0].lower() if named else None
     return Score(id=id, value=float(label == expected), correct=label == expected, parsed=label)
 
 
 def score_similarity(id: str, answer: str, expected: float) -> Score:
-    """The answer's first number. value: 1 less its distance, as a share of the spread. correct: within half a point."""
-    found = re.search(r"-?\d+(?:\.\d+)?", answer)
-    given = min(max(float(found[0]), 0.0), SPREAD) if found else None
+    """Correct if the answer's first number is within half a point. value: 1 less its distance, as a share of all."""
+    number = re.search(r"-?\d+(?:\.\d+)?", answer)
+    given = min(max(float(number[0]), 0.0), SPREAD) if number else None
     distance = SPREAD if given is None else abs(given - expected)
     return Score(
         id=id, value=1 - distance / SPREAD, correct=distance <= 0.5, parsed=None if given is None else f"{given:g}"
