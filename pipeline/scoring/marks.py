@@ -39,7 +39,7 @@ class Said:
     cut: bool = False
 
 
-def marked(text: str) -> Iterator[Said]:
+def behind_marks(text: str) -> Iterator[Said]:
     """What follows each mark of a text, the last mark first: what is in the box or the tag, or the sentence."""
     for mark in list(_MARK.finditer(text))[: -_LOOKED_AT - 1 : -1]:
         start = mark.end()

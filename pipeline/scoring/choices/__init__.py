@@ -9,6 +9,8 @@ Which mention counts:
    that names several ("Ann is older than Bob") gives no answer, nor does a list of all choices: neither the first
    nor the last mention is taken on trust.
 
+A choice stands where it was asked for in the ways 1 to 3, and in way 4 if the sentence begins or ends the answer.
+
 A choice named by its text is found whatever its case, whole words only, the longest text first ("red car" is not
 "red"). A label counts in capitals and where it stands as a label: "(B)", "[B]", "B)", "B." or alone on its line, behind
 a word like "option", and after a mark; the "A" of "A dog" is none. With a bracket, "b)" is B, too. What is denied ("not
@@ -21,7 +23,7 @@ from string import ascii_uppercase
 from typing import NamedTuple
 
 from pipeline.core.types import Example, Score
-from pipeline.scoring.marks import answered, marked
+from pipeline.scoring.marks import answered, behind_marks
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z])|\n+")
 # Markup that says nothing: what it holds stands free. Boxes and tags stay, for they are marks.
@@ -37,6 +39,13 @@ _FIRST_LABEL = re.compile(r"[\s(\[*\"']{0,8}([A-Z])(?:[).:*\]\"']|\s{1,4}[-â€“â€
 _FIRST_SMALL = re.compile(r"[\s(\[*\"']{0,8}([a-z])[)\]]")
 _SMALL = re.compile(r"(?<!\w)([a-z])[)\]]")
 _NEAR = 40  # characters before a mention in which it may be denied
+
+
+class Reading(NamedTuple):
+    """The choice that an answer names: its label, and whether it stands where it was asked for."""
+
+    label: str
+    marked: bool
 
 
 class _Mention(NamedTuple):
@@ -79,15 +88,20 @@ def _mentions(text: str, choices: Mapping[str, str], *, loose: bool = False) -> 
 
 def read(answer: str, choices: Mapping[str, str]) -> str | None:
     """The label of the choice an answer names; None where it names none, or several."""
+    given = reading(answer, choices)
+    return None if given is None else given.label
+
+
+def reading(answer: str, choices: Mapping[str, str]) -> Reading | None:
+    """The choice an answer names, and how it does so; None where it names none, or several."""
     text = _MATHS.sub("", _WORDS.sub(r"\1", answered(answer)))
-    return (
-        _marked(text, choices) or _called_right(text, choices) or _first_label(text, choices) or _alone(text, choices)
-    )
+    label = _behind_mark(text, choices) or _called_right(text, choices) or _first_label(text, choices)
+    return Reading(label, marked=True) if label else _alone(text, choices)
 
 
-def _marked(text: str, choices: Mapping[str, str]) -> str | None:
+def _behind_mark(text: str, choices: Mapping[str, str]) -> str | None:
     """The first choice named behind the last mark that names one."""
-    for said in marked(text):
+    for said in behind_marks(text):
         inside, after = text[said.start : said.end], text[said.start : said.end if said.enclosed else len(text)]
         named = _mentions(inside, choices, loose=True)
         word = re.match(r"\W*(\w+)", inside)
@@ -123,23 +137,27 @@ def _first_label(text: str, choices: Mapping[str, str]) -> str | None:
     return None
 
 
-def _alone(text: str, choices: Mapping[str, str]) -> str | None:
+def _alone(text: str, choices: Mapping[str, str]) -> Reading | None:
     """The only choice of the first sentence that names some."""
-    for sentence in _SENTENCE_END.split(text):
+    sentences = [sentence for sentence in _SENTENCE_END.split(text) if sentence.strip()]
+    for place, sentence in enumerate(sentences):
         distinct = set(mentions(sentence, choices))
         if distinct:
-            return distinct.pop() if len(distinct) == 1 else None
+            marked = place in (0, len(sentences) - 1)
+            return Reading(distinct.pop(), marked) if len(distinct) == 1 else None
     return None
 
 
 def score(id: str, answer: str, expected: str, choices: Mapping[str, str]) -> Score:
     """Correct if the answer names the choice with the label ``expected``."""
-    label = read(answer, choices)
+    given = reading(answer, choices)
+    correct = given is not None and given.label == expected
     return Score(
         id=id,
-        value=float(label == expected),
-        correct=label == expected,
-        parsed=None if label is None else choices[label],
+        value=float(correct),
+        correct=correct,
+        parsed=None if given is None else choices[given.label],
+        marked=given is not None and given.marked,
     )
 
 

@@ -28,7 +28,9 @@ def score(tests: Sequence[tuple[str, str, Sequence[Sequence[Any]]]], answers: Se
         values = next(outcomes).values if source is not None else []
         passed = sum(same(got, expected) for got, (_, expected) in zip(values, pairs, strict=False))
         correct = passed == len(pairs)
-        scores.append(Score(id=id, value=passed / len(pairs), correct=correct, parsed=source))
+        scores.append(
+            Score(id=id, value=passed / len(pairs), correct=correct, parsed=source, marked=source is not None)
+        )
     return scores
 
 

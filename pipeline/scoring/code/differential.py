@@ -63,7 +63,16 @@ def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Seque
         base = len(passed) >= count and all(passed[:count])
         plus = base and len(passed) == len(test["expected"]) and all(passed)
         value = sum(passed[:count]) / count
-        scores.append(Score(id=id, value=value, correct=base, parsed=source, also={"plus": float(plus)}))
+        scores.append(
+            Score(
+                id=id,
+                value=value,
+                correct=base,
+                parsed=source,
+                marked=source is not None,
+                also={"plus": float(plus)},
+            )
+        )
     return scores
 
 

@@ -193,10 +193,11 @@ def _watch(reading: int, child: int, limits: Mapping[str, int], sleep: "Sleep") 
 
 
 class Sleep:
-    """Tells whether a process sleeps: none of its threads runs, waits for a CPU or waits for a disk.
+    """Tells whether a process and all that it has started sleep: no thread runs, waits for a CPU or waits for a disk.
 
-    So a busy machine puts nobody to sleep. The states are read from /proc, which is opened before the walls stand.
-    Where it is not there, or belongs to another namespace, nobody is known to sleep.
+    So a busy machine puts nobody to sleep, nor one who waits for a child that works. The states are read from /proc,
+    which is opened before the walls stand. Where it is not there, or belongs to another namespace, nobody is known to
+    sleep; where it does not tell of children, they are left out.
     """
 
     def __init__(self) -> None:
@@ -207,23 +208,33 @@ class Sleep:
                 self._proc = proc
 
     def of(self, process: int) -> bool:
-        """Whether a process sleeps now."""
+        """Whether a process sleeps now, with all that it has started."""
         if self._proc is None:
             return False
+        looked_at = [str(process)]
         try:
-            threads = os.open(f"{process}/task", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._proc)
-            try:
-                names = os.listdir(threads)  # noqa: PTH208 (of an open folder, which has no path here)
-                return not any(self._state(f"{process}/task/{name}/stat") in "RD" for name in names)
-            finally:
-                os.close(threads)
-        except OSError:
+            for one in looked_at:  # which grows by the children
+                for thread in self._names(f"{one}/task"):
+                    stat = self._read(f"{one}/task/{thread}/stat")  # "number (any name) state ..."
+                    if stat.rpartition(")")[2].split()[0] in "RD":
+                        return False
+                    with contextlib.suppress(OSError):
+                        looked_at += self._read(f"{one}/task/{thread}/children").split()
+        except OSError:  # one has just ended
             return False
+        return True
 
-    def _state(self, path: str) -> str:
+    def _names(self, path: str) -> list[str]:
+        opened = os.open(path, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._proc)
+        try:
+            return os.listdir(opened)  # noqa: PTH208 (of an open folder, which has no path here)
+        finally:
+            os.close(opened)
+
+    def _read(self, path: str) -> str:
         opened = os.open(path, os.O_RDONLY, dir_fd=self._proc)
         try:
-            return os.read(opened, 1000).rpartition(b")")[2].split()[0].decode()  # "pid (any name) state ..."
+            return os.read(opened, 1000).decode(errors="replace")
         finally:
             os.close(opened)
 

@@ -32,7 +32,7 @@ BARE = "SELFADAPT_SANDBOX"  # "limits": run programs even where the kernel gives
 LIMITS: Mapping[str, int] = {
     "cpu_seconds": 1,
     "call_seconds": 1,  # of CPU time
-    "asleep_seconds": 3,  # no thread runs, or waits for a CPU or a disk; all calls together
+    "asleep_seconds": 3,  # nothing of it runs, or waits for a CPU or a disk; all calls together
     "wall_seconds": 10,  # more than the CPU time: a busy machine must not turn a right answer into a wrong one
     "memory_bytes": 256 << 20,
     "processes": 8,

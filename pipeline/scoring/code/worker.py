@@ -18,7 +18,7 @@ def main() -> None:
         sys.modules[name] = types.ModuleType(name)
         sys.modules[name].__path__ = []
     sys.modules[PACKAGES[-1]].__path__ = [str(Path(__file__).parent)]
-    keeper = importlib.import_module(f"{PACKAGES[-1]}.keeper")
+    keeper = importlib.import_module("pipeline.scoring.code.keeper")
     for name in PACKAGES:  # programs see the standard library alone
         del sys.modules[name]
     keeper.serve(sys.argv[1])

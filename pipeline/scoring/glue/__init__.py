@@ -24,7 +24,13 @@ def score_label(id: str, answer: str, expected: str, labels: Sequence[str]) -> S
     """Correct if the first label that stands in the answer, as a word in any case, is the expected label."""
     named = re.search(rf"\b(?:{'|'.join(map(re.escape, labels))})\b", answer, re.IGNORECASE)
     label = named[0].lower() if named else None
-    return Score(id=id, value=float(label == expected), correct=label == expected, parsed=label)
+    return Score(
+        id=id,
+        value=float(label == expected),
+        correct=label == expected,
+        parsed=label,
+        marked=named is not None and _in_first_sentence(answer, named),
+    )
 
 
 def score_similarity(id: str, answer: str, expected: float) -> Score:
@@ -33,8 +39,17 @@ def score_similarity(id: str, answer: str, expected: float) -> Score:
     given = min(max(float(number[0]), 0.0), SPREAD) if number else None
     distance = SPREAD if given is None else abs(given - expected)
     return Score(
-        id=id, value=1 - distance / SPREAD, correct=distance <= 0.5, parsed=None if given is None else f"{given:g}"
+        id=id,
+        value=1 - distance / SPREAD,
+        correct=distance <= 0.5,
+        parsed=None if given is None else f"{given:g}",
+        marked=number is not None and _in_first_sentence(answer, number),
     )
+
+
+def _in_first_sentence(answer: str, read: re.Match[str]) -> bool:
+    """Whether what was read stands in the answer's first sentence, where a label or a number alone is asked for."""
+    return not re.search(r"[.!?]\s|\n", answer[: read.start()].strip())
 
 
 def pairs(scores: Sequence[Score], expected: Sequence[str], labels: Sequence[str]) -> Pairs:

@@ -2,7 +2,8 @@
 
 Which expression of an answer counts: what stands in the last ``\\boxed{}``; without one, what the last mark says
 ("answer is", a tag: ``pipeline.scoring.marks``), up to the end of the sentence, of this the first formula if there is
-one; without that, the last formula, or the last number.
+one; without that, the last formula, or the last number. The last ones stand where an answer was asked for only if they
+are all of it.
 
 Two expressions are the same if they are written alike, after what does not change a meaning has gone (spaces, "\\left",
 "dfrac" for "frac", a dollar, a degree, "x =" before a value), or if their parts have the same values (``meaning``).
@@ -13,11 +14,12 @@ is equal, \\frac{1}{2} and 0.5 alike, but not what is only rounded to it; words 
 
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from pipeline.core.types import Score
 from pipeline.scoring.latex import meaning
 from pipeline.scoring.latex.writing import plain
-from pipeline.scoring.marks import answered, end_of_braces, marked
+from pipeline.scoring.marks import answered, behind_marks, end_of_braces
 
 _BOX = re.compile(r"\\f?box(?:ed)?\s{0,8}")
 _DELIMITER = re.compile(r"(?<!\\)\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
@@ -25,6 +27,13 @@ _CLOSED_BY = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _LINE_END = re.compile(r"\n|\.\s")
 _NUMBER = re.compile(r"-?\\[dtc]?frac\{-?\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 _UNREADABLE = re.compile("[\0\x02\ud800-\udfff]")
+
+
+class Reading(NamedTuple):
+    """The expression that an answer gives, and whether it stands where it was asked for."""
+
+    expression: str
+    marked: bool
 
 
 def boxed(text: str) -> str | None:
@@ -42,19 +51,29 @@ def boxed(text: str) -> str | None:
 
 def read(answer: str) -> str | None:
     """The expression an answer gives; None where it gives none."""
+    given = reading(answer)
+    return None if given is None else given.expression
+
+
+def reading(answer: str) -> Reading | None:
+    """The expression an answer gives, and whether it stands where it was asked for; None where it gives none."""
     text = _UNREADABLE.sub("\ufffd", answered(answer.replace("\r\n", "\n").replace("\r", "\n")))
     if (inner := boxed(text)) is not None:
-        return inner
-    for said in marked(text):
+        return Reading(inner, marked=True)
+    for said in behind_marks(text):
         if said.cut:
             continue
         inside = text[said.start : said.end]
         if not said.enclosed:
             inside = _LINE_END.split(inside, maxsplit=1)[0]
         if expression := next(_formulas(inside), inside).strip(" .*_`"):
-            return expression
+            return Reading(expression, marked=True)
     formulas = list(_formulas(text))
-    return formulas[-1] if formulas else next(iter(_NUMBER.findall(text)[-1:]), None)
+    last = formulas[-1] if formulas else next(iter(_NUMBER.findall(text)[-1:]), None)
+    if last is None:
+        return None
+    head, _, tail = text.rpartition(last)
+    return Reading(last, marked=not re.search(r"\w", head + tail))
 
 
 def _formulas(text: str) -> Iterator[str]:
@@ -82,6 +101,12 @@ def same(given: str, expected: str) -> bool:
 
 def score(id: str, answer: str, expected: str) -> Score:
     """Correct if the answer gives the expected expression."""
-    given = read(answer)
-    correct = given is not None and same(given, expected)
-    return Score(id=id, value=float(correct), correct=correct, parsed=given)
+    given = reading(answer)
+    correct = given is not None and same(given.expression, expected)
+    return Score(
+        id=id,
+        value=float(correct),
+        correct=correct,
+        parsed=None if given is None else given.expression,
+        marked=given is not None and given.marked,
+    )

@@ -2,7 +2,10 @@
 
 A line of JSON comes in, [given, expected], and ``true`` or ``false`` goes out: math-verify parses both with a grammar
 of LaTeX. Numbers are then compared exactly (its own comparison rounds, so that 1/30! would be 1/31!), equations up to a
-factor, and all else as math-verify does it. A comparison that fails is ``false``, one that takes too long ``null``.
+factor, and all else as math-verify does it. A comparison that fails is ``false``, one that takes too long ``null``;
+one that cannot be interrupted is ended by the kernel, and this process with it.
+
+All limits are of CPU time, so that the machine's load changes no verdict.
 """
 
 import json
@@ -10,6 +13,7 @@ import logging
 import resource
 import signal
 import sys
+import time
 from typing import Any
 
 from math_verify import LatexExtractionConfig, parse, verify
@@ -24,12 +28,14 @@ ALIKE = Rational(1, 10**40)  # how far apart equal numbers may be computed, as a
 def main() -> None:
     """Answer questions until there are no more."""
     logging.disable(logging.CRITICAL)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
-    signal.signal(signal.SIGALRM, _too_late)
+    _limit(resource.RLIMIT_AS, MEMORY)
+    _limit(resource.RLIMIT_CORE, 0)
+    signal.signal(signal.SIGPROF, _too_late)
+    _parsed("1")  # loads the grammar, which takes a while and belongs to no comparison
     for line in sys.stdin:
         given, expected = json.loads(line)
-        signal.alarm(SECONDS)
+        _limit(resource.RLIMIT_CPU, int(time.process_time()) + 1 + 2 * SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         verdict: bool | None = None
         try:
             verdict = same(_parsed(given), _parsed(expected))
@@ -37,12 +43,18 @@ def main() -> None:
             pass
         except Exception:  # whatever an answer does to a grammar or to algebra, it is not shown to be right
             verdict = False
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(verdict), flush=True)
 
 
+def _limit(what: int, most: int) -> None:
+    """Set a limit of this process, as far as it may."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
 class TooLate(BaseException):
-    """A comparison has used its time."""
+    """A comparison has used its CPU time."""
 
 
 def _too_late(*_: object) -> None:

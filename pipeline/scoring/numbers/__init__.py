@@ -5,6 +5,9 @@ Which number of an answer counts:
    result of an equation ("Answer: 3 * 4 = 12" says 12), else the first number;
 2. without such a mark, the last number ("37 + 85 = 122" says 122).
 
+Where a task asks for no mark, a last number stands where it was asked for, too, if it concludes: with a unit at the
+most behind it, it ends the answer, begins a line, or is what something is said to be ("= 122", "is 122").
+
 Numbers are read as people and models write them: signs and currency signs (-$3, $-3), thousands (1,250 and 1{,}250 and
 1\\,250 and 1'250), decimals, fractions (3/4, \\frac{3}{4}, ¾), mixed numbers (2 1/2), powers (1e5, 5 \\times 10^3),
 full width digits. They are compared as exact fractions, so 12.50 is 12.5 and 0.3 is not 0.30000001.
@@ -17,7 +20,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from pipeline.core.types import Score
-from pipeline.scoring.marks import Said, answered, marked
+from pipeline.scoring.marks import Said, answered, behind_marks
 
 _CURRENCY = "[$€£¥¢₹₩₽₺₫₪₱₦₴฿₿]"
 _THIN = "\u00a0"  # stands for all spaces that separate thousands, LaTeX's among them
@@ -70,6 +73,17 @@ class Number(NamedTuple):
     value: Fraction
     start: int
     end: int
+
+
+class Reading(NamedTuple):
+    """The number that an answer gives.
+
+    behind_mark: whether it was read behind a mark. concludes: whether it stands where an answer without marks has it.
+    """
+
+    value: Fraction
+    behind_mark: bool
+    concludes: bool
 
 
 def plain(text: str) -> str:
@@ -130,13 +144,19 @@ def _signed(match: re.Match[str], value: Fraction) -> Fraction:
 
 def read(answer: str) -> Fraction | None:
     """The number an answer gives; None where it gives none."""
+    given = reading(answer)
+    return None if given is None else given.value
+
+
+def reading(answer: str) -> Reading | None:
+    """The number an answer gives, and how it is said; None where it gives none."""
     text = answered(plain(answer))
     every = numbers(text)
-    for said in marked(text):
+    for said in behind_marks(text):
         inside = [number for number in every if said.start <= number.start < said.end]
         if inside:
-            return _result(text, said, inside)
-    return every[-1].value if every else None
+            return Reading(_result(text, said, inside), behind_mark=True, concludes=True)
+    return Reading(every[-1].value, behind_mark=False, concludes=_concludes(text, every[-1])) if every else None
 
 
 _CLAUSE_END = re.compile(r"[;\n(]|,\s|[.!?](?:\s|$)|\b(?:because|since|so|as|which|or|and)\b")
@@ -159,8 +179,37 @@ def _result(text: str, said: Said, inside: Sequence[Number]) -> Fraction:
     return results[0].value
 
 
-def score(id: str, answer: str, expected: str) -> Score:
-    """Correct if the answer gives the expected number, itself written as a number."""
-    given = read(answer)
-    correct = given is not None and given == Fraction(expected)
-    return Score(id=id, value=float(correct), correct=correct, parsed=None if given is None else str(given))
+_LINE_OR_SENTENCE_END = re.compile(r"\n|[.!?](?=\s|$)")
+_WORD = re.compile(r"\w+")
+_SAID_TO_BE = re.compile(r"(?:[=:≈]|\b(?:is|are|was|were|be|makes?|equals?|gives?|totals?|to))[^\w\n]{0,8}$")
+_LONGEST_UNIT = 3  # words: "dollars in all"
+
+
+def _concludes(text: str, number: Number) -> bool:
+    """Whether the last number of a text stands where a short answer has it, as the module says."""
+    sentence_end = _LINE_OR_SENTENCE_END.search(text, number.end)
+    end = sentence_end.start() if sentence_end else len(text)
+    if len(_WORD.findall(text, number.end, end)) > _LONGEST_UNIT:
+        return False
+    before = text[text.rfind("\n", 0, number.start) + 1 : number.start]
+    ends_answer, begins_line = not _WORD.search(text, end), not _WORD.search(before)
+    return ends_answer or begins_line or bool(_SAID_TO_BE.search(before))
+
+
+def score(
+    id: str, answer: str, expected: str, *, asks_for_mark: bool = False, tolerance: Fraction = Fraction(0)
+) -> Score:
+    """Correct if the answer gives the expected number, itself written as a number.
+
+    asks_for_mark: whether the task asks for a mark, so that only a number behind one is where it was asked for.
+    tolerance: how far the number may be from the expected one.
+    """
+    given = reading(answer)
+    correct = given is not None and abs(given.value - Fraction(expected)) <= tolerance
+    return Score(
+        id=id,
+        value=float(correct),
+        correct=correct,
+        parsed=None if given is None else str(given.value),
+        marked=given is not None and (given.behind_mark or (given.concludes and not asks_for_mark)),
+    )

@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 
 from pipeline.core.errors import UserError
+from pipeline.core.types import Score
 
 DRAW = 1.5
 RIDGE = 1e-3
@@ -39,6 +40,12 @@ class Agreement(NamedTuple):
     share: float
     n: int
     drawn: int
+
+
+def score(id: str, answer: str) -> Score:
+    """No answer to an instruction is right or wrong: correct tells only whether anything was answered."""
+    said = answered(answer)
+    return Score(id=id, value=float(said), correct=said, parsed=answer.strip() or None, marked=said)
 
 
 def answered(answer: str) -> bool:

@@ -126,7 +126,7 @@ def test_a_scorers_further_metric_has_a_column_where_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     also: list[dict[str, float]] = [{"plus": 1.0}, {}, {"plus": 0.0}]
-    scores = [Score(str(n), 1.0, True, "x", one) for n, one in enumerate(also)]
+    scores = [Score(str(n), 1.0, True, "x", also=one) for n, one in enumerate(also)]
     monkeypatch.setattr("pipeline.tasks.sums.score", lambda *_: scores)
     write_jsonl(tmp_path / "test.jsonl", (vars(example) for example in mrpc(["yes"] * 3)))
     write_jsonl(tmp_path / "cell.jsonl", completions([""] * 3))
