@@ -1,7 +1,8 @@
 """GLUE's answers (arXiv 1804.07461): a label, or a similarity; and as numbers, for the metrics that need all of them.
 
-Accuracy is the mean of scores; F1 beside it for MRPC and QQP, Matthews' correlation for CoLA, Pearson's and Spearman's
-for STS-B are of pairs of numbers (``pipeline.scoring.metrics``). An answer without a label is wrong in every metric.
+Accuracy is the mean of the scores. Beside it stand F1 for MRPC and QQP, Matthews' correlation for CoLA, and Pearson's
+and Spearman's for STS-B, all of pairs of numbers (``pipeline.scoring.metrics``). An answer without a label is wrong in
+every metric.
 """
 
 import re
@@ -34,7 +35,7 @@ def score_label(id: str, answer: str, expected: str, labels: Sequence[str]) -> S
 
 
 def score_similarity(id: str, answer: str, expected: float) -> Score:
-    """Correct if the answer's first number is within half a point. value: 1 less its distance, as a share of all."""
+    """Correct if the answer's first number is within half a point. value: 1 − its distance / ``SPREAD``."""
     number = re.search(r"-?\d+(?:\.\d+)?", answer)
     given = min(max(float(number[0]), 0.0), SPREAD) if number else None
     distance = SPREAD if given is None else abs(given - expected)

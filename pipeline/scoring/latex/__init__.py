@@ -2,8 +2,8 @@
 
 Which expression of an answer counts: what stands in the last ``\\boxed{}``; without one, what the last mark says
 ("answer is", a tag: ``pipeline.scoring.marks``), up to the end of the sentence, of this the first formula if there is
-one; without that, the last formula, or the last number. The last ones stand where an answer was asked for only if they
-are all of it.
+one; without that, the last formula, or the last number, which stands where it was asked for only if the answer says
+nothing else.
 
 Two expressions are the same if they are written alike, after what does not change a meaning has gone (spaces, "\\left",
 "dfrac" for "frac", a dollar, a degree, "x =" before a value), or if their parts have the same values (``meaning``).

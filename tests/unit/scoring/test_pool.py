@@ -188,6 +188,22 @@ def test_a_program_that_waits_for_a_cpu_does_not_sleep(own_pool: None) -> None:
             os.waitpid(child, 0)
 
 
+def test_a_program_that_waits_for_its_child_to_work_does_not_sleep() -> None:
+    if "no processes" in sandbox.isolation() or "namespaces" not in sandbox.isolation():
+        pytest.skip("no processes here")
+    limits = {**LIMITS, "cpu_seconds": 4, "call_seconds": 4, "asleep_seconds": 1, "wall_seconds": 60}
+    source = """
+import os, time
+def f(x):
+    if os.fork() == 0:
+        while time.process_time() < 2: pass
+        os._exit(0)
+    os.wait()
+    return x + 10
+"""
+    assert run([Program(source, "f", [[1]], limits)])[0] == Outcome((11,), "end")
+
+
 @pytest.mark.parametrize("generations", [1, 2])
 def test_sleep_is_told_from_work(generations: int) -> None:
     """Of a process that works when it is told to, or whose child does."""
