@@ -57,7 +57,8 @@ class Score:
 
     value: in [0, 1]. correct: the yes or no that reward and accuracy use.
     parsed: the answer that was read off the completion, as text; None where none could be.
-    marked: whether it stood where the task asks for it, and was not taken for the answer for want of a better one.
+    marked: whether that answer stood where the task asked for it (behind "#### " or "the answer is", in a box, in a
+        block of code, or as the end of a short answer), and was not merely found somewhere in the text.
     also: further metrics of the same completion, by name, in [0, 1]: say, whether it passes stricter tests, too.
     """
 

@@ -60,6 +60,6 @@ def _example(split: str, number: int, row: Mapping[str, Any]) -> Example:
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
     return [
-        numbers.score(example.id, answer, example.meta["answer"])
+        numbers.score(example.id, answer, example.meta["answer"], asks_for_mark=True)
         for example, answer in zip(examples, answers, strict=True)
     ]
