@@ -115,7 +115,7 @@ def table7_claims(versus_base: pd.DataFrame, versus_svf: pd.DataFrame, domains: 
     others = [row for row in dict.fromkeys(versus_base["row"]) if row not in ("base", "svf")]
     by_row = {row: verdicts(versus_svf, row, domains) for row in others}
     turned = {"better": "worse", "worse": "better", "undecided": "undecided"}  # what SVF is, against the row
-    words = [turned[verdict] for by_task in by_row.values() for verdict in by_task.values()]
+    words = [turned.get(verdict, verdict) for by_task in by_row.values() for verdict in by_task.values()]
     if not words:
         return ("This run has no SVF expert beside other tuning, so it says nothing of the paper's Table 7.",)
     claims = [

@@ -1,8 +1,8 @@
 """Publish a finished run: copy what is small and worth keeping of it into a folder that is committed.
 
 ``selfadapt publish`` writes ``reports/published/<base model>``, whole or not at all, in the form that
-``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts, answers and
-models are left out: hashes tell what they were.
+``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts and models are left
+out, which can be made again: hashes tell what they were.
 """
 
 import importlib.metadata
@@ -19,14 +19,23 @@ from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
 from pipeline.core.stage import STATE
 from pipeline.data.splits import FILLED
-from pipeline.evaluation.intervals import trivial_baselines
-from pipeline.reporting.compose import measured_listings
+from pipeline.reporting.compose import accuracy_metrics, published_listings
+from pipeline.reporting.compressed import write_lines
 from pipeline.reporting.planned import Plan, RunSettings, read_plan
-from pipeline.reporting.published import COLUMNS, FORMAT, read_one
-from pipeline.reporting.read import read_base, read_examples, read_needs, read_published, read_records, read_scores
-from pipeline.reporting.statistics import published_statistics, subset_baselines
+from pipeline.reporting.published import COLUMNS, COMPLETIONS, FORMAT, FURTHER, RULES, SEARCHES, read_one
+from pipeline.reporting.read import (
+    read_base,
+    read_completions,
+    read_examples,
+    read_needs,
+    read_published,
+    read_records,
+    read_rules,
+    read_scores,
+)
+from pipeline.reporting.statistics import published_statistics
 from pipeline.reporting.tables.accuracy import comparison_of
-from pipeline.reporting.tables.comparison import comparison_files, comparison_metrics
+from pipeline.reporting.tables.comparison import comparison_files
 from pipeline.reporting.tables.costs import behind
 from pipeline.reporting.tables.listing import listing_files
 
@@ -81,14 +90,15 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
     plan = whole.of({cell: whole.cells[cell] for cell in chosen.cells})
     about = _about(plan, chosen)
     folder = PUBLISHED / (name or about["base"]["base"]).replace("/", "-")
+    again = f"selfadapt plan && dvc repro {' '.join(chosen.stages)}" if cells else "selfadapt run"
+    about["command"] = f"cp {folder}/params.yaml params.yaml && {again}"
     with atomic_folder(folder) as temporary:
         write_json(temporary / "run.json", about)
         shutil.copyfile(PARAMS, temporary / "params.yaml")
         kept = chosen.of(yaml.safe_load(PLAN.read_text(encoding="utf-8"))["plan"])
         write_text(temporary / "plan.yaml", _dump({"plan": kept}))
         if plan.cells:
-            scores = read_scores(plan.cells, ARTIFACTS / "scores")
-            write_text(temporary / "scores.csv", scores[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+            _write_answers(temporary, plan)
         _copy_files(temporary, chosen, about["adapters"], plan)
         _write_numbers(temporary)
     return folder
@@ -96,6 +106,20 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
 
 def _dump(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1 << 20, default_flow_style=None)
+
+
+def _write_answers(folder: Path, plan: Plan) -> None:
+    """Write scores, answers, and what rules without a model are right for on the same examples."""
+    scores = read_scores(plan.cells, ARTIFACTS / "scores", read_examples(plan, DATA))
+    write_text(folder / "scores.csv", scores[[*COLUMNS, *FURTHER]].to_csv(index=False, lineterminator="\n"))
+    completions = read_completions(plan, ARTIFACTS / "completions")
+    lines = ({"cell": cell, **vars(answer)} for cell, answers in completions.items() for answer in answers.values())
+    write_lines(folder / COMPLETIONS, lines)
+    asked = {cell.task for cell in plan.cells.values()}
+    if rules := read_rules([task for task in plan.heuristics if task in asked], ARTIFACTS / "scores"):
+        write_lines(
+            folder / RULES, ({"task": task, **row} for task, frame in rules.items() for row in frame.to_dict("records"))
+        )
 
 
 def _copy_files(folder: Path, chosen: Chosen, adapters: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
@@ -109,6 +133,8 @@ def _copy_files(folder: Path, chosen: Chosen, adapters: Mapping[str, Mapping[str
         shutil.copytree(REPORTS / key, folder / "experiments" / key)
     for adapter, provenance in adapters.items():
         name = Path(adapter).name
+        if adapter.startswith(f"{SEARCHES}/"):
+            _copy(ARTIFACTS / f"{adapter}.jsonl", folder / f"{adapter}.jsonl")
         curve = plan.curves.get(name, f"{adapter}.curve.jsonl")  # that of a head stands beside it
         _copy(ARTIFACTS / curve, folder / f"curves/{name}.jsonl")
         if provenance["bytes"] <= SMALL:
@@ -120,9 +146,9 @@ def _write_numbers(folder: Path) -> None:
     published = read_one(folder, read_published(PAPERS))
     measured = published_statistics(published)
     comparisons = [comparison_of(key, published.run, measured) for key in measured.comparisons]
-    write_json(folder / "metrics.json", {table.key: comparison_metrics(table) for table in comparisons})
+    write_json(folder / "metrics.json", accuracy_metrics(comparisons, measured))
     files = {file: text for table in comparisons for file, text in comparison_files(table).items()}
-    for listing in measured_listings(published.run, measured).values():
+    for listing in published_listings(published, measured):
         files |= listing_files(listing)
     for file, text in files.items():
         write_text(folder / "tables" / file, text)
@@ -174,7 +200,7 @@ def _chosen(cells: Sequence[str], plan: Plan) -> Chosen:
 
 
 def _about(plan: Plan, chosen: Chosen) -> dict[str, Any]:
-    """What the run was: see ``pipeline.reporting.published.Published``."""
+    """What the run was, but for the command: see ``pipeline.reporting.published.Published``."""
     records = read_records(STATE / "runs", plan.stages)
     reached = behind(chosen.stages, read_needs(LOCK, records, plan.stages))
     ran = {name: records[name] for name in reached if name in records}
@@ -184,16 +210,14 @@ def _about(plan: Plan, chosen: Chosen) -> dict[str, Any]:
         path = ARTIFACTS / f"{adapter}.safetensors"
         provenance = read_tensors(path)[1].get("provenance", {})
         adapters[adapter] = {**provenance, "bytes": path.stat().st_size, "sha256": digest(path)}
-    examples = read_examples(plan, DATA)
+    tasks = [cell.task for cell in plan.cells.values()]
     labelled = [task for head in chosen.heads for task in plan.train_head[head].data]
     return {
         "format": FORMAT,
         "commits": sorted({record["commit"] for record in ran.values() if record.get("commit")}),
         "base": {**read_base(ARTIFACTS / "base/base.safetensors"), "sha256": digest(ARTIFACTS / "base/model")},
         "adapters": adapters,
-        "data": {task: _splits(task) for task in dict.fromkeys([*examples, *labelled])},
-        "baselines": {task: dict(trivial_baselines(prompts)) for task, prompts in examples.items()},
-        "subsets": subset_baselines(plan, examples),
+        "data": {task: _splits(task) for task in dict.fromkeys([*tasks, *labelled])},
         "device": _machine(
             RunSettings.read(read_params(PARAMS), {}).compute, [record["host"] for record in ran.values()]
         ),

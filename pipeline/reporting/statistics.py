@@ -6,50 +6,42 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.core.types import Example
+from pipeline.evaluation.answers import answers
 from pipeline.evaluation.further import ALSO, further, win_rates
-from pipeline.evaluation.intervals import Resampling, compare, trivial_baselines
+from pipeline.evaluation.intervals import Estimate, Resampling, compare, estimate
+from pipeline.evaluation.rules import best_rules
+from pipeline.reporting.budgets import budgets
 from pipeline.reporting.claims import RIVALS
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.papers import rivals_for
-from pipeline.reporting.planned import Plan
 from pipeline.reporting.published import Published
 from pipeline.reporting.read import Run, scores_of
 from pipeline.reporting.tables import heads, reft
+from pipeline.reporting.untrained import untrained_cells
 from pipeline.scoring.metrics import label_numbers
 
 
 def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     """Of the run whose report this is. judged: of ``further.read_judged``. labelled: of ``heads.read_heads``."""
-    baselines = {task: trivial_baselines(examples) for task, examples in run.examples.items()}
-    return replace(
-        _statistics(run, run.plan.tables, baselines, labelled),
-        win_rates=win_rates(judged, _resampling(run)),
-        subsets=subset_baselines(run.plan, run.examples),
-    )
+    return replace(_statistics(run, run.plan.tables, labelled), win_rates=win_rates(judged, _resampling(run)))
 
 
 def published_statistics(published: Published) -> Statistics:
     """Of a published run, in the same way, from its scores, labels and preferences."""
+    run = published.run
     return replace(
-        _statistics(published.run, published.tables, published.about["baselines"], published.heads),
-        win_rates=win_rates(published.judged, _resampling(published.run)),
-        subsets=published.about["subsets"],
+        _statistics(run, published.tables, published.heads), win_rates=win_rates(published.judged, _resampling(run))
     )
 
 
-def subset_baselines(
-    plan: Plan, examples: Mapping[str, Sequence[Example]]
-) -> dict[str, dict[str, Mapping[str, float]]]:
-    """For each table whose columns are the subsets of one task, the accuracies that need no model, by subset."""
-    tables: dict[str, dict[str, list[Example]]] = {}
-    for key in [key for key in plan.tables if key in reft.SUBSETS]:
-        for task in dict.fromkeys(cell.task for cell in plan.cells_of(key).values()):
-            for example in examples[task]:
-                tables.setdefault(key, {}).setdefault(example.id.partition("-")[0], []).append(example)
-    return {
-        key: {subset: trivial_baselines(part) for subset, part in subsets.items()} for key, subsets in tables.items()
-    }
+def rule_estimates(rules: Mapping[str, pd.DataFrame], resampling: Resampling) -> dict[str, dict[str, Estimate]]:
+    """Of each task, every rule that needs no model with its accuracy, the best one first."""
+    found = {}
+    for task, frame in rules.items():
+        values = {str(name): part["value"].to_numpy(dtype=float) for name, part in frame.groupby("rule")}
+        ordered = sorted(values, key=lambda name: (-values[name].mean(), name))
+        found[task] = {name: estimate([values[name]], resampling) for name in ordered}
+    return found
 
 
 def head_metrics(labelled: Sequence[Mapping[str, Any]], resampling: Resampling) -> pd.DataFrame:
@@ -71,24 +63,29 @@ def _resampling(run: Run) -> Resampling:
     return Resampling(resamples=run.settings.report.resamples, seed=run.settings.report.seed)
 
 
-def _statistics(
-    run: Run,
-    tables: Sequence[str],
-    baselines: Mapping[str, Mapping[str, float]],
-    labelled: Sequence[Mapping[str, Any]],
-) -> Statistics:
+def _statistics(run: Run, tables: Sequence[str], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     resampling = _resampling(run)
     parts = {key: scores_of(run, key) for key in tables}
     parts |= {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
+    best, untrained = best_rules(run.rules), untrained_cells(run)
+    subsets = {key: best_rules(reft.rules_by_subset(run.rules)) for key in parts if key in reft.SUBSETS}
+
+    def compared(key: str, reference: str) -> pd.DataFrame:
+        """A table's rows beside one of them."""
+        rules = subsets.get(key, best)
+        return compare(parts[key], resampling, reference, rules=rules, untrained=untrained)
+
     return Statistics(
-        comparisons={key: compare(part, resampling, "base") for key, part in parts.items()},
-        rivals={key: compare(part, resampling, RIVALS[key]) for key, part in parts.items() if key in RIVALS},
+        comparisons={key: compared(key, "base") for key in parts},
+        rivals={key: compared(key, RIVALS[key]) for key in parts if key in RIVALS},
         versus={
-            key: {row: compare(part, resampling, row) for row in rivals_for(key) if row in set(part["row"])}
+            key: {row: compared(key, row) for row in rivals_for(key) if row in set(part["row"])}
             for key, part in parts.items()
         },
         dispatch=compare(run.decisions, resampling, "prompt"),
-        baselines=baselines,
+        rules=rule_estimates(run.rules, resampling),
+        answers=answers(run.scores) if len(run.scores) else pd.DataFrame(),
+        budgets=budgets(run),
         further=further(run.scores, resampling, "base"),
         heads=labelled,
         head_metrics=head_metrics(labelled, resampling) if labelled else pd.DataFrame(),

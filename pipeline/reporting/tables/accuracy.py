@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from pipeline.reporting import claims, papers
+from pipeline.reporting.budgets import trainings_of
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables import ablations, reft, variants
@@ -31,12 +32,12 @@ def comparison_of(key: str, run: Run, statistics: Statistics) -> Comparison:
         title=papers.TITLES.get(key, key.replace("_", " ")),
         frame=frame,
         domains=domains,
-        baselines=statistics.subsets.get(key, statistics.baselines),
         trained=trained_of(key, run, counts),
         published=published,
         benchmarks=benchmarks,
         claims=claims_of(key, run, statistics, domains),
         labels=labels_of(key, run),
+        trainings=trainings_of(run, key, statistics.budgets),
     )
 
 
@@ -47,13 +48,12 @@ def claims_of(key: str, run: Run, statistics: Statistics, domains: Mapping[str, 
     if key in reft.SUBSETS:
         return reft.claims(key, versus_base, versus_rival, domains)
     if key == "table4":
-        return ablations.claims(run, versus_base, versus_rival, list(domains)) + ablations.lengths(run, key)
-    sentences = (
+        return ablations.claims(run, versus_base, versus_rival, list(domains))
+    return (
         variants.moved_to(key, run)
         + claims.claims_of(key, versus_base, versus_rival, domains)
         + claims.variant_claims(key, versus_base, statistics.versus.get(key, {}), domains)
     )
-    return sentences + (ablations.lengths(run, key) if key == "table7" else ())
 
 
 def labels_of(key: str, run: Run) -> dict[str, str]:

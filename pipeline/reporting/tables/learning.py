@@ -6,12 +6,22 @@ follows the penalty alone.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
+from pipeline.reporting.budgets import Budget, kept_run
 from pipeline.reporting.tables.listing import Listing
 
+# What a training may measure of its steps, by the column of its curve.
+SIGNALS = {
+    "mixed": "prompts with mixed rewards, share",
+    "cosine": "cosine of two halves' gradients",
+    "entropy": "entropy, nats a token",
+    "kl": "KL from the base, nats a token",
+    "largest": "largest |z − 1|",
+}
 UNREWARDED = -1 + 1e-6  # mean reward of a step without a right answer, with what rounding may add
 
 
@@ -71,15 +81,41 @@ def learning_claims(curves: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def learning_table(curves: Mapping[str, pd.DataFrame]) -> Listing:
-    """All trainings from rewards, a line each."""
+def measured(curve: pd.DataFrame) -> dict[str, pd.Series]:
+    """What the steps of a training measured, by the columns of ``SIGNALS`` that its curve has, without gaps."""
+    kept = kept_run(curve)
+    assert kept is not None
+    stepped = kept[kept["step"] > 0].set_index("step")
+    return {name: stepped[name].dropna().astype(float) for name in SIGNALS if name in stepped and stepped[name].notna().any()}
+
+
+def signal(curve: pd.DataFrame) -> tuple[float | None, ...]:
+    """Means over the steps of ``mixed`` and ``cosine``, the last ``entropy`` and ``kl``, the greatest ``largest``."""
+    found = measured(curve)
+    come_to = {"mixed": "mean", "cosine": "mean", "entropy": "last", "kl": "last", "largest": "max"}
+    numbers = []
+    for name, way in come_to.items():
+        values = found.get(name)
+        if values is None:
+            numbers.append(None)
+        else:
+            numbers.append(float(values.iloc[-1] if way == "last" else getattr(values, way)()))
+    return tuple(numbers)
+
+
+def learning_table(curves: Mapping[str, pd.DataFrame], budgets: Mapping[str, Budget]) -> Listing:
+    """All trainings from rewards, a line each. budgets: of the adapters that were trained, by path."""
+    rates = {Path(path).name: budget.rates for path, budget in budgets.items()}
     columns = (
         "training", "λ", "steps", "with a rewarded answer", "mean reward, first step", "last step", "step chosen",
-        "validation before", "after",
+        "validation before", "after", "sum of rates", "prompts with mixed rewards, mean", "cosine, mean",
+        "entropy, last", "KL, last", "largest |z − 1|",
     )  # fmt: skip
-    rows = tuple((name, *learnt(curve)) for name, curve in rewarded(curves).items())
+    rows = tuple((name, *learnt(curve), rates.get(name), *signal(curve)) for name, curve in rewarded(curves).items())
     note = (
-        "An answer is rewarded with 1 if it is right and with −1 if it is not; a step in which every answer is wrong "
-        "teaches nothing. The step is chosen by accuracy on validation prompts; step 0 is the base model."
+        "An answer is rewarded with 1 if it is right; a step in which every answer is wrong teaches nothing, nor does a "
+        "prompt whose answers are all rewarded alike. The cosine is between the gradients of two halves of a batch: "
+        "near zero, a step follows noise. Under an optimizer that normalises each coordinate, z moves by about the sum "
+        "of the learning rates at most. The step is chosen by accuracy on validation prompts; step 0 is the base model."
     )
     return Listing("learning", "What there was to learn from", columns, rows, note)

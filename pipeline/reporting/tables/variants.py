@@ -41,8 +41,31 @@ def origin(name: str, run: Run) -> str:
 
 
 def is_variant(mixture: Mapping[str, Any], run: Run) -> bool:
-    """Whether a search for α is another one than the paper's, or has settings of its own."""
-    return mixture["strategy"] != "few_shot" or "search" in run.settings.rows.get(mixture["row"], {})
+    """Whether a search for α is another one than the paper's, has settings of its own, or is of another model."""
+    own = "search" in run.settings.rows.get(mixture["row"], {})
+    return own or mixture["strategy"] != "few_shot" or mixture["base"] != BASE
+
+
+def search_claims(run: Run) -> tuple[str, ...]:
+    """A sentence on which searches for α found something better after their first generation."""
+    rose, level = [], []
+    for mixture in run.mixtures.values():
+        trace = mixture["trace"]
+        if len({row["iteration"] for row in trace}) < 2:
+            continue
+        first = max(row["best_accuracy"] for row in trace if row["iteration"] == 0)
+        best = max(trace, key=lambda row: row["best_accuracy"])
+        named = f"{row_name(mixture['row'])} on {mixture['task']}, seed {mixture['seed']}"
+        if best["best_accuracy"] > first:
+            gained = f"{percent(first, 0)} to {percent(best['best_accuracy'], 0)} %"
+            rose.append(f"{named} ({gained}, in generation {best['iteration'] + 1} of {best['configuration']})")
+        else:
+            level.append(f"{named} ({percent(first, 0)} %)")
+    if not rose and not level:
+        return ()
+    said = f"After its first generation, {len(rose)} of {len(rose) + len(level)} searches for α found a better mixture"
+    said += f": {'; '.join(rose)}" if rose else ""
+    return (said + (f". These did not: {'; '.join(level)}." if level else "."),)
 
 
 def search_table(run: Run, comparisons: Sequence[Comparison]) -> Listing | None:
