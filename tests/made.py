@@ -24,7 +24,8 @@ RULES = {"the first choice": 0.1, "the commonest answer in training": 0.05}
 # Share of right answers, by row.
 RIGHT = {"base": 0.3, "lora": 0.4, "svf": 0.6, "loreft": 0.45, "csreft": 0.55}
 RIGHT |= {"best_lora": 0.3, "prompt": 0.35, "classifier": 0.45, "few_shot": 0.5}
-TRAINING = {"learning_rate": 2e-3, "steps": 12, "batch": 4}
+STEPS = 12  # of every training
+TRAINING = {"learning_rate": 2e-3, "steps": STEPS, "batch": 4}
 PARAMS: dict[str, Any] = {
     "profile": "laptop",
     "seeds": [0],
@@ -152,17 +153,18 @@ class Made:
         """Scores and completions of every cell."""
         for name, cell in plan.cells.items():
             ids = [f"{cell.task}-{number}" for number in range(self.examples)]
-            right = [self.draw.random() < RIGHT.get(cell.row, 0.5) for _ in ids]
+            unread = [number % 40 == 5 for number in range(self.examples)]
+            right = [self.draw.random() < RIGHT.get(cell.row, 0.5) and not lost for lost in unread]
             frame = pd.DataFrame(
                 {
                     "id": ids,
                     "value": [float(correct) for correct in right],
                     "correct": right,
-                    "parsed": ["yes" if correct or number % 20 else None for number, correct in enumerate(right)],
+                    "parsed": [None if lost else self.draw.choice(["yes", "no"]) for lost in unread],
                     "marked": [number % 10 > 0 for number in range(self.examples)],
                     "tokens": [self.draw.randint(2, 32) for _ in ids],
                     "prompt_tokens": 40,
-                    "finished": [number % 20 != 1 for number in range(self.examples)],
+                    "finished": [number % 40 != 1 for number in range(self.examples)],
                 }
             )
             frame.to_parquet(self.artifacts / f"scores/{name}.parquet")
@@ -178,11 +180,11 @@ class Made:
         (self.artifacts / "scores/heuristics").mkdir(exist_ok=True)
         for task in plan.heuristics:
             lines = [
-                {"rule": rule, "id": f"{task}-{number}", "value": float(number < share * self.examples), "answer": "yes"}
+                {"rule": rule, "id": f"{task}-{number}", "value": float(number < share * self.examples)}
                 for rule, share in RULES.items()
                 for number in range(self.examples)
             ]
-            pd.DataFrame(lines).to_parquet(self.artifacts / f"scores/heuristics/{task}.parquet")
+            pd.DataFrame(lines).assign(answer="yes").to_parquet(self.artifacts / f"scores/heuristics/{task}.parquet")
 
     def adapter(self, path: str, **provenance: Any) -> None:
         """An adapter's file, which says where it comes from."""
@@ -211,11 +213,11 @@ class Made:
     def curve(self, path: str, *, rewarded: bool) -> None:
         """A learning curve: of two coefficients where there are rewards, else of losses."""
         rows: list[dict[str, Any]] = []
-        for step in range(16):
+        for step in range(STEPS + 1):
             validation = 0.3 + 0.02 * step + self.draw.uniform(-0.03, 0.03) if step % 3 == 0 else None
             reward = -0.8 + 0.09 * step + self.draw.uniform(-0.1, 0.1)
             for coefficient in (0.1, 0.2) if rewarded else (0.1,):
-                row = {"step": step, "validation": validation, "chosen": step == 15 and coefficient == 0.1}
+                row = {"step": step, "validation": validation, "chosen": step == STEPS and coefficient == 0.1}
                 if rewarded:
                     mean = reward - coefficient if step else None
                     row |= {"objective": "reinforce", "train": mean, "kl_coefficient": coefficient}
@@ -265,11 +267,10 @@ class Made:
         experts = [f"{kind}-{task}-0" for task in TRAINED.values()]
         alpha = [[self.draw.uniform(-0.2, 1) for _ in experts] for _ in range(self.layers if per_layer else 1)]
         final = {"final": True, "configuration": "x", "experts": experts, "alpha": alpha, "accuracy": 0.6}
-        trace: list[dict[str, Any]] = [
-            {"configuration": "x", "iteration": number, "best_accuracy": best, "elites_accuracy": 0.4, "prompts": prompts}
-            for number, (best, prompts) in enumerate([(0.5, 40), (0.6, 80)])
-        ]
-        trace = [*({**row, "chosen": True} for row in trace), {**final, "normalised": not per_layer}]
+        row = {"configuration": "x", "chosen": True, "elites_accuracy": 0.4}
+        trace = [{**row, "iteration": number, "best_accuracy": 0.5 + 0.1 * number} for number in range(2)]
+        trace = [{**row, "prompts": 40 * (place + 1)} for place, row in enumerate(trace)]
+        trace.append({**final, "normalised": not per_layer})
         write_jsonl(self.artifacts / f"{item.adapter}.jsonl", trace)
         self.adapter(item.adapter, method=item.strategy, task=item.task, parameters=3)
 

@@ -1,6 +1,7 @@
 """What each adapter was trained on: steps, prompts, samples and tokens, and how its settings were chosen.
 
-Rows of a table can be compared only where they saw as many prompts in as many steps; a table says so where they did not.
+Rows of a table can be compared only where they saw as many prompts in as many steps; a table says so where they did
+not.
 """
 
 import math
@@ -11,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.planned import Training
+from pipeline.reporting.planned import TRAINED, Training
 from pipeline.reporting.read import Run
 from pipeline.reporting.wording import cell_text
 from pipeline.training.recipes import Objective
@@ -76,9 +77,7 @@ class Budget:
 def budgets(run: Run) -> dict[str, Budget]:
     """The budget of every adapter that was trained, by its path; those whose settings do not say it are left out."""
     makers = {
-        item.adapter: f"{section}@{key}"
-        for section in ("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills")
-        for key, item in getattr(run.plan, section).items()
+        item.adapter: f"{section}@{key}" for section in TRAINED for key, item in getattr(run.plan, section).items()
     }
     found = {
         item.adapter: budget(run, objective, item, makers[item.adapter]) for objective, item in run.plan.all_trainings
@@ -92,7 +91,8 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     training = recipe["training"]
     if not {"steps", "batch"} <= set(training):
         return None
-    curve = kept_run(run.curves.get(Path(item.adapter).name))
+    whole = run.curves.get(Path(item.adapter).name)
+    curve = None if whole is None else kept_run(whole)
     steps = training["steps"] if curve is None else int(curve["step"].max())
     shots = recipe.get("shots")
     known = [shots if shots else run.trained_on.get(task) for task in item.tasks]
@@ -115,9 +115,9 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     )
 
 
-def kept_run(curve: pd.DataFrame | None) -> pd.DataFrame | None:
+def kept_run(curve: pd.DataFrame) -> pd.DataFrame:
     """The rows of a curve under the coefficient λ that was chosen; all of them where none was tried."""
-    if curve is None or "kl_coefficient" not in curve or not curve["chosen"].any():
+    if "kl_coefficient" not in curve or not curve["chosen"].any():
         return curve
     chosen = curve.loc[curve["chosen"].astype(bool), "kl_coefficient"].iloc[0]
     return curve[curve["kl_coefficient"] == chosen]
@@ -204,8 +204,8 @@ class Trainings:
                 for row in self.rows
             ]
             said.append(
-                "These rows were trained on different budgets, in steps × prompts, and stand grouped by them; a row may "
-                f"be behind another only for that: {'; '.join(each)}."
+                "These rows were trained on different budgets, in steps × prompts, and stand grouped by them; a row "
+                f"may be behind another only for that: {'; '.join(each)}."
             )
         for row, trained in self.rows.items():
             choices = dict.fromkeys((one.tried, one.validation, one.thin) for one in trained if one.tried > 1)

@@ -23,6 +23,8 @@ BASE = "base"  # the base model that everything is done to, unless a table names
 # The report's own record is of the report before this one, and is no part of it.
 STAGES = {"cells": ("generate", "score"), "train_head": ("train_head", "classify"), "report": ()}
 ALONE = ("plan", "code", "fetch")
+# The sections whose stages train an adapter, on one task or on several.
+TRAINED = ("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills")
 
 
 class Item(Section):
@@ -186,10 +188,9 @@ class Plan(Section, at=""):
     @property
     def adapters(self) -> dict[str, str]:
         """What is made for the base model: path of each adapter, sorted, to the stage that makes it."""
-        trained = ("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills")
         makers = {
             item.adapter: f"{section}@{key}"
-            for section in (*trained, "fit_classifier", "adapt")
+            for section in (*TRAINED, "fit_classifier", "adapt")
             for key, item in getattr(self, section).items()
             if item.base == BASE
         }

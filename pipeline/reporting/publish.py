@@ -1,8 +1,8 @@
 """Publish a finished run: copy what is small and worth keeping of it into a folder that is committed.
 
 ``selfadapt publish`` writes ``reports/published/<base model>``, whole or not at all, in the form that
-``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts and models are left
-out, which can be made again: hashes tell what they were.
+``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts and models, which
+can be made again, are left out: hashes tell what they were.
 """
 
 import importlib.metadata
@@ -100,7 +100,7 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
         if plan.cells:
             _write_answers(temporary, plan)
         _copy_files(temporary, chosen, about["adapters"], plan)
-        _write_numbers(temporary)
+        write_numbers(temporary, read_published(PAPERS))
     return folder
 
 
@@ -141,15 +141,22 @@ def _copy_files(folder: Path, chosen: Chosen, adapters: Mapping[str, Mapping[str
             _copy(ARTIFACTS / f"{adapter}.safetensors", folder / f"adapters/{adapter}.safetensors")
 
 
-def _write_numbers(folder: Path) -> None:
-    """Write what the published scores come to."""
-    published = read_one(folder, read_published(PAPERS))
+def numbers(folder: Path, papers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a published run's scores come to: its metrics, and its tables by file. papers: the papers' numbers."""
+    published = read_one(folder, papers)
     measured = published_statistics(published)
     comparisons = [comparison_of(key, published.run, measured) for key in measured.comparisons]
-    write_json(folder / "metrics.json", accuracy_metrics(comparisons, measured))
     files = {file: text for table in comparisons for file, text in comparison_files(table).items()}
     for listing in published_listings(published, measured):
         files |= listing_files(listing)
+    return accuracy_metrics(comparisons, measured), files
+
+
+def write_numbers(folder: Path, papers: Mapping[str, Any]) -> None:
+    """Write what a published run's scores come to, for other programs and for people."""
+    metrics, files = numbers(folder, papers)
+    write_json(folder / "metrics.json", metrics)
+    shutil.rmtree(folder / "tables", ignore_errors=True)
     for file, text in files.items():
         write_text(folder / "tables" / file, text)
 

@@ -1,6 +1,6 @@
 """Which figures a run has, each with its caption."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -125,9 +125,9 @@ def mixed(run: Run) -> Iterator[Figure]:
         yield Figure("figure7", adapting.alphas(usual, "figure7"), caption)
     if any(mixture["trace"] for mixture in run.mixtures.values()):
         caption = (
-            "Searches for α: the best accuracy so far on the few prompts, by generation, a line for each configuration; "
-            "thin: the mean of the generation's elites. A search whose line does not rise after its first generation "
-            "found nothing that drawing at random had not."
+            "Searches for α: the best accuracy so far on the few prompts, by generation, a line for each "
+            "configuration; thin: the mean of the generation's elites. A search whose line does not rise after its "
+            "first generation found nothing that drawing at random had not."
         )
         yield Figure("searches", adapting.searches(run.mixtures, "searches"), caption)
 

@@ -10,7 +10,6 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, grid, panels, percent_axis, svg
 
-
 WIDE = 6  # panels side by side
 
 

@@ -17,9 +17,9 @@ COLUMNS = (
     "mean tokens", "picked, % by position", "right, % by position", "accuracy where it is right, %",
 )  # fmt: skip
 NOTE = (
-    "Cut: ended by the token limit. Unread: no answer could be read off it. Unmarked: an answer was read, but not where "
-    "the task asks for it. Where a prompt offers choices, the last columns have, in the order of mention, how often "
-    "each position is picked, how often it is right, and the accuracy on the prompts where it is right."
+    "Cut: ended by the token limit. Unread: no answer could be read off it. Unmarked: an answer was read, but not "
+    "where the task asks for it. Where a prompt offers choices, the last columns have, in the order of mention, how "
+    "often each position is picked, how often it is right, and the accuracy on the prompts where it is right."
 )
 
 

@@ -37,5 +37,5 @@ def note(known: Mapping[str, Budget]) -> str:
     )
     thin = [f"{path} ({one.validation})" for path, one in known.items() if one.thin]
     if thin:
-        text += f" On fewer than {ENOUGH} validation prompts such a choice is mostly chance; so it is of {', '.join(thin)}."
+        text += f" Fewer than {ENOUGH} such prompts choose mostly by chance; so they did for {', '.join(thin)}."
     return text

@@ -84,23 +84,17 @@ def learning_claims(curves: Mapping[str, pd.DataFrame]) -> tuple[str, ...]:
 def measured(curve: pd.DataFrame) -> dict[str, pd.Series]:
     """What the steps of a training measured, by the columns of ``SIGNALS`` that its curve has, without gaps."""
     kept = kept_run(curve)
-    assert kept is not None
     stepped = kept[kept["step"] > 0].set_index("step")
-    return {name: stepped[name].dropna().astype(float) for name in SIGNALS if name in stepped and stepped[name].notna().any()}
+    found = {name: stepped[name].dropna().astype(float) for name in SIGNALS if name in stepped}
+    return {name: values for name, values in found.items() if len(values)}
 
 
 def signal(curve: pd.DataFrame) -> tuple[float | None, ...]:
     """Means over the steps of ``mixed`` and ``cosine``, the last ``entropy`` and ``kl``, the greatest ``largest``."""
     found = measured(curve)
     come_to = {"mixed": "mean", "cosine": "mean", "entropy": "last", "kl": "last", "largest": "max"}
-    numbers = []
-    for name, way in come_to.items():
-        values = found.get(name)
-        if values is None:
-            numbers.append(None)
-        else:
-            numbers.append(float(values.iloc[-1] if way == "last" else getattr(values, way)()))
-    return tuple(numbers)
+    numbers = {"mean": pd.Series.mean, "last": lambda values: values.iloc[-1], "max": pd.Series.max}
+    return tuple(float(numbers[way](found[name])) if name in found else None for name, way in come_to.items())
 
 
 def learning_table(curves: Mapping[str, pd.DataFrame], budgets: Mapping[str, Budget]) -> Listing:
@@ -113,8 +107,8 @@ def learning_table(curves: Mapping[str, pd.DataFrame], budgets: Mapping[str, Bud
     )  # fmt: skip
     rows = tuple((name, *learnt(curve), rates.get(name), *signal(curve)) for name, curve in rewarded(curves).items())
     note = (
-        "An answer is rewarded with 1 if it is right; a step in which every answer is wrong teaches nothing, nor does a "
-        "prompt whose answers are all rewarded alike. The cosine is between the gradients of two halves of a batch: "
+        "An answer is rewarded with 1 if it is right; a step in which every answer is wrong teaches nothing, nor does "
+        "a prompt whose answers are all rewarded alike. The cosine is between the gradients of two halves of a batch: "
         "near zero, a step follows noise. Under an optimizer that normalises each coordinate, z moves by about the sum "
         "of the learning rates at most. The step is chosen by accuracy on validation prompts; step 0 is the base model."
     )
