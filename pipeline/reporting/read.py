@@ -81,13 +81,11 @@ class Artifacts:
 # ---- cells ----------------------------------------------------------------------------------------------------------
 
 
-def read_scores(
-    cells: Mapping[str, Cell], folder: Path, examples: Mapping[str, Sequence[Example]] | None = None
-) -> pd.DataFrame:
+def read_scores(cells: Mapping[str, Cell], folder: Path, examples: Mapping[str, Sequence[Example]]) -> pd.DataFrame:
     """The scores of some cells, one line per example, with the columns that ``pipeline.evaluation.intervals`` takes.
 
-    ``parsed`` becomes whether an answer could be read, and ``answer`` what was read. examples: of each task; with them
-    the columns of ``pipeline.evaluation.answers.with_positions`` are added.
+    ``parsed`` becomes whether an answer could be read, and ``answer`` what was read; ``right`` and ``picked`` are those
+    of ``pipeline.evaluation.answers.with_positions``. examples: of each task.
     """
     frames = []
     for name, cell in cells.items():
@@ -97,7 +95,7 @@ def read_scores(
         frames.append(frame.assign(row=cell.row, task=cell.task, seed=cell.seed, cell=name))
     if not frames:
         raise UserError("params.yaml: expected at least one cell to report, got none; add a table to 'tables'")
-    return with_positions(pd.concat(frames, ignore_index=True), examples or {})
+    return with_positions(pd.concat(frames, ignore_index=True), examples)
 
 
 def read_rules(tasks: Collection[str], folder: Path) -> dict[str, pd.DataFrame]:
