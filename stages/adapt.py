@@ -44,7 +44,7 @@ def run(
     score = importlib.import_module(f"pipeline.tasks.{task}").score
     with step("load the base model and the experts"):
         base, pool = load_base(model, compute), Pool.read(experts, mixing.mix)
-        exam = Exam(read_examples(shots)[: settings.shots], score, decoding.max_new_tokens)
+        exam = Exam(read_examples(shots)[: settings.shots], score, decoding)
     with step(f"search by {strategy} on {len(exam.examples)} prompts"):
         outcome: Outcome = search(
             pool.judge(Adapted(base, compute), Factors(factors), exam, elites=settings.elites),

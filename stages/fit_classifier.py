@@ -12,10 +12,12 @@ from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner, Targets
+from pipeline.model.decoding.batch import Answer
 from pipeline.model.forward.adapters import Factors, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import reinforce
 from pipeline.training.loop import Training
+from pipeline.training.rollouts import chosen
 from pipeline.training.variants import provenance
 
 
@@ -47,9 +49,9 @@ def run(
     def begin() -> SvfLearner:
         return SvfLearner(decomposed, targets, torch.Generator().manual_seed(seed))
 
-    def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
+    def reward(examples: Sequence[Example], answers: Sequence[Answer]) -> list[float]:
         return [
-            1.0 if said(answer, dispatch) == example.meta["domain"] else -1.0
+            1.0 if said(base.text(answer.ids), dispatch) == example.meta["domain"] else -1.0
             for example, answer in zip(examples, answers, strict=True)
         ]
 
@@ -57,11 +59,17 @@ def run(
     with step("load the base model"):
         base = load_base(model, compute)
         decomposed = Factors(factors)
-        names = [base.answer_ids(name) for name in dispatch.names.values()]
         questions = reinforce.Questions(
             asked(train, settings.examples_per_task, dispatch),
             asked(validation, settings.examples_per_task, dispatch)[: settings.validation_examples],
-            reinforce.chosen_among(base, names, compute=compute, temperature=settings.temperature),
+            chosen(
+                base,
+                "sum",
+                compute=compute,
+                temperature=settings.temperature,
+                penalised=any(settings.kl_coefficients),
+                ended=True,
+            ),
             reward,
             "exact",
         )

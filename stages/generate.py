@@ -1,11 +1,17 @@
-"""Answer a task's test prompts, greedily, with one adapter attached: the expensive half of evaluation."""
+"""Answer a task's test prompts, greedily, with one adapter attached: the expensive half of evaluation.
+
+A task says how it is answered: its answers are written, or the likeliest of the choices that it offers is taken.
+"""
+
+from collections.abc import Callable, Sequence
 
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.progress import bar, show_table, step
 from pipeline.core.stage import In, Out, main
-from pipeline.core.types import Completion
+from pipeline.core.types import Completion, Example
 from pipeline.model.decoding.answer import generate
-from pipeline.model.decoding.batch import Decoding
+from pipeline.model.decoding.batch import Answer, Decoding
+from pipeline.model.decoding.choose import choose
 from pipeline.model.forward.adapters import Factors, load_adapter
 from pipeline.model.forward.base import Adapted, Compute, load_base, prepare_process
 
@@ -32,17 +38,11 @@ def run(
         loaded.attached(base.model, Factors(factors)) as attachment,
         bar("prompts", len(asked)) as drawn,
     ):
-        answers = generate(
-            Adapted(base, compute, attachment),
-            prompts,
-            max_new_tokens=decoding.max_new_tokens,
-            rows=attachment.rows([example.id for example in asked]),
-            repetition=decoding.repetition,
-            watch=drawn.advance,
-        )
+        adapted = Adapted(base, compute, attachment)
+        answers = answered(adapted, asked, decoding, attachment.rows([example.id for example in asked]), drawn.advance)
     rows = [
         Completion(example.id, base.text(answer.ids), len(answer.ids), len(prompt), answer.finished)
-        for example, prompt, (answer,) in zip(asked, prompts, answers, strict=True)
+        for example, prompt, answer in zip(asked, prompts, answers, strict=True)
     ]
     write_jsonl(completions, (vars(row) for row in rows))
     show_table(
@@ -58,6 +58,19 @@ def run(
         "tokens": sum(row.tokens for row in rows),
         "finished": sum(row.finished for row in rows) / len(rows),
     }
+
+
+def answered(
+    adapted: Adapted, examples: Sequence[Example], decoding: Decoding, rows: Sequence[int], watch: Callable[[int], None]
+) -> list[Answer]:
+    """The greedy answer, or the likeliest choice, of each example. watch: is told how many have come in."""
+    if decoding.choose_by is not None:
+        return choose(adapted, examples, decoding.choose_by, rows=rows)
+    prompts = [adapted.base.prompt_ids(example.messages) for example in examples]
+    answers = generate(
+        adapted, prompts, max_new_tokens=decoding.limit, rows=rows, repetition=decoding.repetition, watch=watch
+    )
+    return [answer for (answer,) in answers]
 
 
 if __name__ == "__main__":

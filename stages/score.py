@@ -1,5 +1,8 @@
 """Score a cell's completions with its task's scorer. Rescoring generates nothing again.
 
+A line says of a completion: value, correct, parsed (what was read, null for nothing), marked (whether that stood where
+the task asked for it), tokens, prompt_tokens, and finished.
+
 A scorer's further metrics stand in columns of their own, ``also.<name>``. Metrics that are no mean over examples
 (F1, a correlation) are named in the column ``metrics``; what they are computed of stands in ``given`` and ``expected``.
 """
@@ -23,6 +26,7 @@ COLUMNS = {
     "value": pa.float64(),
     "correct": pa.bool_(),
     "parsed": pa.string(),
+    "marked": pa.bool_(),
     "tokens": pa.int64(),
     "prompt_tokens": pa.int64(),
     "finished": pa.bool_(),
@@ -50,6 +54,7 @@ def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, o
                 "value": float(score.value),
                 "correct": bool(score.correct),
                 "parsed": score.parsed,
+                "marked": bool(score.marked),
                 "tokens": answer.tokens,
                 "prompt_tokens": answer.prompt_tokens,
                 "finished": answer.finished,

@@ -5,13 +5,15 @@ from typing import Any
 
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
-from pipeline.core.progress import step
+from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
 from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Factors, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import reinforce
 from pipeline.training.loop import Row, Training, read_data
+from pipeline.training.questions import questions_of, teaching
+from pipeline.training.rollouts import rewarding
 from pipeline.training.variants import beginning, provenance, swept
 
 
@@ -40,20 +42,18 @@ def run(
             "that a policy gradient learns from are sampled without it; set it to 0"
         )
     prepare_process(compute, seed)
-    reward = reinforce.rewarding(importlib.import_module(f"pipeline.tasks.{task}").score)
     chosen = settings.training
     with step("load the base model"):
         base = load_base(model, compute)
         begin = beginning(base.model, method, settings.adapter, factors=Factors(factors), seed=seed)
-        draw = reinforce.written(
-            base,
-            compute=compute,
-            max_new_tokens=decoding.max_new_tokens,
-            samples=chosen.samples,
-            temperature=chosen.temperature,
-        )
+        score = importlib.import_module(f"pipeline.tasks.{task}").score
         data = read_data(train, validation, chosen)
-        questions = reinforce.Questions(data.train, data.validation, draw, reward, chosen.advantage)
+        reward = rewarding(base, score, chosen.wrong_reward)
+        questions = questions_of(base, data, reward, training=chosen, decoding=decoding, compute=compute)
+    if chosen.screen is not None:
+        with step("screen the prompts"):
+            questions = teaching(base, begin(), questions, chosen.screen, seed=seed, checkpoints=checkpoints)
+            show_table("screened prompts", [{"asked": chosen.screen.prompts, "kept": len(questions.train)}])
 
     def once(training: Training) -> tuple[Any, list[Row]]:
         return reinforce.train(base, begin, questions, compute=compute, training=training)

@@ -12,20 +12,20 @@ from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
+from pipeline.model.decoding.batch import Per
+from pipeline.model.decoding.choose import continuations, lengths, likeliest
 from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Factors, load_adapter
 from pipeline.model.forward.base import Adapted, Compute, load_base, prepare_process
-from pipeline.scoring import choices
 
-MEASURES = ("likeliest", "likeliest_per_character")
+MEASURES: dict[str, Per] = {"likeliest": "sum", "likeliest_per_character": "character"}
 
 
 def run(*, model: In, factors: In, adapter: In, examples: In, compute: Compute, weighed: Out) -> dict[str, float]:
     """Write the log-likelihoods (nats) of every example's choices, and whether the likeliest is the right one."""
     prepare_process(compute)
     asked = read_examples(examples)
-    offered = [choices.offered(example) for example in asked]
-    if not all(offered):
+    if not all(example.choices for example in asked):
         raise UserError(f"expected choices in the meta of every example of {examples}; weigh tasks that have some")
     with step("load the base model and the adapter"):
         base = load_base(model, compute)
@@ -34,16 +34,17 @@ def run(*, model: In, factors: In, adapter: In, examples: In, compute: Compute, 
         step(f"weigh the choices of {len(asked)} prompts"),
         loaded.attached(base.model, Factors(factors)) as attachment,
     ):
-        found = weigh(
+        choices = [continuations(base, example) for example in asked]
+        weighed_choices = weigh(
             Adapted(base, compute, attachment),
             [base.prompt_ids(example.messages) for example in asked],
-            [[base.answer_ids(text)[:-1] for text in one.values()] for one in offered],
+            choices,
             rows=attachment.rows([example.id for example in asked]),
         )
     rows: list[dict[str, Any]] = []
-    for example, one, weights in zip(asked, offered, found, strict=True):
-        labels, lengths = list(one), [len(text) for text in one.values()]
-        chosen = [labels[choices.most_likely(weights, per)] for per in (None, lengths)]
+    for example, several, weights in zip(asked, choices, weighed_choices, strict=True):
+        labels = list(example.choices)
+        chosen = [labels[likeliest(weights, lengths(example, several, per))] for per in MEASURES.values()]
         right = dict(zip(MEASURES, (float(label == example.meta["answer"]) for label in chosen), strict=True))
         rows.append({"id": example.id, **right, "log_likelihoods": dict(zip(labels, weights, strict=True))})
     write_jsonl(weighed, rows)

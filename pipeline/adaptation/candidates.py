@@ -12,7 +12,9 @@ from torch import Tensor
 
 from pipeline.core.types import Example, Scorer
 from pipeline.model.decoding.answer import answer_and_weigh
-from pipeline.model.decoding.batch import Answer
+from pipeline.model.decoding.batch import Answer, Decoding, Per
+from pipeline.model.decoding.choose import continuations, lengths, likeliest
+from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.base import Adapted, Base
 
 PILE = 8  # answers are scored when a 1/PILE of them has come in: a scorer may start processes for every call
@@ -20,11 +22,11 @@ PILE = 8  # answers are scored when a 1/PILE of them has come in: a scorer may s
 
 @dataclass(frozen=True)
 class Exam:
-    """What candidates are judged by. examples: the prompts. score: of their task. max_new_tokens: of an answer."""
+    """What candidates are judged by. examples: the prompts. score: of their task. decoding: how they are answered."""
 
     examples: Sequence[Example]
     score: Scorer
-    max_new_tokens: int
+    decoding: Decoding
 
 
 class _Tally:
@@ -67,6 +69,8 @@ def judge(adapted: Adapted, exam: Exam, *, candidates: int, best: int) -> tuple[
     Returns the accuracy of their greedy answers, (candidates,), and the mean log-likelihood of a token of the reference
     answers, (candidates,), in nats.
     """
+    if exam.decoding.choose_by is not None:
+        return _judge_choices(adapted, exam, exam.decoding.choose_by, candidates)
     base, examples = adapted.base, exam.examples
     prompts = [base.prompt_ids(example.messages) for example in examples]
     references = [base.answer_ids(example.target) for example in examples]
@@ -75,9 +79,30 @@ def judge(adapted: Adapted, exam: Exam, *, candidates: int, best: int) -> tuple[
         adapted,
         prompts * candidates,
         references * candidates,
-        max_new_tokens=exam.max_new_tokens,
+        max_new_tokens=exam.decoding.limit,
         rows=[candidate for candidate in range(candidates) for _ in examples],
         finished=tally,
     )
     likelihood = torch.tensor(weights).view(candidates, len(examples)).sum(1)
     return tally.right / len(examples), likelihood / sum(len(reference) for reference in references)
+
+
+def _judge_choices(adapted: Adapted, exam: Exam, per: Per, candidates: int) -> tuple[Tensor, Tensor]:
+    """What ``judge`` returns, of prompts that are answered by choosing: the reference answer is the right choice."""
+    base, examples = adapted.base, exam.examples
+    choices = [continuations(base, example) for example in examples]
+    weighed = weigh(
+        adapted,
+        [base.prompt_ids(example.messages) for example in examples] * candidates,
+        choices * candidates,
+        rows=[candidate for candidate in range(candidates) for _ in examples],
+    )
+    asked, texts, likelihoods, tokens = list(examples) * candidates, [], [], 0
+    for example, several, weights in zip(asked, choices * candidates, weighed, strict=True):
+        right = list(example.choices).index(example.meta["answer"])
+        texts.append(base.text(several[likeliest(weights, lengths(example, several, per))]))
+        likelihoods.append(weights[right])
+        tokens += len(several[right])
+    scores = exam.score(asked, texts)
+    accuracies = torch.tensor([float(item.correct) for item in scores]).view(candidates, len(examples)).mean(1)
+    return accuracies, torch.tensor(likelihoods).view(candidates, len(examples)).sum(1) / (tokens / candidates)

@@ -18,6 +18,7 @@ from typing import Literal
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Mixture
+from pipeline.model.decoding.choose import continuations
 from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted, Base, Compute
@@ -38,7 +39,7 @@ class Dispatch(Section, at="dispatch"):
 
 
 def question(example: Example, settings: Dispatch, target: str) -> Example:
-    """The example that asks for the category of ``example``. target: its answer."""
+    """The example that asks for the category of ``example``; its choices are the names. target: its answer."""
     if "{prompt}" not in settings.question:
         raise UserError("params.yaml: expected '{prompt}' in dispatch.question, got none; put it where the prompt goes")
     asked = example.messages[-1]["content"]  # earlier turns are worked examples of the task
@@ -46,7 +47,7 @@ def question(example: Example, settings: Dispatch, target: str) -> Example:
         {"role": "system", "content": settings.system},
         {"role": "user", "content": settings.question.replace("{prompt}", asked)},
     )
-    return Example(id=example.id, messages=messages, target=target, meta=dict(example.meta))
+    return Example(id=example.id, messages=messages, target=target, meta={**example.meta, "choices": settings.names})
 
 
 def said(text: str, settings: Dispatch) -> str | None:
@@ -59,13 +60,13 @@ def categories(
     base: Base, examples: Sequence[Example], attachment: Attachment, *, settings: Dispatch, compute: Compute
 ) -> list[dict[str, float]]:
     """For each example, the log-likelihood of each category's name (nats). attachment: see the module."""
-    names = {category: base.answer_ids(name) for category, name in settings.names.items()}
+    asked = [question(example, settings, "") for example in examples]
     weights = weigh(
         Adapted(base, compute, attachment),
-        [base.prompt_ids(question(example, settings, "").messages) for example in examples],
-        [list(names.values())] * len(examples),
+        [base.prompt_ids(example.messages) for example in asked],
+        [continuations(base, example, ended=True) for example in asked],
     )
-    return [dict(zip(names, values, strict=True)) for values in weights]
+    return [dict(zip(settings.names, values, strict=True)) for values in weights]
 
 
 def predicted(log_likelihoods: Mapping[str, float]) -> str:

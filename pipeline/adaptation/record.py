@@ -71,6 +71,7 @@ class Record:
                 "best_accuracy": float(accuracy[top]),
                 "elites_accuracy": float(accuracy[order[: self._settings.elites]].mean()),
                 "best_log_likelihood": float(log_likelihood[top]),
+                "accuracies": accuracy.tolist(),
                 "prompts": best.prompts,
             }
         )

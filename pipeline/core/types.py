@@ -1,25 +1,39 @@
 """The words of the pipeline: what flows from one stage to the next. Standard library only."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 SPLITS = ("train", "validation", "test", "few_shot")
+PLAIN = "plain"  # the role of a prompt that is bare text to be continued, and no chat
 
 
 @dataclass(frozen=True)
 class Example:
     """One prompt of a task and what is needed to train on it and to score an answer to it.
 
-    messages: chat turns, each ``{"role": ..., "content": ...}``; the last is the user's.
+    messages: chat turns, each ``{"role": ..., "content": ...}``; the last is the user's. Or one message whose role is
+        ``plain``: its content is continued as it stands, without a chat template.
     target: the reference completion, as text, that next-token prediction trains on.
-    meta: what the task's scorer needs (an answer, unit tests, options), JSON values only.
+    meta: what the task's scorer needs (an answer, unit tests, options), JSON values only. A task whose prompts offer
+        choices has them here: ``choices``, label to text in the order of mention, and ``answer``, the right label.
     """
 
     id: str
     messages: tuple[Mapping[str, str], ...]
     target: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def choices(self) -> dict[str, str]:
+        """Label to text of the choices that the prompt offers, a choice without a text being its label; {} for none."""
+        return {label: text or label for label, text in self.meta.get("choices", {}).items()}
+
+    def after(self, solved: "Sequence[Example]") -> "Example":
+        """The same question, with others and their targets in the turns before it."""
+        *system, question = self.messages
+        turns = [turn for one in solved for turn in (one.messages[-1], {"role": "assistant", "content": one.target})]
+        return replace(self, messages=(*system, *turns, question))
 
 
 @dataclass(frozen=True)
@@ -43,6 +57,8 @@ class Score:
 
     value: in [0, 1]. correct: the yes or no that reward and accuracy use.
     parsed: the answer that was read off the completion, as text; None where none could be.
+    marked: whether that answer stood where the task asked for it (behind "#### " or "the answer is", in a box, in a
+        block of code, or as the end of a short answer), and was not merely found somewhere in the text.
     also: further metrics of the same completion, by name, in [0, 1]: say, whether it passes stricter tests, too.
     """
 
@@ -50,6 +66,7 @@ class Score:
     value: float
     correct: bool
     parsed: str | None
+    marked: bool = True
     also: Mapping[str, float] = field(default_factory=dict)
 
 

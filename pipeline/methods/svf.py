@@ -263,6 +263,15 @@ class SvfLearner:
     def retract(self) -> None:
         """Nothing to restore after an optimizer step: z is free."""
 
+    def parts(self) -> dict[nn.Parameter, list[int]]:
+        """The trained vector is made of one part for each scaled matrix."""
+        return {self.flat: self.sizes}
+
+    def measures(self) -> dict[str, float]:
+        """``largest``: the largest |z − 1|, how far the furthest singular value has moved."""
+        with torch.no_grad():
+            return {"largest": max(float((z - 1).abs().max()) for z in self.z().values())}
+
     def extra_loss(self) -> None:
         """Nothing beside the loss of the answers."""
 

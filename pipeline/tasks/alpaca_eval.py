@@ -56,12 +56,4 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
 
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
-    return [
-        Score(
-            id=example.id,
-            value=float(preference.answered(answer)),
-            correct=preference.answered(answer),
-            parsed=answer.strip() or None,
-        )
-        for example, answer in zip(examples, answers, strict=True)
-    ]
+    return [preference.score(example.id, answer) for example, answer in zip(examples, answers, strict=True)]

@@ -6,7 +6,7 @@ read off it.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.core.config import Section
 from pipeline.core.types import Example, Origin, Score, Table
@@ -25,7 +25,10 @@ _INSTRUCTION = re.compile(r"(?s).*? to the question: (.*?)\n\n(Answer1: .*?)\n\n
 
 
 class Options(Section):
-    """No options."""
+    """form: the choices stand under letters, one of which is asked for; or the question stands alone (``cloze``), and
+    the text of each choice is weighed as its answer (decoding: ``choose_by``)."""
+
+    form: Literal["letters", "cloze"] = "letters"
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -43,8 +46,9 @@ def _parts(row: Mapping[str, Any]) -> tuple[str, list[str], int]:
 
 
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
+    example = choices.cloze if options.form == "cloze" else choices.example
     return {
-        split: [choices.example(f"arc_challenge-{split}-{number}", *_parts(row)) for number, row in enumerate(rows)]
+        split: [example(f"arc_challenge-{split}-{number}", *_parts(row)) for number, row in enumerate(rows)]
         for split, rows in tables.items()
     }
 

@@ -1,7 +1,7 @@
 """Reasoning, trained: ARC-Easy (arXiv 1803.05457), school science with choices. 2 251 to train on, 2 376 to test."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.core.config import Section
 from pipeline.core.types import Example, Origin, Score, Table
@@ -19,7 +19,10 @@ TABLES = {
 
 
 class Options(Section):
-    """No options."""
+    """form: the choices stand under letters, one of which is asked for; or the question stands alone (``cloze``), and
+    the text of each choice is weighed as its answer (decoding: ``choose_by``)."""
+
+    form: Literal["letters", "cloze"] = "letters"
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -27,11 +30,10 @@ def question(row: Mapping[str, Any]) -> str:
 
 
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
+    example = choices.cloze if options.form == "cloze" else choices.example
     return {
         split: [
-            choices.example(
-                row["id"], row["question"], row["choices"]["text"], row["choices"]["label"].index(row["answerKey"])
-            )
+            example(row["id"], row["question"], row["choices"]["text"], row["choices"]["label"].index(row["answerKey"]))
             for row in rows
         ]
         for split, rows in tables.items()

@@ -89,10 +89,8 @@ def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
 
 def _score(example: Example, answer: str) -> Score:
     if "choices" in example.meta:
-        letters = [marked or bracketed for marked, bracketed in _LETTER.findall(answer)]
-        letter = letters[-1] if letters else None
+        marked, bracketed = next(iter(_LETTER.findall(answer)[-1:]), ("", ""))
+        letter = marked or bracketed or None
         right = letter == example.meta["answer"]
-        return Score(id=example.id, value=float(right), correct=right, parsed=letter)
-    given = numbers.read(answer)
-    correct = given is not None and abs(given - Fraction(example.meta["answer"])) <= TOLERANCE
-    return Score(id=example.id, value=float(correct), correct=correct, parsed=None if given is None else str(given))
+        return Score(id=example.id, value=float(right), correct=right, parsed=letter, marked=bool(marked))
+    return numbers.score(example.id, answer, example.meta["answer"], asks_for_mark=True, tolerance=TOLERANCE)

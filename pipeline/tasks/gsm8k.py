@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic import Field
+
 from pipeline.core.config import Section
 from pipeline.core.types import Example, Origin, Score, Table
 from pipeline.scoring import numbers
@@ -20,11 +22,18 @@ TABLES = {
     )
     for split in ("train", "test")
 }
+LINES = 2  # of a worked solution, at least, its answer aside
 SYSTEM = "Solve the problem step by step. End with a line of '#### ' and the number that answers it."
 
 
 class Options(Section):
-    """No options."""
+    """worked: how many solved problems stand in the chat before each question (default: none, the papers' form).
+
+    They show a small model how short a solution is, and the line that it ends with. The training problems with the
+    shortest solutions of at least ``LINES`` lines are taken, and not trained on.
+    """
+
+    worked: int = Field(default=0, ge=0)
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -32,7 +41,11 @@ def question(row: Mapping[str, Any]) -> str:
 
 
 def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Options) -> dict[str, list[Example]]:
-    return {split: [_example(split, *pair) for pair in enumerate(rows)] for split, rows in tables.items()}
+    examples = {split: [_example(split, *pair) for pair in enumerate(rows)] for split, rows in tables.items()}
+    of_steps = [example for example in examples["train"] if example.target.count("\n") >= LINES]
+    shown = sorted(of_steps, key=lambda example: (len(example.target), example.id))[: options.worked]
+    examples["train"] = [example for example in examples["train"] if example not in shown]
+    return {split: [example.after(shown) for example in several] for split, several in examples.items()}
 
 
 def _example(split: str, number: int, row: Mapping[str, Any]) -> Example:
@@ -47,6 +60,6 @@ def _example(split: str, number: int, row: Mapping[str, Any]) -> Example:
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
     return [
-        numbers.score(example.id, answer, example.meta["answer"])
+        numbers.score(example.id, answer, example.meta["answer"], asks_for_mark=True)
         for example, answer in zip(examples, answers, strict=True)
     ]

@@ -10,7 +10,6 @@ each row carries. (EvalPlus keeps a table of task numbers for it.)
 import ast
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from pydantic import Field
@@ -102,18 +101,15 @@ def native_splits(tables: Mapping[str, Sequence[Mapping[str, Any]]], options: Op
     shown = [example for example in train if example.meta["question"] not in asked]
     shown = sorted(shown, key=lambda example: (len(example.target), example.id))[: options.worked]
     return {
-        "train": [_after(shown, example) for example in train if example not in shown],
+        "train": [example.after(shown) for example in train if example not in shown],
         "test": [
-            _after(
-                shown,
-                _example(
-                    row["task_id"],
-                    question(row),
-                    next(line for line in row["prompt"].splitlines() if line.startswith("assert")),
-                    row["canonical_solution"],
-                    test,
-                ),
-            )
+            _example(
+                row["task_id"],
+                question(row),
+                next(line for line in row["prompt"].splitlines() if line.startswith("assert")),
+                row["canonical_solution"],
+                test,
+            ).after(shown)
             for row, test in zip(tables["test"], tests, strict=True)
         ],
     }
@@ -127,14 +123,6 @@ def _example(id: str, description: str, assertion: str, solution: str, tests: Ma
         target=f"```python\n{solution.strip()}\n```",
         meta={"question": description, **tests},
     )
-
-
-def _after(shown: Sequence[Example], example: Example) -> Example:
-    """The example with the solved examples ``shown`` before its question."""
-    turns = [
-        turn for solved in shown for turn in (solved.messages[-1], {"role": "assistant", "content": solved.target})
-    ]
-    return replace(example, messages=(example.messages[0], *turns, example.messages[-1]))
 
 
 def _trained(row: Mapping[str, Any]) -> Example | None:

@@ -77,12 +77,4 @@ def _rating(answer: Mapping[str, Any]) -> float:
 
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
-    return [
-        Score(
-            id=example.id,
-            value=float(preference.answered(answer)),
-            correct=preference.answered(answer),
-            parsed=answer.strip() or None,
-        )
-        for example, answer in zip(examples, answers, strict=True)
-    ]
+    return [preference.score(example.id, answer) for example, answer in zip(examples, answers, strict=True)]

@@ -4,7 +4,7 @@ An ``Objective`` says what is trained for: how the gradient of a step comes abou
 two states is better, and what the curve says. ``optimise`` does the rest:
 
     step 0          the untrained state is validated
-    step 1 … steps  gradient, clipped; AdamW; back onto the surface the learner lives on (``retract``)
+    step 1 … steps  gradient, clipped; optimizer; back onto the surface the learner lives on (``retract``)
     every validate_every steps, and after the last: validation; the best state so far is kept
     more than ``patience`` validations without a new best: the training ends
 
@@ -31,6 +31,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.progress import bar
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
+from pipeline.training.optimizers import optimizer_of
 
 Row = dict[str, Any]  # of a curve: one step
 Shuffle = Callable[[int], Sequence[int]]  # the number of an epoch, from 0, to the order of its examples
@@ -41,7 +42,8 @@ class Optimisation(Section):
 
     steps: optimizer steps.
     batch: examples, or prompts, of one step.
-    learning_rate, weight_decay: AdamW's.
+    optimizer, momentum: see ``pipeline.training.optimizers``.
+    learning_rate, weight_decay: the optimizer's.
     schedule: of the learning rate after the warmup: constant, or down to zero linearly or along a cosine.
     warmup: share of the steps over which the learning rate rises.
     clip: largest norm of the gradient.
@@ -53,6 +55,8 @@ class Optimisation(Section):
 
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
+    optimizer: Literal["adamw", "adam_shared", "sgd"] = "adamw"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     learning_rate: float
     weight_decay: float
     schedule: Literal["constant", "linear", "cosine"]
@@ -130,6 +134,24 @@ class Uneven(Protocol):
         ...
 
 
+@runtime_checkable
+class Parted(Protocol):
+    """A learner whose flat parameters are made of parts."""
+
+    def parts(self) -> Mapping[nn.Parameter, Sequence[int]]:
+        """The sizes of the parts of each such parameter."""
+        ...
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A learner of which the curve says more."""
+
+    def measures(self) -> dict[str, float]:
+        """Of its present state, by name."""
+        ...
+
+
 class Objective(Protocol):
     """What a learner is trained for. facts: what every row of the curve says."""
 
@@ -181,7 +203,8 @@ class Run:
 def optimise(learner: Learner, objective: Objective, *, training: Training[Optimisation], name: str) -> Run:
     """Train ``learner`` in place and leave it at its best state. name: of the training, among its checkpoints."""
     settings = training.settings
-    optimizer = torch.optim.AdamW(_groups(learner), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    parts = learner.parts() if isinstance(learner, Parted) else {}
+    optimizer = optimizer_of(_groups(learner), settings, parts)
     run = _resume(training.checkpoints, name, learner, optimizer) or Run()
     with bar(f"train ({name})", settings.steps) as drawn:
         drawn.advance(max(0, len(run.curve) - 1))
@@ -192,6 +215,7 @@ def optimise(learner: Learner, objective: Objective, *, training: Training[Optim
                 measured = objective.gradient(step)
                 required_finite(step, measured)
                 row |= objective.row(measured, update(learner, optimizer, step=step, settings=settings))
+                row |= learner.measures() if isinstance(learner, Measured) else {}
                 drawn.advance(note=f"{row['train']:.3f}, validation {run.best_row['validation']:.3f}")
             run.curve.append(row)
             if step % settings.validate_every == 0 or step == settings.steps:
@@ -216,7 +240,7 @@ def _judge(run: Run, learner: Learner, objective: Objective) -> None:
 
 
 def update(learner: Learner, optimizer: torch.optim.Optimizer, *, step: int, settings: Optimisation) -> float:
-    """One clipped AdamW step; the gradient's norm before clipping."""
+    """One clipped step of the optimizer; the gradient's norm before clipping."""
     norm = float(nn.utils.clip_grad_norm_(learner.parameters(), settings.clip))
     required_finite(step, {"gradient": norm})
     for group in optimizer.param_groups:

@@ -3,8 +3,8 @@
     J(z) = E[ r(ŷ, y) · log π_z(ŷ | x) ] − λ KL(π_z ‖ π_base)
 
 Answers are sampled from π_z, so this is a policy gradient. The reward comes from a callable and is in [−1, 1]: this
-file knows no task and no method. A step reads from top to bottom: ``rollout``, ``advantages``, ``loss_and_gradient``;
-the loop around it is ``pipeline.training.loop``.
+file knows no task and no method. A step reads from top to bottom: answers are drawn and judged
+(``pipeline.training.rollouts``), then ``loss_and_gradient``; the loop around it is ``pipeline.training.loop``.
 
 A rollout is the ids that were generated, the end-of-sequence token included; text is never tokenised again. The samples
 of a prompt are learnt from as one packed sequence that computes the prompt once (``pipeline.training.packing``).
@@ -16,9 +16,12 @@ Deviations
 2. The mean is over the answers of a step, and each answer counts the sum of its tokens' log-probabilities, as the
    formula has it (no division by length).
 3. The KL is the mean over the sampled tokens, not the sum over each answer: its coefficient then means the same for
-   short and for long answers.
+   short and for long answers. Among given answers it is that of their shares, in closed form.
+4. The policy whose gradient is taken is the one that is sampled, π^(1/τ) at a temperature τ. (The public code takes the
+   most likely answers and their gradient at 1.)
 """
 
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,26 +33,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.core.progress import show_markdown
-from pipeline.core.types import Example, Scorer
-from pipeline.model.decoding.answer import generate
-from pipeline.model.decoding.batch import Answer
-from pipeline.model.decoding.sampling import Sampling
-from pipeline.model.decoding.weigh import weigh
+from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
-from pipeline.model.forward.base import Adapted, Base, Compute, decoder
+from pipeline.model.forward.base import Base, Compute, decoder
 from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective
 from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Run, Training, optimise, order_of, seeded_shuffles
-from pipeline.training.packing import answer_hidden, packed_batches
+from pipeline.training.packing import Packed, answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
-
-# From an attachment, prompts, and a generator (None: the most likely answer) to answers for each prompt: samples of the
-# policy, or, with their probabilities, all answers it can give.
-Draw = Callable[[Attachment, Sequence[Sequence[int]], torch.Generator | None], list[list[Answer]]]
-# How the rewards of a prompt's answers become the weights of their log-probabilities: see ``Rollout.weights``.
-Estimator = Literal["none", "rloo", "grpo", "exact"]
-# From examples and the texts of their answers, in the same order, to rewards in [−1, 1].
-Reward = Callable[[Sequence[Example], Sequence[str]], Sequence[float]]
+from pipeline.training.rollouts import Draw, Estimator, Reward, Rollout, judged
+from pipeline.training.screening import Screen
 
 
 class Reinforce(Optimisation, at="reinforce"):
@@ -58,16 +51,27 @@ class Reinforce(Optimisation, at="reinforce"):
     samples: answers to each prompt of a step.
     temperature: of the policy that is sampled; 0 takes the most likely answer, which is the public code's choice and no
         policy gradient.
+    gradient_temperature: of the policy whose gradient is taken (default: the one that is sampled, see Deviation 4).
+    wrong_reward: of an answer that is not right, has no mark, or was cut; the paper has −1, and −0.1 for pictures.
     advantage: see Deviation 1.
     kl_coefficients: λ; each is tried, and validation chooses.
     kl_estimator: over the ``full`` vocabulary, or ``k3`` at the sampled token.
+    screen: only prompts that are answered right at some times and wrong at others are learnt from; see ``screening``.
     """
 
     samples: int
-    temperature: float
+    temperature: float = Field(ge=0)
+    gradient_temperature: float | None = Field(default=None, gt=0)
+    wrong_reward: float = Field(default=-1.0, lt=1)
     advantage: Literal["none", "rloo", "grpo"]
     kl_coefficients: tuple[float, ...] = Field(min_length=1)
     kl_estimator: Literal["full", "k3"]
+    screen: Screen | None = None
+
+    @property
+    def learnt_at(self) -> float:
+        """The temperature of the policy whose gradient is taken; 1 where the most likely answers are learnt from."""
+        return self.gradient_temperature or self.temperature or 1.0
 
 
 class Reinforced(Recipe):
@@ -100,118 +104,18 @@ class Questions(Data):
     advantage: Estimator
 
 
-@dataclass(frozen=True)
-class Rollout:
-    """The answers to one prompt with their rewards, (samples,).
-
-    probabilities: the policy's probability of each answer, (answers,); set only when all answers are enumerated.
-    """
-
-    example: Example
-    prompt: Sequence[int]
-    answers: Sequence[Answer]
-    rewards: Tensor
-    probabilities: Tensor | None = None
-
-    @property
-    def reward(self) -> float:
-        """The mean reward of the samples, or the expected one."""
-        if self.probabilities is None:
-            return float(self.rewards.mean())
-        return float(self.probabilities @ self.rewards)
-
-    def weights(self, estimator: Estimator) -> Tensor:
-        """The weight of each answer's log-probability, (answers,): the weighted sum's gradient is, or estimates, that
-        of the expected reward."""
-        if estimator != "exact":
-            return advantages(self.rewards, estimator) / len(self.answers)
-        if self.probabilities is None:
-            raise ValueError("expected answers with their probabilities, got samples: their reward can't be exact")
-        # ∇ Σ q_k r_k = Σ q_k (r_k − r̄) ∇ log π_k, for q_k = π_k / Σ_j π_j (at a temperature, times 1/τ)
-        return self.probabilities * (self.rewards - self.reward)
-
-
-def rewarding(score: Scorer) -> Reward:
-    """The reward of Eq. 1: 1 for an answer that ``score`` calls correct, −1 for any other."""
-
-    def reward(examples: Sequence[Example], answers: Sequence[str]) -> list[float]:
-        return [1.0 if item.correct else -1.0 for item in score(examples, answers)]
-
-    return reward
-
-
-def written(base: Base, *, compute: Compute, max_new_tokens: int, samples: int, temperature: float) -> Draw:
-    """Answers are written token by token; most likely ones at temperature 0 or without a generator."""
-
-    def draw(
-        attachment: Attachment, prompts: Sequence[Sequence[int]], generator: torch.Generator | None
-    ) -> list[list[Answer]]:
-        sampling = None
-        if generator is not None and temperature > 0:
-            sampling = Sampling(generator=generator, samples=samples, temperature=temperature)
-        adapted = Adapted(base, compute, attachment)
-        return generate(adapted, prompts, max_new_tokens=max_new_tokens, sampling=sampling)
-
-    return draw
-
-
-def chosen_among(base: Base, names: Sequence[Sequence[int]], *, compute: Compute, temperature: float) -> Draw:
-    """The answer is one of a few given ones, by likelihood at a temperature τ: q(k) ∝ π(name_k)^(1/τ).
-
-    Instead of a sample, all of them are returned with their probability q(k). The expected reward is then exact, and an
-    answer that the policy hardly ever gives is learnt as well.
-
-    names: the given answers, as token ids.
-    """
-
-    def draw(
-        attachment: Attachment, prompts: Sequence[Sequence[int]], generator: torch.Generator | None
-    ) -> list[list[Answer]]:
-        weighed = weigh(Adapted(base, compute, attachment), prompts, [names] * len(prompts))
-        likelihoods = torch.tensor(weighed, dtype=torch.float64)
-        if generator is None:
-            return [[Answer(tuple(names[k]), (), finished=True)] for k in likelihoods.argmax(1).tolist()]
-        return [
-            [Answer(tuple(name), (), finished=True, probability=q) for name, q in zip(names, row, strict=True)]
-            for row in (likelihoods / temperature).softmax(1).tolist()
-        ]
-
-    return draw
-
-
 def rollout(
     base: Base,
     learner: Sampled,
     examples: Sequence[Example],
-    reward: Reward,
+    questions: Questions,
     *,
-    draw: Draw,
     generator: torch.Generator,
 ) -> list[Rollout]:
-    """Sample answers from π_z and have them judged."""
-    prompts = [base.prompt_ids(example.messages) for example in examples]
+    """Draw answers from π_z and have them judged."""
     with learner.sampling(base.model) as attachment:
-        answers = draw(attachment, prompts, generator)
-    asked = [example for example, group in zip(examples, answers, strict=True) for _ in group]
-    rewards = iter(reward(asked, [base.text(answer.ids) for group in answers for answer in group]))
-    rollouts = []
-    for example, prompt, group in zip(examples, prompts, answers, strict=True):
-        shares = [answer.probability for answer in group if answer.probability is not None]
-        probabilities = torch.tensor(shares) if shares else None
-        rollouts.append(Rollout(example, prompt, group, torch.tensor([next(rewards) for _ in group]), probabilities))
-    return rollouts
-
-
-def advantages(rewards: Tensor, estimator: Estimator) -> Tensor:
-    """The advantage of each sample of one prompt, (samples,). rewards: (samples,)."""
-    samples = len(rewards)
-    if estimator == "none" or samples == 1:
-        return rewards
-    if estimator == "rloo":
-        # r_i − mean of the others = (r_i − mean) · n / (n − 1): a baseline independent of sample i, hence unbiased
-        return (rewards - rewards.mean()) * samples / (samples - 1)
-    deviation = rewards.std(unbiased=False)
-    return (rewards - rewards.mean()) / (deviation + 1e-6)
+        drawn = questions.draw(attachment, examples, generator)
+    return judged(base, examples, drawn, questions.reward)
 
 
 def loss_and_gradient(
@@ -225,22 +129,22 @@ def loss_and_gradient(
     compute: Compute,
 ) -> dict[str, float]:
     """Add the gradient of −J to the learner's parameters, micro-batch by micro-batch; J's parts as measured."""
+    exact = advantage == "exact"
     tokens = sum(len(answer.ids) for item in rollouts for answer in item.answers)
     groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
-    weights = [item.weights(advantage) / len(rollouts) for item in rollouts]
+    weights = [item.weights(advantage, kl_coefficient) / len(rollouts) for item in rollouts]
+    penalised = kl_coefficient > 0 and not exact  # the shares of given answers carry their penalty already
     weight = head_weight(base.model)
     sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
     with learner.learning(base.model) as attachment:  # what it lets prompts share
         batches = list(packed_batches(groups, attachment, batch_tokens=compute.batch_tokens, device=base.device))
+    halves = _Halves(learner, len(batches))
     for batch, packed in batches:
+        halves.begin()
         weighted = torch.cat([weights[index] for index in batch]).to(base.device)[packed.answer]
-        if kl_coefficient == 0 and not bool(weighted.any()):
+        if not penalised and not bool(weighted.any()):
             continue  # every sample of these prompts was rewarded alike: nothing to learn from
-        penalty = None
-        if kl_coefficient > 0:
-            with torch.no_grad():
-                reference = answer_hidden(decoder(base.model), packed, Attachment())
-            penalty = Penalty(reference, kl_coefficient / tokens, settings.kl_estimator)
+        penalty = _penalty(base, packed, kl_coefficient / tokens, settings) if penalised else None
         with learner.learning(base.model) as attachment:
             objective = policy_objective(
                 answer_hidden(decoder(base.model), packed, attachment),
@@ -249,20 +153,61 @@ def loss_and_gradient(
                 packed.state,
                 advantage=weighted,
                 penalty=penalty,
+                temperature=1.0 if exact else settings.learnt_at,
             )
             objective.loss.backward()
         sums["loss"] += float(objective.loss.detach())
         sums["kl"] += float(objective.kl.sum()) / tokens
         sums["entropy"] += float(objective.entropy.sum()) / tokens
-    return sums
+    if exact:
+        shares = [item.shares for item in rollouts if item.shares is not None]
+        sums["kl"] = sum(each.kl for each in shares) / len(shares)
+        sums["entropy"] = sum(each.entropy for each in shares) / len(shares)
+    return sums | halves.agreement()
 
 
-def accuracy(base: Base, learner: Sampled, examples: Sequence[Example], reward: Reward, *, draw: Draw) -> float:
-    """Share of greedy answers that are rewarded with more than zero."""
+def _penalty(base: Base, packed: Packed, coefficient: float, settings: Reinforce) -> Penalty:
+    with torch.no_grad():
+        reference = answer_hidden(decoder(base.model), packed, Attachment())
+    return Penalty(reference, coefficient, settings.kl_estimator)
+
+
+class _Halves:
+    """How far the gradients of the two halves of a step agree: how much of a step is signal.
+
+    Two halves that carry the same signal and nothing else have a cosine of 1, two that carry noise alone one of 0. The
+    halves are of micro-batches, each with prompts of its own.
+    """
+
+    def __init__(self, learner: Learner, batches: int) -> None:
+        self.parameters, self.middle, self.begun = list(learner.parameters()), batches // 2, 0
+        self.first: Tensor | None = None
+
+    def begin(self) -> None:
+        """Called before every micro-batch."""
+        if self.begun == self.middle > 0:
+            self.first = self._gradient()
+        self.begun += 1
+
+    def _gradient(self) -> Tensor:
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in self.parameters]
+        return torch.cat([part.flatten().double() for part in parts])
+
+    def agreement(self) -> dict[str, float]:
+        """The cosine of the two halves' gradients, as ``cosine``; nothing where one of them is zero."""
+        if self.first is None:
+            return {}
+        second = self._gradient() - self.first
+        cosine = float(torch.nn.functional.cosine_similarity(self.first, second, dim=0, eps=0.0))
+        return {"cosine": cosine} if math.isfinite(cosine) else {}
+
+
+def accuracy(base: Base, learner: Sampled, questions: Questions) -> float:
+    """Share of the validation prompts whose greedy answer is right."""
     with learner.sampling(base.model) as attachment:
-        answers = draw(attachment, [base.prompt_ids(example.messages) for example in examples], None)
-    rewards = reward(examples, [base.text(answer.ids) for (answer,) in answers])
-    return sum(value > 0 for value in rewards) / len(examples)
+        drawn = questions.draw(attachment, questions.validation, None)
+    rollouts = judged(base, questions.validation, drawn, questions.reward)
+    return sum(item.right for item in rollouts) / len(rollouts)
 
 
 class _ExpectedReward:
@@ -290,8 +235,7 @@ class _ExpectedReward:
             self.base,
             self.learner,
             [asked.train[place] for place in places],
-            asked.reward,
-            draw=asked.draw,
+            asked,
             # A generator of its own for every step: a resumed run draws what an undisturbed one would.
             generator=torch.Generator().manual_seed(self.seed * 1_000_003 + step),
         )
@@ -305,10 +249,15 @@ class _ExpectedReward:
             compute=self.compute,
         )
         answers = [answer for item in rollouts for answer in item.answers]
-        return {
-            "train": sum(item.reward for item in rollouts) / len(rollouts),
+        of_answers = {
             "tokens": sum(len(answer.ids) for answer in answers) / len(answers),
             "finished": sum(answer.finished for answer in answers) / len(answers),
+            "mixed": sum(item.mixed for item in rollouts) / len(rollouts),
+        }
+        return {
+            "train": sum(item.reward for item in rollouts) / len(rollouts),
+            "right": sum(item.right for item in rollouts) / len(rollouts),
+            **({} if asked.advantage == "exact" else of_answers),  # of given answers they say nothing
             **measured,
         }
 
@@ -316,8 +265,7 @@ class _ExpectedReward:
         return {**measured, "gradient_norm": norm}
 
     def validate(self) -> Row:
-        asked = self.questions
-        return {"validation": accuracy(self.base, self.learner, asked.validation, asked.reward, draw=asked.draw)}
+        return {"validation": accuracy(self.base, self.learner, self.questions)}
 
     def merit(self, validated: Row) -> tuple[float, ...]:
         return (validated["validation"],)
@@ -352,12 +300,12 @@ def train(
 
 
 def share_rewarded(rows: Sequence[Row], task: str) -> float:
-    """The share of all sampled answers that were rewarded, of a curve whose rewards are 1 or −1; warns if none was."""
-    means = [row["train"] for row in rows if row["step"] > 0]
-    share = sum((mean + 1) / 2 for mean in means) / len(means)
+    """The share of all answers of a training that were right; warns if none was."""
+    shares = [row["right"] for row in rows if row["step"] > 0]
+    share = sum(shares) / len(shares)
     if share == 0:
         warning = (
-            f"expected some answer to '{task}' to be rewarded, got none in {len(means)} steps; the expert changes "
+            f"expected some answer to '{task}' to be rewarded, got none in {len(shares)} steps; the expert changes "
             "nothing: give the task easier prompts or longer answers, or look at its scorer"
         )
         print(f"warning: {warning}", file=sys.stderr)

@@ -14,6 +14,7 @@ from pipeline.core.config import read_params
 from pipeline.core.types import Mixture
 from pipeline.methods.svf import SvfAdapter, materialised_weights, population, row_scaled
 from pipeline.model.decoding.answer import generate
+from pipeline.model.decoding.batch import Decoding
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted, Base, decoder, load_base
@@ -135,7 +136,7 @@ def candidates_and_shots(base):
 
 
 def judged(base, attachment, examples, candidates: int) -> list[float]:
-    exam = Exam(examples, groceries.score, max_new_tokens=16)
+    exam = Exam(examples, groceries.score, Decoding(max_new_tokens=16))
     accuracy, _ = judge(Adapted(base, COMPUTE, attachment), exam, candidates=candidates, best=candidates)
     return accuracy.tolist()
 

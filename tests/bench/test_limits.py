@@ -17,13 +17,14 @@ from pipeline.methods.svf import SvfLearner
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
 from pipeline.training import reinforce
+from pipeline.training import rollouts as rollouts_by
 from pipeline.training.layout import Group
 from pipeline.training.packing import packed_batches
 from tests.bench.conftest import COMPUTE, EXAMPLES, ROUNDS
-from tests.bench.test_training import TARGETS
+from tests.bench.test_training import TARGETS, every_second
 
 PROMPTS, SAMPLES, NEW_TOKENS = 10, 6, 40
-SETTINGS = reinforce.Reinforce.model_construct(kl_estimator="full", samples=SAMPLES, advantage="rloo")
+SETTINGS = reinforce.Reinforce.model_construct(kl_estimator="full", temperature=1.0, samples=SAMPLES, advantage="rloo")
 KINDS = (  # of functions, by what their names hold; the first that fits
     ("products with weights", ("mkldnn", "aten::mm", "aten::addmm")),
     ("attention's products", ("aten::bmm",)),
@@ -65,17 +66,11 @@ def test_where_a_step_of_rl_spends_its_time(note, base, factors):
     peak, bandwidth = limits(config.hidden_size, config.intermediate_size)
     examples = read_examples(EXAMPLES / "functions" / "train.jsonl")[:PROMPTS]
     learner = SvfLearner(factors, TARGETS, torch.Generator().manual_seed(0))
-    draw = reinforce.written(base, compute=COMPUTE, max_new_tokens=NEW_TOKENS, samples=SAMPLES, temperature=1.0)
+    draw = rollouts_by.written(base, compute=COMPUTE, max_new_tokens=NEW_TOKENS, samples=SAMPLES, temperature=1.0)
+    questions = every_second(draw)
 
-    def sampling() -> list[reinforce.Rollout]:
-        return reinforce.rollout(
-            base,
-            learner,
-            examples,
-            lambda asked, _: [1.0 - 2.0 * (place % 2) for place in range(len(asked))],
-            draw=draw,
-            generator=torch.Generator().manual_seed(0),
-        )
+    def sampling() -> list[rollouts_by.Rollout]:
+        return reinforce.rollout(base, learner, examples, questions, generator=torch.Generator().manual_seed(0))
 
     rollouts = sampling()
 

@@ -17,6 +17,7 @@ from pipeline.model.forward.base import decoder
 from pipeline.training import reinforce
 from pipeline.training.layout import Group
 from pipeline.training.packing import answer_hidden, packed_batches
+from pipeline.training.rollouts import Rollout, written
 from tests.bench.conftest import COMPUTE, EXAMPLES
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -135,20 +136,27 @@ class Apart(SvfLearner):
             yield attachment
 
 
+def every_second(draw) -> reinforce.Questions:
+    """Questions of which every second answer is right."""
+
+    def rewards(asked, answers) -> list[float]:
+        return [1.0 - 2.0 * (place % 2) for place in range(len(answers))]
+
+    return reinforce.Questions([], [], draw, rewards, "rloo")
+
+
 def test_rl_learning(paired, base, factors):
     """The half of a step that learns, on samples of the base model: what they have in common, against each alone."""
     examples = read_examples(EXAMPLES / "functions" / "train.jsonl")[:10]
-    draw = reinforce.written(base, compute=COMPUTE, max_new_tokens=40, samples=6, temperature=1.0)
     kept = reinforce.rollout(
         base,
         SvfLearner(factors, TARGETS, torch.Generator().manual_seed(0)),
         examples,
-        lambda asked, _: [1.0 - 2.0 * (place % 2) for place in range(len(asked))],
-        draw=draw,
+        every_second(written(base, compute=COMPUTE, max_new_tokens=40, samples=6, temperature=1.0)),
         generator=torch.Generator().manual_seed(0),
     )
     alone = [
-        reinforce.Rollout(item.example, item.prompt, [answer], weight[None] * 6)
+        Rollout(item.prompt, [answer], weight[None] * 6)
         for item in kept
         for answer, weight in zip(item.answers, item.weights("rloo"), strict=True)
     ]
@@ -162,7 +170,7 @@ def test_rl_learning(paired, base, factors):
             base,
             learner,
             rollouts,
-            settings=SimpleNamespace(kl_estimator="full"),
+            settings=SimpleNamespace(kl_estimator="full", learnt_at=1.0),
             advantage=advantage,
             kl_coefficient=0.05,
             compute=COMPUTE,
@@ -184,11 +192,13 @@ def test_rl_learning(paired, base, factors):
 STEP = """
 import json, sys, time
 import torch
-from pipeline.core.types import Example
 from pipeline.methods.svf import SvfLearner
+from pipeline.model.decoding.answer import generate
+from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.adapters import Factors
-from pipeline.model.forward.base import load_base, prepare_process
+from pipeline.model.forward.base import Adapted, load_base, prepare_process
 from pipeline.training import reinforce
+from pipeline.training.rollouts import Rollout
 from tests.bench.conftest import COMPUTE, FACTORS, MODEL
 from tests.bench.test_training import TARGETS
 from types import SimpleNamespace
@@ -201,15 +211,17 @@ generator = torch.Generator().manual_seed(0)
 start = time.perf_counter()
 endless = type(base)(base.model, base.tokenizer, frozenset([-1]))
 prompts = [torch.randint(0, 49152, (prompt,), generator=generator).tolist() for _ in range(rollouts // 8)]
-draw = reinforce.written(endless, compute=compute, max_new_tokens=answer, samples=8, temperature=1.0)
+sampling = Sampling(generator=generator, samples=8, temperature=1.0)
 with learner.sampling(base.model) as attachment:
-    groups = draw(attachment, prompts, generator)
-items = [
-    reinforce.Rollout(Example(str(i), (), ""), p, group, torch.tensor([1.0, -1.0] * 4))
-    for i, (p, group) in enumerate(zip(prompts, groups))
-]
+    groups = generate(Adapted(endless, compute, attachment), prompts, max_new_tokens=answer, sampling=sampling)
+items = [Rollout(p, group, torch.tensor([1.0, -1.0] * 4)) for p, group in zip(prompts, groups)]
 reinforce.loss_and_gradient(
-    base, learner, items, settings=SimpleNamespace(kl_estimator="full"), advantage="rloo", kl_coefficient=0.1,
+    base,
+    learner,
+    items,
+    settings=SimpleNamespace(kl_estimator="full", learnt_at=1.0),
+    advantage="rloo",
+    kl_coefficient=0.1,
     compute=compute,
 )
 seconds = time.perf_counter() - start

@@ -6,8 +6,7 @@ from pathlib import Path
 from pipeline.core.code import PACKAGES, ROOT, Code
 
 __all__ = ["PACKAGES", "ROOT", "closure", "code", "module_file", "name_of", "our_files"]
-# imports by name: the standard library for the programs it runs; what it is asked to run
-BY_NAME = {"pipeline.scoring.code.worker", "pipeline.flow.warm"}
+BY_NAME = {"pipeline.flow.warm"}  # imports what it is asked to run
 code = Code()
 module_file = code.module_file
 

@@ -127,7 +127,7 @@ def test_a_template_belongs_to_the_pages_and_a_started_script_to_its_scorer(copy
     pages = changed_units(copy, "pipeline/reporting/site/templates/base.html", "<", " <")
     assert "stages/report" in pages
     assert "stages/generate" not in pages
-    worker = changed_units(copy, "pipeline/scoring/code/worker.py", "import os", "import os, abc")
+    worker = changed_units(copy, "pipeline/scoring/code/worker.py", "import types", "import abc, types")
     assert "tasks/functions" in worker
     assert "tasks/sums" not in worker
 

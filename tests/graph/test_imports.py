@@ -59,7 +59,11 @@ ALLOWED = {
 }
 # Families whose members stand alone: a method imports no other method.
 FAMILIES = ["pipeline.scoring", "pipeline.methods"]
-SHARED = ["pipeline.methods.common", "pipeline.scoring.metrics"]  # what several members of a family share
+SHARED = [
+    "pipeline.methods.common",
+    "pipeline.scoring.marks",
+    "pipeline.scoring.metrics",
+]  # what several members of a family share
 HEAVY = ["factorize", "train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills"]
 HEAVY += ["train_head", "classify", "fit_classifier", "dispatch", "adapt", "merge", "transfer", "generate", "weigh"]
 HEAVY += ["agree", "judge"]

@@ -23,14 +23,14 @@ problems = {}
 def expected(dataset, id):
     problem = problems[id]
     source = (problem["prompt"] if dataset == "humaneval" else "") + problem["canonical_solution"]
-    found = {}
+    by_kind = {}
     for kind in ("base", "plus"):
         inputs = problem[f"{kind}_input"] or []
         inputs = mbpp_deserialize_inputs(id, inputs) if dataset == "mbpp" and inputs else inputs
         not_none = problem["entry_point"] in MBPP_OUTPUT_NOT_NONE_TASKS
         values, seconds = trusted_exec(source, inputs, problem["entry_point"], True, not_none)
-        found[kind] = (inputs, values, seconds)
-    return found
+        by_kind[kind] = (inputs, values, seconds)
+    return by_kind
 
 
 for line in sys.stdin:

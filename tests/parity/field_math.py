@@ -27,9 +27,11 @@ filters = {
 
 
 def gsm8k(gold, answer):
-    found = {name: extract.apply([[answer]], [{}])[0][0] for name, extract in filters.items()}
-    results = [exact_match_hf_evaluate(predictions=[given], references=[gold], **options) for given in found.values()]
-    return {**found, "right": any(bool(result["exact_match"]) for result in results)}
+    extracted = {name: extract.apply([[answer]], [{}])[0][0] for name, extract in filters.items()}
+    results = [
+        exact_match_hf_evaluate(predictions=[given], references=[gold], **options) for given in extracted.values()
+    ]
+    return {**extracted, "right": any(bool(result["exact_match"]) for result in results)}
 
 
 for line in sys.stdin:

@@ -104,5 +104,5 @@ def solution(text: str, answer: str, other: str, seed: int) -> str:
 
 def _with(text: str, answer: str, given: str) -> str:
     """The text with another answer in the place of its last one."""
-    head, found, tail = text.rpartition(answer)
-    return f"{head}{given}{tail}" if found else text
+    head, replaced, tail = text.rpartition(answer)
+    return f"{head}{given}{tail}" if replaced else text

@@ -11,6 +11,9 @@ is how many gold answers of each task are perturbed. Every difference is printed
 Differences from EvalPlus that are known: its ``sanitize`` leaves out a helper without a ``return`` (the generator that
 Mbpp/630's own solution calls); its time limits are of wall time and follow the reference's, ours are of CPU time and
 the same for all, so that a slow way to the right values may pass here, and fail there on a machine that does more.
+
+Differences from lm-evaluation-harness's MATH that are known: of an answer without a box it takes other expressions than
+the last formula; numbers are the same for it that are alike after rounding, and some that algebra finds equal are not.
 """
 
 import importlib
@@ -68,7 +71,7 @@ def field(script: str, items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def compare(what: str, ours: Sequence[bool], theirs: Sequence[bool], answers: Sequence[str]) -> None:
-    differences = [place for place, (one, other) in enumerate(zip(ours, theirs, strict=True)) if one != other]
+    differences = [place for place, (mine, other) in enumerate(zip(ours, theirs, strict=True)) if mine != other]
     share = 1 - len(differences) / len(ours)
     print(f"\n{what}: {len(ours)} answers, {sum(ours)} right by us, {sum(theirs)} by them, {share:.2%} alike")
     for place in differences:
@@ -117,7 +120,7 @@ def test_answers_are_read_and_judged_as_by_lm_evaluation_harness(task: str) -> N
             extracted(verdict) == Fraction(example.meta["answer"])
             for verdict, (example, _) in zip(verdicts, pairs, strict=True)
         ]
-        exact = sum(one == verdict["right"] for one, verdict in zip(ours, verdicts, strict=True)) / len(ours)
+        exact = sum(mine == verdict["right"] for mine, verdict in zip(ours, verdicts, strict=True)) / len(ours)
         print(f"\ngsm8k: {exact:.2%} alike if the harness compares texts")
     compare(f"{task} against lm-evaluation-harness", ours, theirs, answers)
 

@@ -3,10 +3,10 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, Literal, ParamSpec, Self, TypeVar
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import LongTensor, Tensor
 
 from pipeline.core.config import Section
@@ -15,17 +15,37 @@ from pipeline.model.decoding.repetition import Repetition
 from pipeline.model.forward.base import Adapted
 from pipeline.model.forward.linear import reordered
 
+# What a choice's log-likelihood is divided by: nothing, its tokens, or its characters.
+Per = Literal["sum", "token", "character"]
+
 
 class Decoding(Section, at="tasks.{task}.decoding"):
-    """How a task is answered.
+    """How a task is answered: by writing, or by choosing.
 
-    max_new_tokens: of an answer, at most. repetition_penalty, no_repeat_ngram: see ``Repetition``; they rule the test
-        answers alone, not those that are learnt from or that a search compares.
+    max_new_tokens: of a written answer, at most.
+    choose_by: the likeliest of the choices that the prompt offers is the answer, and nothing is written (see
+        ``decoding.choose``). Likelihoods are compared as they are (``sum``), or per ``token`` or ``character``.
+    repetition_penalty, no_repeat_ngram: see ``Repetition``; they rule the test answers alone, not those that are learnt
+        from or that a search compares.
     """
 
-    max_new_tokens: int
+    max_new_tokens: int | None = Field(default=None, ge=1)
+    choose_by: Per | None = None
     repetition_penalty: float = Field(default=1.0, ge=1)
     no_repeat_ngram: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.max_new_tokens is None) == (self.choose_by is None):
+            raise ValueError("expected either max_new_tokens or choose_by")
+        return self
+
+    @property
+    def limit(self) -> int:
+        """The most tokens of a written answer."""
+        if self.max_new_tokens is None:
+            raise ValueError("a task that is answered by choosing writes no tokens")
+        return self.max_new_tokens
 
     @property
     def repetition(self) -> Repetition:
@@ -39,13 +59,11 @@ class Answer:
     ids: its tokens, the end-of-sequence token included.
     logprobs: of each token (nats).
     finished: whether it ended itself, and not at the limit.
-    probability: the policy's probability of this answer; set only when all answers are enumerated.
     """
 
     ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finished: bool
-    probability: float | None = None
 
 
 Given = ParamSpec("Given")

@@ -19,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.core.config import SHARE, Section
 from pipeline.core.errors import UserError
+from pipeline.core.types import PLAIN
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.attention import ATTENTION
 
@@ -56,7 +57,9 @@ class Base:
         return self.model.device
 
     def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The token ids of a chat up to where the answer begins."""
+        """The token ids of a chat up to where the answer begins, or of bare text (role ``plain``)."""
+        if messages[0]["role"] == PLAIN:
+            return list(self.tokenizer(messages[0]["content"])["input_ids"])
         return list(
             self.tokenizer.apply_chat_template(
                 [dict(message) for message in messages], add_generation_prompt=True, return_dict=False

@@ -19,8 +19,9 @@ def head_weight(model: nn.Module) -> Tensor:
     return model.get_output_embeddings().weight
 
 
-def _logits(hidden: Tensor, weight: Tensor) -> Tensor:
-    return (hidden @ weight.T).float()
+def _logits(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
+    logits = (hidden @ weight.T).float()
+    return logits if temperature == 1 else logits.div_(temperature)
 
 
 @torch.no_grad()
@@ -106,6 +107,7 @@ def policy_objective(
     *,
     advantage: Tensor,
     penalty: Penalty | None = None,
+    temperature: float = 1.0,
 ) -> Objective:
     """−Σ A · log π(target) + λ Σ KL(π ‖ π_base), over N tokens (Transformer², Eq. 1).
 
@@ -116,6 +118,7 @@ def policy_objective(
         are computed once.
     advantage: A, (N,), divided by whatever the loss is a mean over.
     penalty: default: λ is 0.
+    temperature: τ of π ∝ exp(logits / τ), and of π_base.
     """
     gradient = torch.empty_like(hidden)
     loss = torch.zeros((), device=hidden.device)
@@ -127,7 +130,7 @@ def policy_objective(
         for start, tokens in zip(starts, order.tensor_split(ends.cpu()), strict=False):
             piece = slice(start, start + CHUNK)
             rows, ids, weights = state[tokens] - start, target[tokens], advantage[tokens].float()
-            log_p = _logits(hidden[piece], weight)
+            log_p = _logits(hidden[piece], weight, temperature)
             log_p -= log_p.logsumexp(1, keepdim=True)
             p = log_p.exp()
             sampled = log_p[rows, ids]
@@ -136,7 +139,7 @@ def policy_objective(
             at_target = -weights
             kl, slope = torch.zeros_like(sampled), None
             if penalty is not None:
-                log_q = _logits(penalty.reference[piece], weight)
+                log_q = _logits(penalty.reference[piece], weight, temperature)
                 if penalty.estimator == "full":
                     kl, slope = penalty.of_vocabulary(log_p, p, log_q, rows)
                 else:
@@ -145,6 +148,8 @@ def policy_objective(
             everywhere = torch.zeros(len(p), device=p.device).index_add_(0, rows, -at_target)[:, None]
             direction = p.mul_(everywhere if slope is None else slope.add_(everywhere))
             direction.index_put_((rows, ids), at_target, accumulate=True)
+            if temperature != 1:
+                direction.div_(temperature)
             gradient[piece] = direction.to(weight.dtype) @ weight
             loss += (-weights * sampled).sum() + (penalty.coefficient * kl.sum() if penalty is not None else 0.0)
             logprobs.append(sampled)

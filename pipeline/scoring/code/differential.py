@@ -9,9 +9,10 @@ arguments alone, and what it returns is compared here, by EvalPlus's rules:
    that: |got − expected| ≤ atol + 1e-7 |expected|, atol at least 1e-6.
 3. Some tasks have several right answers; their ``oracle`` says what counts.
 
-**Deviations** from EvalPlus: a call's time limit is of CPU time and the same for all; only the standard library can be
-imported; what is no plain data (a generator, a match object) counts as a raised call; a value of more than 64 kB counts
-only if it is exactly the one expected.
+**Deviations** from EvalPlus: a call's time limit is of CPU time and the same for all, and a program may sleep for three
+seconds; only the standard library can be imported; what is no plain data (a generator, a match object) counts as a
+raised call; a value of more than 64 kB counts only if it is exactly the one expected. An answer's own assertions at its
+top level end nothing when they fail (EvalPlus cuts them off); what else stands there runs.
 """
 
 import math
@@ -45,7 +46,7 @@ def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Seque
     returned = iter(
         _returned(
             [
-                (f"{test['prelude']}\n{source}", test, [*test["base"], *test["plus"]])
+                (source, test, [*test["base"], *test["plus"]])
                 for source, test in zip(sources, tests, strict=True)
                 if source is not None
             ]
@@ -62,7 +63,16 @@ def score(tests: Sequence[Mapping[str, Any]], answers: Sequence[str], ids: Seque
         base = len(passed) >= count and all(passed[:count])
         plus = base and len(passed) == len(test["expected"]) and all(passed)
         value = sum(passed[:count]) / count
-        scores.append(Score(id=id, value=value, correct=base, parsed=source, also={"plus": float(plus)}))
+        scores.append(
+            Score(
+                id=id,
+                value=value,
+                correct=base,
+                parsed=source,
+                marked=source is not None,
+                also={"plus": float(plus)},
+            )
+        )
     return scores
 
 
@@ -72,12 +82,12 @@ def with_references(references: Sequence[tuple[str, Mapping[str, Any]]]) -> list
     A reference may take ``PATIENCE`` times as long as an answer, so that the machine's load changes nothing. A plus
     test that the reference itself does not answer is left out; UserError where that is a base test.
     """
-    whole = [
-        (source, {**test, "seconds": PATIENCE * test["seconds"]}, [*test["base"], *test["plus"]])
+    programs = [
+        (source, {**test, "prelude": "", "seconds": PATIENCE * test["seconds"]}, [*test["base"], *test["plus"]])
         for source, test in references
     ]
-    found: list[dict[str, Any]] = []
-    for (_, test), (_, _, calls), values in zip(references, whole, _returned(whole), strict=True):
+    whole: list[dict[str, Any]] = []
+    for (_, test), (_, _, calls), values in zip(references, programs, _returned(programs), strict=True):
         count = len(test["base"])
         kept = [place for place, value in enumerate(values) if value is not RAISED]
         if kept[:count] != list(range(count)):
@@ -87,20 +97,23 @@ def with_references(references: Sequence[tuple[str, Mapping[str, Any]]]) -> list
                 f"answered {answered}; run it again on a machine that does less"
             )
         plus = [calls[place] for place in kept[count:]]
-        found.append({**test, "plus": plus, "expected": [plain(values[place]) for place in kept]})
-    return found
+        whole.append({**test, "plus": plus, "expected": [plain(values[place]) for place in kept]})
+    return whole
 
 
 def _returned(programs: Sequence[tuple[str, Mapping[str, Any], Sequence[Any]]]) -> list[Sequence[Any]]:
+    """The values of the calls of each program: (source, test, arguments of each call) triples."""
     outcomes = run(
         [
             Program(
-                source + (_WHETHER.format(f=test["function"]) if test["oracle"] == "whether" else ""),
+                source,
                 test["function"],
-                [native(one) for one in arguments],
+                [native(arguments) for arguments in calls],
                 {**MANY, "call_seconds": test["seconds"]},
+                before=test["prelude"],
+                after=_WHETHER.format(function=test["function"]) if test["oracle"] == "whether" else "",
             )
-            for source, test, arguments in programs
+            for source, test, calls in programs
         ]
     )
     return [outcome.values for outcome in outcomes]
@@ -108,8 +121,8 @@ def _returned(programs: Sequence[tuple[str, Mapping[str, Any], Sequence[Any]]]) 
 
 # The oracle "whether": a match object is no plain data, and what counts is whether there is one.
 _WHETHER = """
-_answer = {f}
-def {f}(*arguments):
+_answer = {function}
+def {function}(*arguments):
     value = _answer(*arguments)
     return value if isinstance(value, bool) else value is not None
 """
@@ -127,7 +140,7 @@ def agrees(got: Any, expected: Any, arguments: Sequence[Any], test: Mapping[str,
             return True
         atol = test["atol"] or (1e-6 if _floats(expected) else 0.0)
         return bool(atol) and type(got) is type(expected) and _close(got, expected, atol)
-    except (TypeError, ValueError, OverflowError, RecursionError, IndexError):
+    except Exception:  # whatever a program's value does to a comparison, it is not the one expected
         return False
 
 
@@ -140,7 +153,7 @@ def _floats(value: Any) -> bool:
 def _close(got: Any, expected: Any, atol: float) -> bool:
     if isinstance(expected, list | tuple):
         same_form = isinstance(got, list | tuple) and len(got) == len(expected)
-        return same_form and all(_close(one, other, atol) for one, other in zip(got, expected, strict=True))
+        return same_form and all(_close(*pair, atol) for pair in zip(got, expected, strict=True))
     return got == expected or abs(got - expected) <= atol + 1e-7 * abs(expected)
 
 
@@ -157,9 +170,9 @@ def _pyramid(got: Any, expected: Any, arguments: Sequence[Any], atol: float) -> 
 
 def _digits(got: Any, expected: Any, arguments: Sequence[Any], atol: float) -> bool | None:
     """The distance of two numbers' digits, the shorter one padded with zeros."""
-    one, other = map(str, arguments)
-    width = max(len(one), len(other))
-    pairs = zip(one.zfill(width), other.zfill(width), strict=True)
+    first, second = map(str, arguments)
+    width = max(len(first), len(second))
+    pairs = zip(first.zfill(width), second.zfill(width), strict=True)
     return True if got == sum(abs(int(a) - int(b)) for a, b in pairs) else None
 
 

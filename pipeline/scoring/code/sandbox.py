@@ -1,33 +1,30 @@
 """Run programs nobody has read, and bring back the values they return.
 
-Each program runs in a process of its own, in the fork server ``worker.py``: no environment, no network, no files
-but an empty folder and the standard library (read-only), its own process numbers, and limits on CPU and wall time,
-memory, processes, files and output. It is killed with everything it started. Nothing it does can make it pass: the
-values expected are never in its reach; what comes back over a pipe is data, compared by our caller.
+Each program runs in a process of its own, started by ``worker``: no environment, no network, no files but an empty
+folder and the standard library (read-only), its own process numbers, a list of system calls that it may make, and
+limits on CPU time, sleep, wall time, memory, processes, files and output. It is killed with everything it started.
+Nothing it does can make it pass: the values expected are never in its reach; what comes back over a pipe is data,
+compared by our caller.
 
-Where the kernel gives no namespaces, what would be left are the limits, the empty folder and environment, another
-user (where we are root) and the hunt for stray processes. That is not enough for code nobody has read: ``run``
-refuses, unless the environment variable SELFADAPT_SANDBOX is ``limits``. ``isolation()`` says what is in force.
+Which walls the kernel gives is tried at the start with a whole program (``trial``). Where it gives no namespaces, what
+is left are the list of system calls (no network, no processes, no files written), limits, and Landlock if there is
+one. That is less than code nobody has read should get: ``run`` refuses, unless the environment variable
+SELFADAPT_SANDBOX is ``limits``. ``isolation()`` says what is in force.
 """
 
 import atexit
 import json
 import os
-import shutil
-import struct
-import subprocess
-import sys
-import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from pipeline.core.errors import UserError
-from pipeline.scoring.code.values import native, plain
+from pipeline.scoring.code import values
+from pipeline.scoring.code.pool import Pool
 
 BARE = "SELFADAPT_SANDBOX"  # "limits": run programs even where the kernel gives no namespaces
 
@@ -35,25 +32,40 @@ BARE = "SELFADAPT_SANDBOX"  # "limits": run programs even where the kernel gives
 LIMITS: Mapping[str, int] = {
     "cpu_seconds": 1,
     "call_seconds": 1,  # of CPU time
+    "asleep_seconds": 3,  # nothing of it runs, or waits for a CPU or a disk; all calls together
     "wall_seconds": 10,  # more than the CPU time: a busy machine must not turn a right answer into a wrong one
     "memory_bytes": 256 << 20,
     "processes": 8,
     "file_bytes": 1 << 20,
     "output_bytes": 1 << 18,
 }
+LONGEST_LINE = values.LARGE + 64  # bytes of a line that we write for a call
 
 
 @dataclass(frozen=True)
 class Program:
     """source: Python code. function: the one it defines that is called. calls: the arguments of each call.
 
-    limits: as ``LIMITS``, all of them.
+    before, after: code of ours, run in the same module before the source and after it. limits: as ``LIMITS``, all.
     """
 
     source: str
     function: str
     calls: Sequence[Sequence[Any]]
     limits: Mapping[str, int] = field(default_factory=lambda: LIMITS)
+    before: str = ""
+    after: str = ""
+
+    def request(self) -> dict[str, Any]:
+        """The program as JSON, for a worker."""
+        return {
+            "source": self.source,
+            "function": self.function,
+            "calls": [values.plain(list(arguments)) for arguments in self.calls],
+            "limits": dict(self.limits),
+            "before": self.before,
+            "after": self.after,
+        }
 
 
 @dataclass(frozen=True)
@@ -61,165 +73,142 @@ class Outcome:
     """values: what each call returned, in order; shorter than the calls where the program ended early.
 
     A call that raised, or returned what is no plain data, has the value ``RAISED``.
-    ended: ``end`` (of itself), ``time``, ``output`` (too much) or ``lost`` (its worker died each time it was tried).
+    ended: ``end`` (of itself), ``time``, ``asleep`` (too long), ``output`` (too much) or ``lost`` (its worker died).
+    ours: whether the machine may have been the reason, not the program. failure: why its process did not come about.
     """
 
     values: tuple[Any, ...]
     ended: str
+    ours: bool = field(default=False, compare=False)
+    failure: str = field(default="", compare=False)
 
 
 RAISED = object()
 
 
-class _Worker:
-    """One fork server and the pipes to it."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="selfadapt-sandbox-"))
-        script = str(Path(__file__).with_name("worker.py"))
-        self.process = subprocess.Popen(
-            # No site packages, nothing of the user's; a fixed hash seed, so that sets have one order in every run.
-            [sys.executable, "-s", "-S", "-P", "-B", script, str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"PYTHONHASHSEED": "0"},
-            cwd=self.folder,
-            start_new_session=True,
-            bufsize=0,
-        )
-        assert self.process.stdin and self.process.stdout  # both are pipes
-        self._writing, self._reading = self.process.stdin, self.process.stdout
-        self.hello = self._receive()
-
-    def ask(self, program: Program) -> tuple[Outcome, float]:
-        """What became of a program, and the CPU seconds it used."""
-        request = {
-            "source": program.source,
-            "function": program.function,
-            "calls": [plain(list(arguments)) for arguments in program.calls],
-            "limits": dict(program.limits),
-        }
-        data = json.dumps(request).encode()
-        self._writing.write(struct.pack(">I", len(data)) + data)
-        answer = self._receive()
-        if "failure" in answer:
-            raise RuntimeError(f"the sandbox could not start a program: {answer['failure']}")
-        return Outcome(tuple(_values(answer["lines"])), answer["ended"]), answer["cpu_seconds"]
-
-    def _receive(self) -> dict[str, Any]:
-        size = struct.unpack(">I", self._exactly(4))[0]
-        return json.loads(self._exactly(size))
-
-    def _exactly(self, count: int) -> bytes:
-        parts = b""
-        while len(parts) < count:
-            part = self._reading.read(count - len(parts))
-            if not part:
-                raise EOFError("the sandbox worker has ended")
-            parts += part
-        return parts
-
-    def close(self) -> None:
-        self._writing.close()
-        self._reading.close()
-        self.process.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _values(lines: str) -> list[Any]:
-    """What a program wrote to its pipe, read as data; reading stops at the first line that is none."""
-    values = []
-    for line in lines.splitlines():
-        try:
-            kind, value = json.loads(line)
-            values.append(native(value) if kind == "value" else RAISED)
-        except (ValueError, TypeError, IndexError, KeyError, RecursionError):
-            break
-    return values
-
-
-class _Pool:
-    """Workers, one per core, started when first needed and ended with this process."""
-
-    def __init__(self) -> None:
-        self.size = len(os.sched_getaffinity(0))
-        self.idle: SimpleQueue[_Worker] = SimpleQueue()
-        self.lock = threading.Lock()
-        self.workers: list[_Worker] = []
-
-    def start(self, count: int) -> None:
-        with self.lock:
-            while len(self.workers) < min(count, self.size):
-                self._add()
-
-    def _add(self) -> None:
-        worker = _Worker()
-        self.workers.append(worker)
-        self.idle.put(worker)
-
-    def run(self, program: Program) -> Outcome:
-        """Run a program; once more where the machine, not the program, may have been the reason that it failed."""
-        outcome, cpu_seconds = self._try(program)
-        stalled = outcome.ended == "time" and cpu_seconds < program.limits["cpu_seconds"] / 2
-        if stalled or outcome.ended == "lost":
-            outcome, _ = self._try(program)
-        return outcome
-
-    def _try(self, program: Program) -> tuple[Outcome, float]:
-        worker = self.idle.get()
-        try:
-            result = worker.ask(program)
-        except (EOFError, BrokenPipeError):
-            with self.lock:
-                worker.close()
-                self.workers.remove(worker)
-                self._add()
-            return Outcome((), "lost"), 0.0
-        except RuntimeError:
-            self.idle.put(worker)
-            raise
-        self.idle.put(worker)
-        return result
-
-    def close(self) -> None:
-        with self.lock:
-            for worker in self.workers:
-                worker.close()
-            self.workers.clear()
-
-
-_pool = _Pool()
-atexit.register(_pool.close)
-
-
 def run(programs: Sequence[Program]) -> list[Outcome]:
-    """What each program's calls returned, in the order of the programs. UserError where they cannot be walled in."""
+    """What each program's calls returned, in the order of the programs. UserError where they cannot be walled in.
+
+    Where the machine may have been the reason that a program failed, it is tried once more; but a batch takes no longer
+    than all of its programs' wall time, shared by the workers.
+    """
     if not programs:
         return []
-    _pool.start(len(programs))
-    hello = _pool.workers[0].hello
-    if not hello["walled"] and os.environ.get(BARE) != "limits":
-        raise UserError(
-            f"expected namespaces to run model-written programs in, the kernel gives only: {_describe(hello)}; allow "
-            f"unprivileged user namespaces, or set {BARE}=limits in a container that has no network and no secrets"
-        )
-    with ThreadPoolExecutor(len(_pool.workers)) as threads:
-        return list(threads.map(_pool.run, programs))
+    _permitted()
+    pool = _pools.current()
+    workers = len(pool.places)
+    ending = time.monotonic() + sum(program.limits["wall_seconds"] for program in programs) / workers
+
+    def again(program: Program, outcome: Outcome) -> Outcome:
+        late = time.monotonic() + program.limits["wall_seconds"] > ending
+        return outcome if late or not outcome.ours else _try(program)
+
+    with ThreadPoolExecutor(workers) as threads:
+        try:
+            outcomes = list(threads.map(_try, programs))
+            outcomes = list(threads.map(again, programs, outcomes))
+        except BaseException:  # an interrupt, say: those that have not begun are left
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+    for outcome in outcomes:
+        if outcome.failure:
+            raise UserError(
+                f"expected a process for a model-written program, got: {outcome.failure}; run again on a machine "
+                "with more processes and memory left"
+            )
+    return outcomes
+
+
+def _try(program: Program) -> Outcome:
+    answer = _pools.current().ask(program.request())
+    if answer is None:
+        return Outcome((), "lost", ours=True)
+    head, output = answer
+    if "failure" in head:
+        return Outcome((), "lost", ours=True, failure=head["failure"])
+    limit = program.limits["cpu_seconds"]
+    ours = head["ended"] in ("time", "asleep") and head["cpu_seconds"] < limit / 2
+    return Outcome(tuple(_values(output, len(program.calls), limit)), head["ended"], ours)
+
+
+def _values(output: bytes, calls: int, seconds: float) -> list[Any]:
+    """What a program wrote to its pipe, read as data; reading stops at the first line that is none of ours.
+
+    Programs may write what they like there. Whatever it does to a reader is no error of ours, and costs no more than
+    the program itself may.
+    """
+    ending = time.monotonic() + seconds
+    read: list[Any] = []
+    for line in output.split(b"\n", calls)[:calls]:
+        if len(line) > LONGEST_LINE or time.monotonic() > ending:
+            break
+        try:
+            kind, value = json.loads(line.decode("ascii"))
+            read.append({"value": values.native, "raised": lambda _: RAISED}[kind](value))
+        except Exception:
+            break
+    return read
 
 
 def isolation() -> str:
     """Which isolation is in force on this machine, in words."""
-    _pool.start(1)
-    return _describe(_pool.workers[0].hello)
+    return _describe(_pools.current().hello())
 
 
-def _describe(hello: dict[str, Any]) -> str:
-    user = "an unprivileged user" if hello["root"] else "this user, without capabilities"
-    filtered = "a filter of system calls, " if hello["filtered"] else ""
-    if hello["walled"]:
-        own = "mount, process, network, IPC, host name" + ("" if hello["root"] else ", user")
-        return f"namespaces ({own}), {filtered}only the standard library to see, {user}, limits"
-    return (
-        f"limits, {filtered}empty folder and environment, {user}; network and files of this user are open to programs"
-    )
+def _permitted() -> None:
+    hello = _pools.current().hello()
+    walls = hello["walls"]
+    if walls is None:
+        raise UserError(
+            f"expected walls that hold model-written programs, got none ({'; '.join(hello['faults'])}); "
+            "score on Linux 5.3 or later, where processes may filter system calls (seccomp)"
+        )
+    if walls["kind"] == "limits" and os.environ.get(BARE) != "limits":
+        raise UserError(
+            f"expected namespaces to run model-written programs in, the kernel gives only: {_describe(hello)}; allow "
+            f"unprivileged user namespaces, or set {BARE}=limits in a container that has no secrets"
+        )
+
+
+def _describe(hello: Mapping[str, Any]) -> str:
+    walls = hello["walls"]
+    if walls is None:
+        return f"none ({'; '.join(hello['faults'])})"
+    user = "an unprivileged user" if walls["nobody"] else "this user, without capabilities"
+    processes = "" if walls["processes"] else ", no processes of their own"
+    if walls["kind"] != "limits":
+        spaces = "mount, process, network, IPC, host name" + (", user" if walls["kind"] == "own" else "")
+        sight = "a list of system calls, only the standard library to see"
+        return f"namespaces ({spaces}), {sight}, {user}{processes}, limits"
+    files = "only the standard library to read" if hello["landlock"] else "files of this user are open to be read"
+    return f"limits, a list of system calls (no network, nothing written), {user}{processes}; {files}"
+
+
+class _Pools:
+    """The pool of this process: a fork of it makes one of its own."""
+
+    def __init__(self) -> None:
+        self._forget()
+        atexit.register(self.close)
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._pool: Pool | None = None
+        self._making = threading.Lock()
+
+    def current(self) -> Pool:
+        """The pool of this process, made when it is first needed."""
+        with self._making:
+            if self._pool is None:
+                self._pool = Pool()
+            return self._pool
+
+    def close(self) -> None:
+        """End all workers; the next program starts new ones."""
+        with self._making:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+
+_pools = _Pools()

@@ -1,6 +1,6 @@
 """Python values as JSON that keeps their types, and back: how arguments and results cross the sandbox's walls.
 
-Used on both sides: by ``sandbox`` and, as a script's module, by ``worker``. Standard library only.
+Used on both sides: by ``sandbox`` and inside it. Standard library only.
 
 Numbers, texts and None stand for themselves; everything else is ``[type, items...]``. What is equal to a list,
 tuple, set, dict, number or text (a Counter, a named tuple, an enumeration) crosses as that. A value of more than
@@ -10,7 +10,9 @@ tuple, set, dict, number or text (a Counter, a named tuple, an enumeration) cros
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 LARGE = 1 << 16
 WRITTEN = 1 << 63  # larger whole numbers are written in hexadecimal: Python reads no more than 4300 decimal digits
@@ -23,7 +25,7 @@ class Digest:
     sha256: str
 
 
-def line(value):
+def line(value: Any) -> str:
     """``value`` as one line of JSON."""
     text = json.dumps(plain(value))
     if len(text) <= LARGE:
@@ -32,14 +34,14 @@ def line(value):
     return json.dumps(["digest", hashlib.sha256(whole.encode()).hexdigest()])
 
 
-def _whole(value):
+def _whole(value: Any) -> Any:
     """JSON in which floats that are whole numbers are whole numbers, and so is True."""
     if isinstance(value, list):
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()) else value
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """``value`` as JSON. Raises TypeError for what is no plain data."""
     if value is None or isinstance(value, bool | str):
         return value
@@ -63,21 +65,35 @@ def plain(value):
     raise TypeError(f"a {type(value).__name__} is no plain value")
 
 
-def native(value):
-    """The value that ``plain`` made JSON of. Raises ValueError, TypeError, KeyError or IndexError for other JSON."""
-    if not isinstance(value, list):
+def native(value: Any) -> Any:
+    """The value that ``plain`` made JSON of. Raises ValueError for all other JSON, whatever its form."""
+    if value is None or isinstance(value, bool | int | float | str):
         return value
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"expected a list that begins with a type, got {str(value)[:80]}")
     kind, *items = value
-    if kind == "digest":
-        return Digest(items[0])
-    if kind == "int":
-        return int(items[0], 16)
-    if kind == "float":
-        return float(items[0])
-    if kind == "complex":
-        return complex(float(items[0]), float(items[1]))
-    if kind == "bytes":
-        return items[0].encode("latin-1")
-    if kind == "dict":
-        return {native(key): native(item) for key, item in items}
-    return {"list": list, "tuple": tuple, "set": set}[kind](map(native, items))
+    try:
+        if kind in ("list", "tuple", "set"):
+            whole = [native(item) for item in items]
+            return tuple(whole) if kind == "tuple" else set(whole) if kind == "set" else whole
+        if kind == "dict":
+            return {native(key): native(item) for key, item in items}
+        return _OF_TEXTS[kind](*map(_text, items))
+    except (TypeError, KeyError, OverflowError, RecursionError, MemoryError) as error:
+        raise ValueError(f"expected a {str(kind)[:80]}, got another form: {type(error).__name__}") from None
+
+
+def _text(item: Any) -> str:
+    if isinstance(item, str):
+        return item
+    raise ValueError(f"expected a text, got {str(item)[:80]}")
+
+
+# The types that are written as texts, and how they are read.
+_OF_TEXTS: dict[Any, Callable[..., Any]] = {
+    "digest": lambda text: Digest(text),
+    "int": lambda text: int(text, 16),
+    "float": lambda text: float(text),
+    "complex": lambda real, imaginary: complex(float(real), float(imaginary)),
+    "bytes": lambda text: text.encode("latin-1"),
+}

@@ -1,7 +1,8 @@
 """GLUE's answers (arXiv 1804.07461): a label, or a similarity; and as numbers, for the metrics that need all of them.
 
-Accuracy is the mean of scores; F1 beside it for MRPC and QQP, Matthews' correlation for CoLA, Pearson's and Spearman's
-for STS-B are of pairs of numbers (``pipeline.scoring.metrics``). An answer without a label is wrong in every metric.
+Accuracy is the mean of the scores. Beside it stand F1 for MRPC and QQP, Matthews' correlation for CoLA, and Pearson's
+and Spearman's for STS-B, all of pairs of numbers (``pipeline.scoring.metrics``). An answer without a label is wrong in
+every metric.
 """
 
 import re
@@ -21,20 +22,35 @@ class Pairs(NamedTuple):
 
 
 def score_label(id: str, answer: str, expected: str, labels: Sequence[str]) -> Score:
-    """Correct if the first of the labels that stands in the answer, as a word in any case, is the one expected."""
-    found = re.search(rf"\b(?:{'|'.join(map(re.escape, labels))})\b", answer, re.IGNORECASE)
-    label = found[0].lower() if found else None
-    return Score(id=id, value=float(label == expected), correct=label == expected, parsed=label)
+    """Correct if the first label that stands in the answer, as a word in any case, is the expected label."""
+    named = re.search(rf"\b(?:{'|'.join(map(re.escape, labels))})\b", answer, re.IGNORECASE)
+    label = named[0].lower() if named else None
+    return Score(
+        id=id,
+        value=float(label == expected),
+        correct=label == expected,
+        parsed=label,
+        marked=named is not None and _in_first_sentence(answer, named),
+    )
 
 
 def score_similarity(id: str, answer: str, expected: float) -> Score:
-    """The answer's first number. value: 1 less its distance, as a share of the spread. correct: within half a point."""
-    found = re.search(r"-?\d+(?:\.\d+)?", answer)
-    given = min(max(float(found[0]), 0.0), SPREAD) if found else None
+    """Correct if the answer's first number is within half a point. value: 1 − its distance / ``SPREAD``."""
+    number = re.search(r"-?\d+(?:\.\d+)?", answer)
+    given = min(max(float(number[0]), 0.0), SPREAD) if number else None
     distance = SPREAD if given is None else abs(given - expected)
     return Score(
-        id=id, value=1 - distance / SPREAD, correct=distance <= 0.5, parsed=None if given is None else f"{given:g}"
+        id=id,
+        value=1 - distance / SPREAD,
+        correct=distance <= 0.5,
+        parsed=None if given is None else f"{given:g}",
+        marked=number is not None and _in_first_sentence(answer, number),
     )
+
+
+def _in_first_sentence(answer: str, read: re.Match[str]) -> bool:
+    """Whether what was read stands in the answer's first sentence, where a label or a number alone is asked for."""
+    return not re.search(r"[.!?]\s|\n", answer[: read.start()].strip())
 
 
 def pairs(scores: Sequence[Score], expected: Sequence[str], labels: Sequence[str]) -> Pairs:

@@ -1,105 +1,112 @@
 """Answers that are a mathematical expression in LaTeX, compared by what it means.
 
-Which expression of an answer counts: what stands in the last ``\\boxed{}``; without one, what follows the last "answer
-is" or "answer:", up to the end of the sentence; without that, the last formula between dollars, or the last number.
+Which expression of an answer counts: what stands in the last ``\\boxed{}``; without one, what the last mark says
+("answer is", a tag: ``pipeline.scoring.marks``), up to the end of the sentence, of this the first formula if there is
+one; without that, the last formula, or the last number, which stands where it was asked for only if the answer says
+nothing else.
 
-Two expressions are the same if their texts are, after what does not change a meaning has gone (spaces, units, "\\left",
-"dfrac" for "frac", a dollar, a degree, "x =" before a value), or if math-verify, which parses both with a grammar of
-LaTeX and compares them in sympy, says so.
+Two expressions are the same if they are written alike, after what does not change a meaning has gone (spaces, "\\left",
+"dfrac" for "frac", a dollar, a degree, "x =" before a value), or if their parts have the same values (``meaning``).
 
 **Deviations** from Minerva's comparison (arXiv 2206.14858), which lm-evaluation-harness uses for MATH: equal in value
-is equal, \\frac{1}{2} and 0.5 alike.
+is equal, \\frac{1}{2} and 0.5 alike, but not what is only rounded to it; words count, but for a unit that is left out.
 """
 
-import logging
 import re
-
-from math_verify import LatexExtractionConfig, parse, verify
-from math_verify.errors import TimeoutException
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from pipeline.core.types import Score
+from pipeline.scoring.latex import meaning
+from pipeline.scoring.latex.writing import plain
+from pipeline.scoring.marks import answered, behind_marks, end_of_braces
 
-SECONDS = 3  # sympy may take for ever over a tower of powers
-_MARK = re.compile(r"answer(?:\s+is|\s*:)\s*:?", re.IGNORECASE)
-_SENTENCE = re.compile(r"(?s)\s*(.+?)(?:\.\s|\.?\n|\.?\s*\Z)")
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
-_SPACE = re.compile(r"\\[,;:! ]|\\quad|\\qquad|~|\s+")
-_DROPPED = re.compile(r"\\left|\\right|\\displaystyle|\\\$|\$|\^\{?\\circ\}?|\\degree|\\%|%")
-_WORDS = re.compile(r"\\(?:text|mbox|mathrm|textbf)\{([^{}]*)\}")
+_BOX = re.compile(r"\\f?box(?:ed)?\s{0,8}")
+_DELIMITER = re.compile(r"(?<!\\)\$\$|(?<!\\)\$|\\\(|\\\)|\\\[|\\\]")
+_CLOSED_BY = {"$": "$", "$$": "$$", r"\(": r"\)", r"\[": r"\]"}
+_LINE_END = re.compile(r"\n|\.\s")
+_NUMBER = re.compile(r"-?\\[dtc]?frac\{-?\d+\}\{\d+\}|-?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
+_UNREADABLE = re.compile("[\0\x02\ud800-\udfff]")
 
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-logging.getLogger("latex2sympy2_extended").setLevel(logging.CRITICAL)
+
+class Reading(NamedTuple):
+    """The expression that an answer gives, and whether it stands where it was asked for."""
+
+    expression: str
+    marked: bool
 
 
 def boxed(text: str) -> str | None:
     """What stands in the last ``\\boxed{...}`` (or ``\\boxed 3``, or ``\\fbox``) of a text."""
-    start = max(text.rfind("\\boxed"), text.rfind("\\fbox"))
-    if start < 0:
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    opening = re.compile(r"\\f?box(?:ed)?\s*").match(text, start)
-    assert opening  # it is what was found
-    place = opening.end()
+    place = boxes[-1].end()
     if text[place : place + 1] != "{":
-        words = text[place:].split()
+        words = text[place : place + 200].split()
         return words[0].partition("$")[0] or None if words else None
-    depth = 0
-    for end in range(place, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[place + 1 : end].strip() or None
-    return None
+    end = end_of_braces(text, place + 1)
+    return text[place + 1 : end].strip() or None if end < len(text) else None
 
 
 def read(answer: str) -> str | None:
     """The expression an answer gives; None where it gives none."""
-    if (inner := boxed(answer)) is not None:
-        return inner
-    marks = list(_MARK.finditer(answer))
-    if marks and (sentence := _SENTENCE.match(answer, marks[-1].end())):
-        said = sentence[1]
-        formula = _FORMULA.search(said)
-        return (next(part for part in formula.groups() if part) if formula else said).strip() or None
-    if formulas := _FORMULA.findall(answer):
-        return next(part for part in formulas[-1] if part).strip() or None
-    found = _NUMBER.findall(answer)
-    return found[-1] if found else None
+    given = reading(answer)
+    return None if given is None else given.expression
 
 
-def bare(expression: str) -> str:
-    """An expression without what does not change its meaning."""
-    text = expression.replace("dfrac", "frac").replace("tfrac", "frac").replace("\\!", "")
-    text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
-    words = _WORDS.sub(r"\1", text)  # \text{even}: the answer; 5\text{ cm}: a unit
-    unit = _WORDS.sub("", text)
-    text = unit if unit.strip() and words != text else words
-    text = re.sub(r"\\frac(\d)(\d)(?!\d)", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\frac(\d)\{", r"\\frac{\1}{", text)
-    text = re.sub(r"\\sqrt(\w)", r"\\sqrt{\1}", text)
-    text = _SPACE.sub("", _DROPPED.sub("", text))
-    text = re.sub(r"(?<!\d)\.(?=\d)", "0.", text).rstrip(".")
-    return re.sub(r"^[a-zA-Z]=(?!=)", "", text)
+def reading(answer: str) -> Reading | None:
+    """The expression an answer gives, and whether it stands where it was asked for; None where it gives none."""
+    text = _UNREADABLE.sub("\ufffd", answered(answer.replace("\r\n", "\n").replace("\r", "\n")))
+    if (inner := boxed(text)) is not None:
+        return Reading(inner, marked=True)
+    for said in behind_marks(text):
+        if said.cut:
+            continue
+        inside = text[said.start : said.end]
+        if not said.enclosed:
+            inside = _LINE_END.split(inside, maxsplit=1)[0]
+        if expression := next(_formulas(inside), inside).strip(" .*_`"):
+            return Reading(expression, marked=True)
+    formulas = list(_formulas(text))
+    last = formulas[-1] if formulas else next(iter(_NUMBER.findall(text)[-1:]), None)
+    if last is None:
+        return None
+    head, _, tail = text.rpartition(last)
+    return Reading(last, marked=not re.search(r"\w", head + tail))
+
+
+def _formulas(text: str) -> Iterator[str]:
+    """What stands between dollars, or their equals, in order."""
+    delimiters = list(_DELIMITER.finditer(text))
+    last = {delimiter[0]: place for place, delimiter in enumerate(delimiters)}
+    opened: re.Match[str] | None = None
+    for place, delimiter in enumerate(delimiters):
+        if opened is not None and delimiter[0] == _CLOSED_BY[opened[0]]:
+            if inside := text[opened.end() : delimiter.start()].strip():
+                yield inside
+            opened = None
+        elif opened is None and last.get(_CLOSED_BY.get(delimiter[0], ""), -1) > place:
+            opened = delimiter
 
 
 def same(given: str, expected: str) -> bool:
     """Whether two expressions mean the same."""
-    if given == expected or bare(given) == bare(expected):
+    if given == expected:
         return True
     if len(given) > 10 * len(expected) + 200:  # no answer, and a grammar's worst case
         return False
-    try:
-        config = [LatexExtractionConfig()]
-        one, other = (
-            parse(f"${text}$", config, fallback_mode="no_fallback", parsing_timeout=SECONDS)
-            for text in (expected, given)
-        )
-        return bool(one and other and verify(one, other, timeout_seconds=SECONDS))
-    except (TimeoutException, RecursionError, ValueError, TypeError, ArithmeticError, NotImplementedError):
-        return False
+    return meaning.same(plain(given), plain(expected))
 
 
 def score(id: str, answer: str, expected: str) -> Score:
     """Correct if the answer gives the expected expression."""
-    given = read(answer)
-    correct = given is not None and same(given, expected)
-    return Score(id=id, value=float(correct), correct=correct, parsed=given)
+    given = reading(answer)
+    correct = given is not None and same(given.expression, expected)
+    return Score(
+        id=id,
+        value=float(correct),
+        correct=correct,
+        parsed=None if given is None else given.expression,
+        marked=given is not None and given.marked,
+    )

@@ -28,7 +28,7 @@ def f1(given: Numbers, expected: Numbers) -> float:
 
 
 def matthews(given: Numbers, expected: Numbers) -> float:
-    """The correlation of two labellings, of any number of labels (as Gorodkin has it); 0 where one is constant."""
+    """The correlation of two labellings, of any number of labels (as Gorodkin has it); 0 where either is constant."""
     labels = np.union1d(given, expected)
     said, true = given[:, None] == labels, expected[:, None] == labels
     count, same = len(given), float(np.sum(given == expected))
@@ -38,10 +38,10 @@ def matthews(given: Numbers, expected: Numbers) -> float:
 
 
 def pearson(given: Numbers, expected: Numbers) -> float:
-    """The linear correlation; 0 where one is constant."""
-    one, other = given - given.mean(), expected - expected.mean()
-    spread = float(np.sqrt((one @ one) * (other @ other)))
-    return float(one @ other) / spread if spread else 0.0
+    """The linear correlation; 0 where either is constant."""
+    said, true = given - given.mean(), expected - expected.mean()
+    spread = float(np.sqrt((said @ said) * (true @ true)))
+    return float(said @ true) / spread if spread else 0.0
 
 
 def spearman(given: Numbers, expected: Numbers) -> float:
@@ -75,16 +75,15 @@ def label_numbers(given: Sequence[str | None], expected: Sequence[str]) -> tuple
     """Labels as numbers: 0 for ``no``, 1 for ``yes``, what else there is by the alphabet; −1 for None."""
     labels = ["no", "yes", *sorted({*given, *expected} - {"no", "yes", None}, key=str)]
     numbers = {label: float(number) for number, label in enumerate(labels)} | {None: -1.0}
-    return np.array([numbers[one] for one in given]), np.array([numbers[one] for one in expected])
+    return np.array([numbers[label] for label in given]), np.array([numbers[label] for label in expected])
 
 
 def summary(scores: Sequence[Score]) -> dict[str, float]:
     """The means of what a scorer says: accuracy, the share it could not read, and its further metrics by name."""
-    found = {
+    means = {
         "accuracy": float(np.mean([score.correct for score in scores])),
         "unparsed": float(np.mean([score.parsed is None for score in scores])),
     }
-    names = dict.fromkeys(name for score in scores for name in score.also)
-    return found | {
-        name: float(np.mean([score.also[name] for score in scores if name in score.also])) for name in names
-    }
+    for name in dict.fromkeys(name for score in scores for name in score.also):
+        means[name] = float(np.mean([score.also[name] for score in scores if name in score.also]))
+    return means

@@ -22,9 +22,12 @@ has, four are within 5 points of it; llama-2-7b-chat, most of whose answers are 
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
+
+from pipeline.core.errors import UserError
+from pipeline.core.types import Score
 
 DRAW = 1.5
 RIDGE = 1e-3
@@ -39,17 +42,38 @@ class Agreement(NamedTuple):
     drawn: int
 
 
+def score(id: str, answer: str) -> Score:
+    """No answer to an instruction is right or wrong: correct tells only whether anything was answered."""
+    said = answered(answer)
+    return Score(id=id, value=float(said), correct=said, parsed=answer.strip() or None, marked=said)
+
+
 def answered(answer: str) -> bool:
     """Whether there is an answer to compare at all."""
     return bool(answer.strip())
 
 
 def preference(annotation: Mapping[str, Any]) -> float | None:
-    """What an annotation of AlpacaEval's prefers: 1 to 2; None where it says nothing."""
+    """What an annotation of AlpacaEval's prefers: 1 to 2; None where it says nothing (null, or no number).
+
+    UserError where it says what is no preference.
+    """
     value = annotation.get("preference")
-    if value is None:
+    if value == 0 and not isinstance(value, bool):
+        return DRAW
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    return float(value) if value else DRAW
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 <= value <= 2:
+        raise UserError(
+            f"expected a preference from 1 to 2, 0 for a draw or null for none, got {value!r} for the instruction "
+            f"'{str(annotation.get('instruction'))[:60]}'; correct the annotations"
+        )
+    return float(value)
+
+
+def says(value: float | None) -> TypeGuard[float]:
+    """Whether there is a preference: neither None nor NaN."""
+    return value is not None and not math.isnan(value)
 
 
 def outputs(instructions: Sequence[str], answers: Sequence[str], generator: str) -> list[dict[str, str]]:
@@ -60,22 +84,22 @@ def outputs(instructions: Sequence[str], answers: Sequence[str], generator: str)
 
 def win_rate(preferences: Sequence[float | None]) -> float:
     """The share of comparisons that the model wins, a draw counting half; what is not annotated is left out."""
-    known = [value for value in preferences if value is not None]
+    known = [value for value in preferences if says(value)]
     if not known:
-        raise ValueError("expected at least one annotated pair")
+        raise UserError("expected at least one annotated pair, got none; see what the judge answers")
     return sum(value - 1 for value in known) / len(known)
 
 
-def agreeing(one: Sequence[float | None], other: Sequence[float | None]) -> list[bool]:
-    """Whether two annotators prefer the same answer, for each pair where both prefer one."""
-    pairs = [(a, b) for a, b in zip(one, other, strict=True) if a is not None and b is not None]
-    return [(a > DRAW) == (b > DRAW) for a, b in pairs if DRAW not in (a, b)]
+def agreeing(annotator: Sequence[float | None], other: Sequence[float | None]) -> list[bool]:
+    """Whether two annotators prefer the same answer, for each pair of which both prefer an answer."""
+    pairs = [(first, second) for first, second in zip(annotator, other, strict=True) if says(first) and says(second)]
+    return [(first > DRAW) == (second > DRAW) for first, second in pairs if DRAW not in (first, second)]
 
 
-def agreement(one: Sequence[float | None], other: Sequence[float | None]) -> Agreement:
-    """How often two annotators prefer the same answer, where both prefer one."""
-    same = agreeing(one, other)
-    pairs = sum(a is not None and b is not None for a, b in zip(one, other, strict=True))
+def agreement(annotator: Sequence[float | None], other: Sequence[float | None]) -> Agreement:
+    """How often two annotators prefer the same answer, of the pairs of which both prefer an answer."""
+    same = agreeing(annotator, other)
+    pairs = sum(says(first) and says(second) for first, second in zip(annotator, other, strict=True))
     return Agreement(sum(same) / len(same) if same else math.nan, len(same), pairs - len(same))
 
 
@@ -89,7 +113,9 @@ def length_controlled_win_rate(
 
     Lengths in characters. difficulty: γ of each instruction, as ``difficulties`` gives it; none without annotations.
     """
-    known = [place for place, value in enumerate(preferences) if value is not None]
+    known = [place for place, value in enumerate(preferences) if says(value)]
+    if not known:
+        raise UserError("expected at least one annotated pair, got none; see what the judge answers")
     wins = np.array([preferences[place] for place in known], float) - 1
     longer = _longer(np.array([lengths[place] - reference_lengths[place] for place in known], float))
     gamma = np.zeros(len(known)) if difficulty is None else np.array([difficulty[place] for place in known])

@@ -5,10 +5,10 @@ only if it does so both times, else it is a draw. The local language model (``pi
 the same words.
 """
 
+import http.client
 import json
 import os
 import random
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,15 +25,18 @@ QUESTION = (
 )
 KEY = "SELFADAPT_JUDGE_KEY"  # the environment variable with the endpoint's key, where it wants one
 SECONDS = 120
+LONGEST_REPLY = 1 << 20  # bytes
 
 
 def longer(pairs: Sequence[tuple[str, str, str]]) -> list[float | None]:
     """Prefers the longer answer: what any judge has to be better than."""
-    return [DRAW if len(one) == len(other) else 1.0 if len(one) > len(other) else 2.0 for _, one, other in pairs]
+    return [
+        DRAW if len(first) == len(second) else 1.0 if len(first) > len(second) else 2.0 for _, first, second in pairs
+    ]
 
 
 def by_chance(seed: int) -> Judge:
-    """Prefers either with the same chance, drawn by the pair: what no judge may be worse than."""
+    """Prefers either answer with the same chance, drawn by the pair: what no judge may be worse than."""
 
     def judge(pairs: Sequence[tuple[str, str, str]]) -> list[float | None]:
         return [random.Random(f"judge {seed} {pair}").choice((1.0, 2.0)) for pair in pairs]
@@ -59,20 +62,20 @@ def endpoint(url: str, model: str, *, workers: int = 4) -> Judge:
         request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
         try:
             with urllib.request.urlopen(request, timeout=SECONDS) as reply:
-                said = json.load(reply)["choices"][0]["message"]["content"]
-        except (OSError, urllib.error.URLError, ValueError, LookupError, TypeError) as error:
+                said = json.loads(reply.read(LONGEST_REPLY))["choices"][0]["message"]["content"]
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError) as error:
             raise UserError(
                 f"expected a verdict of {model} from {url}, got: {type(error).__name__}: {error}; check that the "
                 f"endpoint runs, and {KEY} where it wants a key"
             ) from None
-        found = [letter for letter in str(said) if letter in "12"]
-        return float(found[0]) if found else None
+        verdict = next((letter for letter in str(said) if letter in "12"), None)
+        return float(verdict) if verdict else None
 
     def judge(pairs: Sequence[tuple[str, str, str]]) -> list[float | None]:
         texts = [
             QUESTION.format(instruction=instruction, first=first, second=second)
-            for instruction, one, other in pairs
-            for first, second in ((one, other), (other, one))
+            for instruction, answer, other in pairs
+            for first, second in ((answer, other), (other, answer))
         ]
         with ThreadPoolExecutor(workers) as threads:
             verdicts = list(threads.map(ask, texts))

@@ -9,14 +9,18 @@ from pipeline.adaptation.candidates import Exam
 from pipeline.adaptation.contract import FewShot, Search
 from pipeline.adaptation.search import Pool
 from pipeline.core.errors import UserError
-from pipeline.core.types import Example, Score
+from pipeline.core.types import PLAIN, Example, Score
 from pipeline.methods import lora
 from pipeline.methods.svf import single
+from pipeline.model.decoding.batch import Decoding
+from pipeline.model.decoding.choose import choose, continuations
+from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.adapters import save_adapter
 from pipeline.model.forward.base import Adapted
 from stages import dispatch
 from tests.tiny import tiny_base, tiny_compute, tiny_factors
 
+WRITTEN = Decoding(max_new_tokens=5)
 SETTINGS = {
     "shots": 10,
     "configurations": ["shared-free"],
@@ -87,7 +91,7 @@ def exam() -> Exam:
         return [Score(example.id, float(yes), yes, None) for example, yes in zip(examples, even, strict=True)]
 
     texts = ["What is 2?", "And 17?", "Or 5 and 3?", "No"]
-    return Exam([Example(text, ({"role": "user", "content": text},), "four") for text in texts], score, 5)
+    return Exam([Example(text, ({"role": "user", "content": text},), "four") for text in texts], score, WRITTEN)
 
 
 def test_experts_judged_together_are_judged_as_one_by_one(base, factors, svf_files):
@@ -100,6 +104,32 @@ def test_experts_judged_together_are_judged_as_one_by_one(base, factors, svf_fil
     assert torch.equal(accuracy, accuracy_apart)
     torch.testing.assert_close(likelihood, likelihood_apart, atol=1e-4, rtol=1e-4)
     assert len(set(likelihood.tolist())) == 3
+
+
+@pytest.mark.parametrize("per", ["sum", "token", "character"])
+def test_candidates_are_judged_by_the_choices_they_take(base, factors, svf_files, per):
+    """As many are right as if each expert chose alone, and the likelihood is that of the right choices."""
+
+    def score(examples, answers):
+        rights = [base.text(continuations(base, one)[1]) for one in examples]
+        right = [answer == text for answer, text in zip(answers, rights, strict=True)]
+        return [Score(one.id, float(yes), yes, None) for one, yes in zip(examples, right, strict=True)]
+
+    meta = {"choices": {"a": "two", "b": "17", "c": "no"}, "answer": "b"}
+    examples = [Example(text, ({"role": PLAIN, "content": text},), "", meta) for text in ("What?", "And?", "Or 5?")]
+    chosen_by = Exam(examples, score, Decoding(choose_by=per))
+    pool, bare = Pool.read(svf_files, "paper"), Adapted(base, tiny_compute())
+    one_hot = torch.eye(3)[:, None].expand(-1, 2, -1)
+    accuracy, likelihood = pool.judge(bare, factors, chosen_by, elites=1)(one_hot)
+    for number, adapter in enumerate(pool.adapters):
+        with adapter.attached(base.model, factors) as attachment:
+            alone = Adapted(base, tiny_compute(), attachment)
+            taken = [base.text(answer.ids) for answer in choose(alone, examples, per)]
+            right = [continuations(base, one)[1:2] for one in examples]
+            weights = [value for (value,) in weigh(alone, [base.prompt_ids(e.messages) for e in examples], right)]
+        assert float(accuracy[number]) == pytest.approx(sum(item.correct for item in score(examples, taken)) / 3)
+        tokens = sum(len(ids) for (ids,) in right)
+        assert float(likelihood[number]) == pytest.approx(sum(weights) / tokens, abs=1e-4)
 
 
 def test_what_a_search_comes_to_is_a_mixture_of_all_experts(factors, svf_files):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.adaptation import cma_es, shooting, uniform
+from pipeline.adaptation import cma_es, scan, shooting, uniform
 from pipeline.adaptation.contract import FewShot
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
@@ -106,3 +106,32 @@ def test_the_uniform_mixture_is_judged_once(tmp_path):
 def test_settings_that_cannot_work_are_named(name, changed, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         run(SEARCHERS[name], tmp_path, **changed)
+
+
+@pytest.mark.parametrize(
+    ("simplex", "most", "points", "steps"), [(True, 20, 15, 4), (True, 3, 3, 1), (False, 26, 8, 1), (False, 27, 27, 2)]
+)
+def test_a_scan_walks_the_finest_grid_that_it_may(simplex, most, points, steps):
+    grid = scan.grid(3, most, simplex=simplex)
+    assert grid.shape == (points, 3) and len({tuple(point) for point in grid.tolist()}) == points
+    assert torch.equal((grid * steps).round(), grid * steps)
+    assert (grid.sum(1) == 1).all() if simplex else bool((grid == 0).all(1).any())
+    assert all(bool((grid == corner).all(1).any()) for corner in torch.eye(3))
+
+
+def test_a_scan_keeps_every_point_with_its_accuracy(tmp_path):
+    both = ("shared-normalised", "shared-free")
+    outcome = run(scan, tmp_path, population=30, elites=30, configurations=both, layers=2)
+    assert [len(line["points"]) for line in outcome.trace] == [28, 27]
+    for line in outcome.trace:
+        known, _ = planted(torch.tensor(line["points"])[:, None].expand(-1, 2, -1))
+        assert line["accuracies"] == pytest.approx(known.tolist())
+    assert outcome.accuracy == max(max(line["accuracies"]) for line in outcome.trace)
+
+
+@pytest.mark.parametrize("changed", [{"elites": 6}, {"configurations": ("per-layer-free",)}])
+def test_a_scan_that_would_not_judge_all_is_one_sentence(tmp_path, changed):
+    with pytest.raises(UserError, match="expected a scan to have as many elites as its population"):
+        run(scan, tmp_path, **{"population": 30, "elites": 30, **changed})
+    with pytest.raises(UserError, match="expected a population of at least 8 for a scan over 3 experts, got 5"):
+        scan.grid(3, 5, simplex=False)

@@ -224,6 +224,7 @@ def toy_task(monkeypatch: pytest.MonkeyPatch) -> str:
                 float(answer == example.target),
                 answer == example.target,
                 answer if answer.isdigit() else None,
+                marked=answer.isdigit(),
             )
             for example, answer in zip(examples, answers, strict=True)
         ]
@@ -258,8 +259,9 @@ def test_scoring_writes_the_same_parquet_each_time(toy_task: str, tmp_path: Path
         "tokens": 6,
     }
     frame = pd.read_parquet(tmp_path / "one.parquet")
-    assert list(frame.columns) == ["id", "value", "correct", "parsed", "tokens", "prompt_tokens", "finished"]
+    assert list(frame.columns) == ["id", "value", "correct", "parsed", "marked", "tokens", "prompt_tokens", "finished"]
     assert list(frame["correct"]) == [True, False, False] and frame["parsed"].isna().tolist() == [False, False, True]
+    assert frame["marked"].dtype == bool and list(frame["marked"]) == [True, True, False]
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 

@@ -16,6 +16,7 @@ from pipeline.methods.common.peft import inserted
 from pipeline.model.forward.adapters import load_adapter, save_adapter
 from pipeline.training import reinforce, supervised
 from pipeline.training.loop import Data, Training
+from pipeline.training.rollouts import written
 from tests.tiny import OPTIMISATION, REINFORCE, same_tensors, tiny_base, tiny_compute, tiny_factors
 
 LOW_RANK = {"rank": 4, "alpha": 8, "dropout": 0.0, "modules": ["q_proj", "down_proj"]}
@@ -201,9 +202,9 @@ def test_every_method_learns_from_rewards(kind: str, tmp_path) -> None:
     settings = reinforce.Reinforce.parse({**values, "kl_coefficients": [0.0]}, "reinforce")
 
     def reward(examples, answers) -> list[float]:
-        return [1.0 if answer and int(answer.split()[0]) < 30 else -1.0 for answer in answers]
+        return [1.0 if answer.ids[0] < 30 else -1.0 for answer in answers]
 
-    draw = reinforce.written(base, compute=compute, max_new_tokens=1, samples=8, temperature=1.0)
+    draw = written(base, compute=compute, max_new_tokens=1, samples=8, temperature=1.0)
     _, curve = reinforce.train(
         base,
         lambda: learner_of(kind, base, tmp_path),

@@ -8,6 +8,7 @@ import torch
 
 from pipeline.core.artifacts import read_jsonl, write_jsonl
 from pipeline.core.errors import UserError
+from pipeline.core.types import Example
 from pipeline.methods.base import Unadapted
 from pipeline.model.forward.base import Compute
 from pipeline.scoring import choices
@@ -47,15 +48,10 @@ def test_the_likeliest_choice_is_that_of_whole_passes(arguments: dict[str, Any])
     assert means["likeliest"] == pytest.approx(sum(row["likeliest"] for row in rows) / 3)
 
 
-def test_people_and_bare_labels_are_choices_too() -> None:
-    named = choices.example("x", "Who?", ["Ann", "Bo"], 0)
-    assert choices.offered(named) == {"A": "Ann", "B": "Bo"}
-    meta = {"answer": "Ann", "people": ["Ann", "Bo"]}
-    assert choices.offered(type(named)("y", (), "", meta)) == {"Ann": "Ann", "Bo": "Bo"}
-    assert choices.offered(type(named)("z", (), "", {"choices": {"true": "", "false": ""}})) == {
-        "true": "true",
-        "false": "false",
-    }
+def test_a_choice_without_a_text_is_its_label() -> None:
+    assert choices.example("x", "Who?", ["Ann", "Bo"], 0).choices == {"A": "Ann", "B": "Bo"}
+    assert Example("y", (), "", {"choices": {"true": "", "false": ""}}).choices == {"true": "true", "false": "false"}
+    assert Example("z", (), "").choices == {}
 
 
 def test_a_task_without_choices_is_one_sentence(arguments: dict[str, Any]) -> None:

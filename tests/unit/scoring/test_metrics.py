@@ -67,10 +67,10 @@ def test_metrics_combine_and_need_no_network(monkeypatch: pytest.MonkeyPatch, tm
     assert (found["accuracy"], found["f1"]) == (0.75, pytest.approx(0.8))
     examples = [Example(str(n), ({"role": "user", "content": "?"},), str(n), {"answer": str(n)}) for n in range(2)]
     both = evaluate.combine([Answers("gsm8k"), Answers("math")], force_prefix=True)
-    for text, example in zip(["It is 0.", "\\boxed{\\frac{2}{2}}"], examples, strict=True):
+    for text, example in zip(["It is 0.", "\\boxed{\\frac{\\sqrt{4}}{2}}"], examples, strict=True):
         both.add(prediction=text, reference=json.dumps(vars(example)))
     assert both.compute() == {
-        "gsm8k_accuracy": 0.5,  # the last number it reads is 2
+        "gsm8k_accuracy": 0.5,  # the first number of the box is 4
         "gsm8k_unparsed": 0.0,
         "math_accuracy": 1.0,
         "math_unparsed": 0.0,
@@ -126,7 +126,7 @@ def test_a_scorers_further_metric_has_a_column_where_it_has_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     also: list[dict[str, float]] = [{"plus": 1.0}, {}, {"plus": 0.0}]
-    scores = [Score(str(n), 1.0, True, "x", one) for n, one in enumerate(also)]
+    scores = [Score(str(n), 1.0, True, "x", also=one) for n, one in enumerate(also)]
     monkeypatch.setattr("pipeline.tasks.sums.score", lambda *_: scores)
     write_jsonl(tmp_path / "test.jsonl", (vars(example) for example in mrpc(["yes"] * 3)))
     write_jsonl(tmp_path / "cell.jsonl", completions([""] * 3))

@@ -77,7 +77,7 @@ def test_a_draw_counts_half_and_what_is_not_annotated_nothing() -> None:
     values = [preference.preference(annotation) for annotation in annotations]
     assert values == [1.0, 2.0, 2.0, 1.5, None, 1.5]
     assert preference.win_rate(values) == 3 / 5
-    with pytest.raises(ValueError, match="at least one annotated pair"):
+    with pytest.raises(UserError, match="at least one annotated pair"):
         preference.win_rate([None])
 
 

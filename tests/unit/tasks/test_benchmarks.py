@@ -6,6 +6,7 @@ import json
 import random
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Origin, Table
 from pipeline.data.splits import divide, normalised, of_each_subset
 from pipeline.data.tables import MIRROR, mirror, read_table
-from pipeline.tasks import mbpp_pro
+from pipeline.tasks import arc_challenge, arc_easy, gsm8k, mbpp_pro
 from stages import fetch, prepare
 
 needs_mirror = pytest.mark.skipif(
@@ -109,6 +110,35 @@ def test_worked_tasks_stand_before_every_question_and_are_not_trained_on() -> No
         assert (system, asked) == before.messages
         assert turns == [shown.messages[-1], {"role": "assistant", "content": shown.target}]
         assert (example.target, example.meta) == (before.target, before.meta)
+
+
+@needs_mirror
+def test_the_worked_problems_of_gsm8k_are_short_and_not_trained_on() -> None:
+    tables = {split: read_table(f"gsm8k/{split}", table) for split, table in gsm8k.TABLES.items()}
+    plain = gsm8k.native_splits(tables, gsm8k.Options())
+    worked = gsm8k.native_splits(tables, gsm8k.Options(worked=3))
+    assert [len(plain["train"]) - len(worked["train"]), len(worked["test"])] == [3, 1319]
+    gone = {example.id for example in plain["train"]} - {example.id for example in worked["train"]}
+    shown = [example for example in plain["train"] if example.id in gone]
+    system, *turns, asked = worked["test"][0].messages
+    assert (system, asked) == plain["test"][0].messages
+    assert [turn["content"] for turn in turns[1::2]] == [
+        one.target for one in sorted(shown, key=lambda one: len(one.target))
+    ]
+    assert all(one.target.count("\n") >= 2 and len(one.target) < 60 for one in shown)
+
+
+@pytest.mark.parametrize("task", [arc_easy, arc_challenge])
+def test_arc_may_be_asked_by_cloze(task: ModuleType) -> None:
+    offered = {"text": ["ice", "fire"], "label": ["1", "2"]}
+    row = {"id": "x", "question": "Which is hot?", "choices": offered, "answerKey": "2"}
+    tables = {"train": [row], "test": [row]}
+    (asked,) = task.native_splits(tables, task.Options(form="cloze"))["test"]
+    assert asked.messages == ({"role": "plain", "content": "Question: Which is hot?\nAnswer:"},)
+    assert (asked.target, asked.choices, asked.meta["answer"]) == (" fire", {"A": "ice", "B": "fire"}, "B")
+    assert [item.correct for item in task.score([asked] * 2, [" fire", " ice"])] == [True, False]
+    (lettered,) = task.native_splits(tables, task.Options())["test"]
+    assert lettered.messages[-1]["content"] == "Which is hot?\nA) ice\nB) fire"
 
 
 @needs_mirror
