@@ -84,7 +84,6 @@ def make_run(
     settings = merged(PARAMS if params is None else params, changes or {})
     (root / "params.yaml").write_text(yaml.safe_dump(settings, sort_keys=False))
     planner.update(root / "params.yaml", root / "plan.yaml")
-    with_heuristics(root / "plan.yaml")
     plan = read_plan(root / "plan.yaml")
     made = Made(root / "artifacts", random.Random(0), examples, layers)
     for task in yaml.safe_load((root / "plan.yaml").read_text())["plan"]["prepare"]:
@@ -108,13 +107,6 @@ def make_run(
         "published_runs": root / "reports/published",
         **outputs(root / "reports"),
     }
-
-
-def with_heuristics(path: Path) -> None:
-    """Have a plan name the rules without a model of every task that a cell is about."""
-    plan = yaml.safe_load(path.read_text())
-    plan["plan"]["heuristics"] = {cell["task"]: {} for cell in plan["plan"]["cells"].values()}
-    path.write_text(yaml.safe_dump(plan, sort_keys=False))
 
 
 def outputs(folder: Path) -> dict[str, Path]:

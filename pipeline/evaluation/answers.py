@@ -25,7 +25,7 @@ def with_positions(scores: pd.DataFrame, examples: Mapping[str, Sequence[Example
     right, places = {}, {}
     for task, asked in examples.items():
         for example in asked:
-            choices = example.meta.get("choices", {})
+            choices = example.choices
             if example.meta.get("answer") in choices:
                 right[task, example.id] = list(choices).index(example.meta["answer"]) + 1
                 places[task, example.id] = positions(choices)

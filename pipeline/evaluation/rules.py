@@ -36,10 +36,12 @@ class Rule:
 
 
 def best_rule(scored: pd.DataFrame) -> Rule:
-    """The rule with the highest mean; the first by name of equals.
+    """The rule with the highest mean of those that have a value for every example; the first by name of equals.
 
     It is chosen on the very examples that it is reported on, in favour of the rules.
     """
+    covered = scored.groupby("rule")["id"].nunique()
+    scored = scored[scored["rule"].isin(covered.index[covered == scored["id"].nunique()])]
     means = scored.groupby("rule")["value"].mean().sort_index()
     name = str(means.index[int(means.to_numpy().argmax())])
     values = scored[scored["rule"] == name].set_index("id")["value"].astype(float)

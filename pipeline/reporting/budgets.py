@@ -25,11 +25,13 @@ class Budget:
     """What one adapter was trained on.
 
     stage: that made it. objective: what it was trained for. tasks: what on. steps: how many there were, of those that
-    were planned. batch: prompts of a step. distinct: different prompts there were for it; None where that is not known.
-    samples: answers to each prompt; None where it learnt from reference answers. tokens: generated in training; None
-    where the curve does not say. tried: trainings that it was chosen among (rates × clips × coefficients λ).
+    were planned. batch: prompts of a step. distinct: different prompts there were for it, or at most where they were
+    screened; None where that is not known. samples: answers sampled to each prompt; None where it learnt from reference
+    answers, or from all choices at once. tokens: generated in training; None where the curve does not say. screened:
+    prompts that were asked before, to keep those that teach; None where all were kept. tried: trainings that it was chosen among (rates × clips × coefficients λ).
     validation: prompts of each task that it was chosen on. kept: the step of the adapter. rates: the sum of the
-    learning rates of its steps.
+    learning rates of its steps. temperatures: of the policy that was sampled and of the one whose gradient was taken,
+    where they are two.
     """
 
     stage: str
@@ -40,10 +42,12 @@ class Budget:
     distinct: int | None
     samples: int | None
     tokens: int | None
+    screened: int | None
     tried: int
     validation: int | None
     kept: int | None
     rates: float | None
+    temperatures: tuple[float, float] | None = None
 
     @property
     def prompts(self) -> int:
@@ -69,7 +73,9 @@ class Budget:
     def text(self) -> str:
         """The budget in words."""
         words = f"{self.steps} steps × {self.batch} prompts = {cell_text(self.prompts)} prompts seen"
-        words += "" if self.distinct is None else f", {cell_text(self.distinct)} distinct"
+        most = "" if self.screened is None else "at most "
+        words += "" if self.distinct is None else f", {most}{cell_text(self.distinct)} distinct"
+        words += "" if self.screened is None else f", kept of {cell_text(self.screened)} that were screened"
         words += "" if self.answers is None else f"; {self.samples} samples each, {cell_text(self.answers)} answers"
         return words + ("" if self.tokens is None else f", {cell_text(self.tokens)} tokens")
 
@@ -97,7 +103,11 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     shots = recipe.get("shots")
     known = [shots if shots else run.trained_on.get(task) for task in item.tasks]
     there = None if None in known or not known else sum(count for count in known if count is not None)
-    samples = training.get("samples") if objective == "reinforce" else None
+    screened = (training.get("screen") or {}).get("prompts") if objective == "reinforce" else None
+    if there is not None and screened is not None:
+        there = min(there, screened)
+    sampled = objective == "reinforce" and not chooses(run, item)
+    samples = training.get("samples") if sampled else None
     each = training["batch"] * (samples or 1)
     return Budget(
         stage=stage,
@@ -107,12 +117,25 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
         batch=training["batch"],
         distinct=None if there is None else min(there, steps * training["batch"]),
         samples=samples,
-        tokens=generated(curve, each) if objective == "reinforce" else None,
+        tokens=generated(curve, each) if sampled else None,
+        screened=screened,
         tried=tried(recipe, objective),
         validation=shots or training.get("validation_examples"),
         kept=None if curve is None else chosen_step(curve),
         rates=sum_of_rates(training, steps, rate_of(curve, training)),
+        temperatures=apart(training) if sampled else None,
     )
+
+
+def apart(training: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The temperatures of sampling and of the gradient, where the settings have them differ."""
+    drawn, learnt = training.get("temperature"), training.get("gradient_temperature")
+    return None if drawn is None or learnt is None or drawn == learnt else (drawn, learnt)
+
+
+def chooses(run: Run, item: Training) -> bool:
+    """Whether the task of a training is answered by choosing, so that nothing is sampled."""
+    return bool((run.settings.tasks.get(item.task, {}).get("decoding") or {}).get("choose_by"))
 
 
 def kept_run(curve: pd.DataFrame) -> pd.DataFrame:
@@ -213,6 +236,11 @@ class Trainings:
                 warning = f", fewer than {ENOUGH}: mostly by chance" if thin else ""
                 said.append(
                     f"{labels[row]} was chosen among {count} trainings on {validation} validation prompts{warning}."
+                )
+            for drawn, learnt in dict.fromkeys(one.temperatures for one in trained if one.temperatures):
+                said.append(
+                    f"{labels[row]} was sampled at temperature {drawn:g} and took the gradient at {learnt:g}: of "
+                    "another policy than the one that answered."
                 )
         return said
 

@@ -34,7 +34,7 @@ from pipeline.reporting.wording import rounded
 FAMILIES = (
     ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
     ("curves", "Learning", "Learning curves", ("figure4", "signal", "figure4-classifier", "figure9", "losses")),
-    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches")),
+    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches", "scans")),
     ("spectra", "Spectra", "What the top singular components hold", ("figure10", "figure11", "changes")),
     ("gates", "Gates", "Which subspaces open", ("gates",)),
 )

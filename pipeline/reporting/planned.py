@@ -18,6 +18,7 @@ from pipeline.reporting.papers import TITLES
 from pipeline.training.recipes import Objective, parts
 
 SELECT = "select"  # the strategy that mixes no experts, and takes one of them
+SCAN = "scan"  # the strategy that judges a whole grid of mixtures
 BASE = "base"  # the base model that everything is done to, unless a table names another
 # Stages of sections of the plan that are called otherwise, or share one; and those that the plan has no section for.
 # The report's own record is of the report before this one, and is no part of it.

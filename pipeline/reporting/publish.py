@@ -46,6 +46,7 @@ LIBRARIES = ("torch", "transformers", "numpy")
 # The section of the plan that says each part of a published run, with the stage that leaves it.
 PARTS = {
     "cells": ("cells", "score"),
+    "rules": ("heuristics", "heuristics"),
     "heads": ("train_head", "classify"),
     "experiments": ("compare_skills", "compare_skills"),
     "judged": ("judge", "judge"),
@@ -56,10 +57,12 @@ PARTS = {
 class Chosen:
     """The keys of what is published, of the sections of the plan.
 
-    heads: classification heads. experiments: reports of experiments on skills. judged: what judges preferred.
+    rules: tasks whose rules without a model are kept. heads: classification heads. experiments: reports of experiments
+    on skills. judged: what judges preferred.
     """
 
     cells: Sequence[str]
+    rules: Sequence[str] = ()
     heads: Sequence[str] = ()
     experiments: Sequence[str] = ()
     judged: Sequence[str] = ()
@@ -98,7 +101,7 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
         kept = chosen.of(yaml.safe_load(PLAN.read_text(encoding="utf-8"))["plan"])
         write_text(temporary / "plan.yaml", _dump({"plan": kept}))
         if plan.cells:
-            _write_answers(temporary, plan)
+            _write_answers(temporary, plan, chosen.rules)
         _copy_files(temporary, chosen, about["adapters"], plan)
         write_numbers(temporary, read_published(PAPERS))
     return folder
@@ -108,18 +111,16 @@ def _dump(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1 << 20, default_flow_style=None)
 
 
-def _write_answers(folder: Path, plan: Plan) -> None:
-    """Write scores, answers, and what rules without a model are right for on the same examples."""
+def _write_answers(folder: Path, plan: Plan, ruled: Sequence[str]) -> None:
+    """Write scores, answers, and what rules without a model are right for on the examples of the tasks ``ruled``."""
     scores = read_scores(plan.cells, ARTIFACTS / "scores", read_examples(plan, DATA))
     write_text(folder / "scores.csv", scores[[*COLUMNS, *FURTHER]].to_csv(index=False, lineterminator="\n"))
     completions = read_completions(plan, ARTIFACTS / "completions")
     lines = ({"cell": cell, **vars(answer)} for cell, answers in completions.items() for answer in answers.values())
     write_lines(folder / COMPLETIONS, lines)
-    asked = {cell.task for cell in plan.cells.values()}
-    if rules := read_rules([task for task in plan.heuristics if task in asked], ARTIFACTS / "scores"):
-        write_lines(
-            folder / RULES, ({"task": task, **row} for task, frame in rules.items() for row in frame.to_dict("records"))
-        )
+    if rules := read_rules(ruled, ARTIFACTS / "scores"):
+        rows = ({"task": task, **row} for task, frame in rules.items() for row in frame.to_dict("records"))
+        write_lines(folder / RULES, rows)
 
 
 def _copy_files(folder: Path, chosen: Chosen, adapters: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
@@ -189,13 +190,15 @@ def _chosen(cells: Sequence[str], plan: Plan) -> Chosen:
         raise UserError(
             f"expected the scores of '{missing[0]}' in {ARTIFACTS / 'scores'}; run 'dvc repro score@{missing[0]}'"
         )
+    answered = {plan.cells[cell].task for cell in cells or there}
+    rules = [task for task in plan.heuristics if task in answered]
     if cells:
-        chosen = Chosen([cell for cell in plan.cells if cell in cells])
+        chosen = Chosen([cell for cell in plan.cells if cell in cells], rules)
     else:
         heads = [head for head in plan.train_head if (ARTIFACTS / f"scores/heads/{head}.json").is_file()]
         experiments = [key for key in plan.compare_skills if (REPORTS / key).is_dir()]
         judged = [key for key in plan.judge if (ARTIFACTS / f"scores/judged/{key}.json").is_file()]
-        chosen = Chosen(there, heads, experiments, judged)
+        chosen = Chosen(there, rules, heads, experiments, judged)
     if not chosen.stages:
         raise UserError(f"expected something scored in {ARTIFACTS / 'scores'}, got nothing; run 'dvc repro'")
     if outdated := stale(chosen.stages):

@@ -108,3 +108,23 @@ def searches(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
                 axis.set_ylabel("best accuracy so far")
     titles = [f"{mixture['row']} on {mixture['task']}" for mixture in shown.values()]
     return svg(figure, name, f"Best accuracy on the few prompts by generation, of {', '.join(titles)}")
+
+
+def scans(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The accuracies of a grid of mixtures in descending order, one panel a scan, one line a configuration."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels(len(mixtures), min(4, len(mixtures)), width=3.0, height=2.4)
+        for place, (axis, mixture) in enumerate(zip(axes, mixtures.values(), strict=True)):
+            for number, row in enumerate(mixture["trace"]):
+                ordered = sorted(row["accuracies"], reverse=True)
+                colour = COLOURS[number % len(COLOURS)]
+                axis.step(range(1, len(ordered) + 1), ordered, where="mid", color=colour, label=row["configuration"])
+            axis.set_title(f"{mixture['task']}, seed {mixture['seed']}", fontsize=9.5)
+            axis.set_xlabel("mixture, best first")
+            axis.set_ylim(-0.02, 1.02)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            percent_axis(axis, "y")
+            axis.legend(fontsize=7)
+            if place % 4 == 0:
+                axis.set_ylabel("accuracy")
+    return svg(figure, name, f"Accuracies of mixtures on {', '.join(mixture['task'] for mixture in mixtures.values())}")

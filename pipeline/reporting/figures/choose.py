@@ -7,7 +7,7 @@ import pandas as pd
 from pipeline.reporting import papers
 from pipeline.reporting.figures import adapting, draw, gates, learning, spectra
 from pipeline.reporting.measured import Statistics
-from pipeline.reporting.planned import BASE, Training
+from pipeline.reporting.planned import BASE, SCAN, Training
 from pipeline.reporting.read import Run
 from pipeline.reporting.site import Figure
 from pipeline.reporting.tables.accuracy import labels_of
@@ -123,13 +123,21 @@ def mixed(run: Run) -> Iterator[Figure]:
         usual = dict(sorted(usual.items(), key=lambda named: places.get(named[1]["task"], len(places))))
         caption = "Figure 7. What the search found on a few held-out prompts of each unseen task."
         yield Figure("figure7", adapting.alphas(usual, "figure7"), caption)
-    if any(mixture["trace"] for mixture in run.mixtures.values()):
+    scans = {name: mixture for name, mixture in run.mixtures.items() if mixture["strategy"] == SCAN}
+    searched = {name: mixture for name, mixture in run.mixtures.items() if name not in scans}
+    if any(mixture["trace"] for mixture in searched.values()):
         caption = (
             "Searches for α: the best accuracy so far on the few prompts, by generation, a line for each "
             "configuration; thin: the mean of the generation's elites. A search whose line does not rise after its "
             "first generation found nothing that drawing at random had not."
         )
-        yield Figure("searches", adapting.searches(run.mixtures, "searches"), caption)
+        yield Figure("searches", adapting.searches(searched, "searches"), caption)
+    if scans:
+        caption = (
+            "Scans over α: the accuracy of every mixture of a grid on the few prompts, in descending order. Where the "
+            "line is level, no search for α can gain."
+        )
+        yield Figure("scans", adapting.scans(scans, "scans"), caption)
 
 
 def singular(run: Run) -> Iterator[Figure]:

@@ -1,8 +1,8 @@
 """How often a training from rewards had something to learn from: a step without a right answer teaches nothing.
 
-The reward is 1 for a right answer and −1 for a wrong one, so that a mean reward of −1 says that no sampled answer of
-the step was right. All advantages are then zero: without a divergence penalty the step changes nothing, with one it
-follows the penalty alone.
+The curve says of each step which share of its answers was right; an older one has the mean reward alone, of 1 for a
+right answer and −1 for a wrong one, which is −1 where none was right. All advantages are then zero: without a
+divergence penalty the step changes nothing, with one it follows the penalty alone.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SIGNALS = {
     "kl": "KL from the base, nats a token",
     "largest": "largest |z − 1|",
 }
-UNREWARDED = -1 + 1e-6  # mean reward of a step without a right answer, with what rounding may add
+UNREWARDED = -1 + 1e-6  # mean reward of a step without a right answer, on older curves, with what rounding may add
 
 
 class Learnt(NamedTuple):
@@ -52,11 +52,13 @@ def learnt(curve: pd.DataFrame) -> Learnt:
     """What the curve of a training from rewards says."""
     end = curve[curve["chosen"].astype(bool)].iloc[0]
     kept = curve[curve["kl_coefficient"] == end["kl_coefficient"]]
-    rewards = kept.loc[kept["step"] > 0, "train"].astype(float)
+    stepped = kept[kept["step"] > 0]
+    rewards = stepped["train"].astype(float)
+    right = stepped["right"] > 0 if "right" in stepped else rewards > UNREWARDED
     return Learnt(
         coefficient=float(end["kl_coefficient"]),
         steps=len(rewards),
-        rewarded=int((rewards > UNREWARDED).sum()),
+        rewarded=int(right.sum()),
         first=float(rewards.iloc[0]),
         last=float(rewards.iloc[-1]),
         chosen=int(end["step"]),

@@ -132,6 +132,13 @@ def test_the_best_rule_is_the_one_that_is_right_most_often_and_its_name_decides_
     assert rules.best_rules({"sums": pd.DataFrame(columns=["rule", "id", "value"])}) == {}
 
 
+def test_a_rule_that_some_examples_do_not_fit_is_no_rule_of_the_task() -> None:
+    lines = [{"rule": "the first choice", "id": f"sums-{number}", "value": 0.2} for number in range(4)]
+    lines += [{"rule": "chance", "id": f"sums-{number}", "value": 0.5} for number in range(3)]
+    best = rules.best_rule(pd.DataFrame(lines))
+    assert (best.name, best.among) == ("the first choice", 1)
+
+
 def test_a_rule_that_was_not_asked_an_example_is_one_sentence() -> None:
     short = rules.Rule("chance", pd.Series([0.5], index=["sums-0"]), 1)
     with pytest.raises(UserError, match="but it has none of 'sums-1'; run the stage heuristics again"):

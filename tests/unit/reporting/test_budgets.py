@@ -85,6 +85,16 @@ def test_only_the_chosen_coefficient_and_pair_are_counted() -> None:
     assert found.tried == 4 and found.thin and found.rates == pytest.approx(0.5 * (0.5 + 1 + 6))
 
 
+def test_screened_prompts_and_choices_are_told() -> None:
+    screened = {**SETTINGS, "samples": 3, "kl_coefficients": [0.0], "screen": {"prompts": 12}}
+    svf = budgets(run_of({}, reinforce=screened))["experts/svf"]
+    assert (svf.screened, svf.distinct) == (12, 12)
+    assert "32 prompts seen, at most 12 distinct, kept of 12 that were screened; 3 samples each" in svf.text
+    choosing = {**PARAMS["tasks"]["sums"], "decoding": {"choose_by": "sum"}}
+    svf = budgets(run_of({}, tasks={**PARAMS["tasks"], "sums": choosing}))["experts/svf"]
+    assert svf.samples is None and svf.text == "8 steps × 4 prompts = 32 prompts seen, 20 distinct"
+
+
 def test_settings_that_do_not_say_how_long_have_no_budget() -> None:
     found = budgets(run_of({}, lora={"adapter": {}, "training": {"steps": 3}}))
     assert "experts/lora" not in found and "experts/svf" in found
@@ -102,7 +112,7 @@ def test_the_sum_of_the_rates_is_that_of_the_training_loop(schedule: str, warmup
 
 
 def of(steps: int, batch: int = 4, *, tried: int = 1, validation: int = 60) -> Budget:
-    return Budget("x", "reinforce", ("sums",), steps, batch, None, None, None, tried, validation, None, None)
+    return Budget("x", "reinforce", ("sums",), steps, batch, None, None, None, None, tried, validation, None, None)
 
 
 def test_rows_of_one_budget_stand_together_after_what_was_not_trained() -> None:
@@ -124,6 +134,15 @@ def test_a_choice_on_few_validation_prompts_is_warned_of() -> None:
     assert lora == "LoRA was chosen among 2 trainings on 200 validation prompts."
     note = budgets_table({"experts/svf": of(6, tried=3), "experts/lora": of(6, tried=2, validation=200)}).note
     assert note.endswith("so they did for experts/svf (60).")
+
+
+def test_a_gradient_of_another_policy_is_told() -> None:
+    apart = {**SETTINGS, "samples": 3, "kl_coefficients": [0.0], "temperature": 0.7, "gradient_temperature": 1.0}
+    known = budgets(run_of({}, reinforce=apart))["experts/svf"]
+    (said,) = Trainings({"svf": [known]}).sentences({"svf": "SVF"})
+    assert said.startswith("SVF was sampled at temperature 0.7 and took the gradient at 1: ")
+    same = budgets(run_of({}, reinforce={**apart, "gradient_temperature": None}))["experts/svf"]
+    assert same.temperatures is None
 
 
 def test_seconds_stand_in_a_table_of_their_own() -> None:

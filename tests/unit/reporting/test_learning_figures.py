@@ -9,7 +9,7 @@ from pipeline.reporting.figures import adapting, learning
 from pipeline.reporting.figures.choose import by_rate
 from pipeline.reporting.planned import Plan
 from pipeline.reporting.read import Run, kept_of_sweep
-from pipeline.reporting.tables.learning import SIGNALS, measured
+from pipeline.reporting.tables.learning import SIGNALS, learnt, measured
 from pipeline.reporting.tables.variants import search_claims
 
 
@@ -65,7 +65,12 @@ TRACE = [
 
 
 def mixture(row: str, trace: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"row": row, "task": "queue", "seed": 0, "trace": trace}
+    strategy = "scan" if row == "scan" else "few_shot"
+    return {"row": row, "task": "queue", "seed": 0, "strategy": strategy, "trace": trace}
+
+
+def run_of(**mixtures: dict[str, Any]) -> Run:
+    return Run(Plan.parse({"cells": {}}, ""), None, pd.DataFrame(), {}, {}, {}, {}, mixtures=mixtures)  # type: ignore[arg-type]
 
 
 def test_searches_stand_by_generation() -> None:
@@ -76,9 +81,27 @@ def test_searches_stand_by_generation() -> None:
 
 def test_a_sentence_says_which_searches_rose_after_their_first_generation() -> None:
     level = [{**row, "best_accuracy": 0.3} for row in TRACE]
-    mixtures = {"a": mixture("few_shot", TRACE), "b": mixture("few_shot_3", level), "c": mixture("x", TRACE[:1])}
-    run = Run(Plan.parse({"cells": {}}, ""), None, pd.DataFrame(), {}, {}, {}, {}, mixtures=mixtures)  # type: ignore[arg-type]
-    (said,) = search_claims(run)
+    once = mixture("x", TRACE[:1])
+    (said,) = search_claims(run_of(a=mixture("few_shot", TRACE), b=mixture("few_shot_3", level), c=once))
     assert said.startswith("After its first generation, 1 of 2 searches for α found a better mixture: SVF mixed by few")
     assert "on queue, seed 0 (30 to 50 %, in generation 3 of shared-free)" in said
     assert said.endswith("These did not: SVF mixed by CEM on 3 prompts on queue, seed 0 (30 %).")
+
+
+def test_a_scan_says_whether_the_mixture_matters() -> None:
+    grid = [{"configuration": "shared-free", "iteration": 0, "best_accuracy": 0.6, "accuracies": [0.2, 0.6, 0.6]}]
+    (said,) = search_claims(run_of(a=mixture("scan", grid)))
+    assert said == (
+        "scan on queue, seed 0: of 3 mixtures, the worst has 20 % on the few prompts, and 2 have the best, 60 %."
+    )
+    (level,) = search_claims(run_of(a=mixture("scan", [{**grid[0], "accuracies": [0.5, 0.5]}])))
+    assert level.endswith("all have 50 % on the few prompts, so that α does not matter there.")
+    drawn = texts(adapting.scans({"a": mixture("scan", grid)}, "x"))
+    assert "mixture, best first" in drawn and "shared-free" in drawn
+
+
+def test_where_the_curve_says_what_was_right_the_reward_is_not_asked() -> None:
+    """A wrong answer may be worth another number than −1."""
+    rows = curve(4, right=[None, 0.0, 0.1, 0.2, 0.0])
+    assert learnt(rows).rewarded == 2
+    assert learnt(rows.drop(columns="right").assign(train=-1.0)).rewarded == 0
