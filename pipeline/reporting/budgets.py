@@ -24,14 +24,20 @@ ENOUGH = 200  # validation prompts, below which a choice among settings is mostl
 class Budget:
     """What one adapter was trained on.
 
-    stage: that made it. objective: what it was trained for. tasks: what on. steps: how many there were, of those that
-    were planned. batch: prompts of a step. distinct: different prompts there were for it, or at most where they were
-    screened; None where that is not known. samples: answers sampled to each prompt; None where it learnt from reference
-    answers, or from all choices at once. tokens: generated in training; None where the curve does not say. screened:
-    prompts that were asked before, to keep those that teach; None where all were kept. tried: trainings that it was chosen among (rates × clips × coefficients λ).
-    validation: prompts of each task that it was chosen on. kept: the step of the adapter. rates: the sum of the
-    learning rates of its steps. temperatures: of the policy that was sampled and of the one whose gradient was taken,
-    where they are two.
+    stage: that made it.
+    objective: what it was trained for.
+    tasks: what it was trained on.
+    steps: how many there were, of those that were planned.
+    batch: prompts of a step.
+    distinct: different prompts there were for it, or at most where they were screened; None where that is not known.
+    samples: answers sampled to each prompt; None where it learnt from reference answers, or from all choices at once.
+    tokens: generated in training; None where the curve does not say.
+    screened: prompts that were asked before, to keep those that teach; None where all were kept.
+    tried: trainings that it was chosen among (rates × clips × coefficients λ).
+    validation: prompts of each task that it was chosen on.
+    kept: the step of the adapter.
+    rates: the sum of the learning rates of its steps.
+    temperatures: of the policy that was sampled and of the one whose gradient was taken, where they are two.
     """
 
     stage: str
