@@ -107,7 +107,7 @@ def publish(
     ] = None,
     name: Annotated[str | None, typer.Option(help="The folder's name (default: the base model's).")] = None,
 ) -> None:
-    """Keep a finished run's scores, curves and small trained vectors in reports/published, to be committed.
+    """Keep a finished run's answers, scores, curves and small trained vectors in reports/published, to be committed.
 
     With no cells named, its classification heads and experiments on skills, too.
 

@@ -29,11 +29,14 @@ def run(
     with step("read the cells"):
         whole = read_plan(plan)
         chosen = whole.of(whole.cells_of(*asked.tables))
+        prompts = read.read_examples(chosen, examples)
         cells = read.Run(
             plan=chosen,
             settings=settings,
-            scores=read.read_scores(chosen.cells, scores) if chosen.cells else NO_SCORES,
-            examples=read.read_examples(chosen, examples),
+            scores=read.read_scores(chosen.cells, scores, prompts) if chosen.cells else NO_SCORES,
+            examples=prompts,
+            rules=read.read_rules([task for task in chosen.heuristics if task in prompts], scores),
+            trained_on=read.count_training(chosen, examples),
             provenance=read.read_provenance(chosen, read.Artifacts([adapters])),
             base=read.read_base(base),
             published=read.read_published(published),

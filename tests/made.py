@@ -19,10 +19,13 @@ from pipeline.reporting.planned import Adaptation, Plan, RunSettings, Training, 
 TRAINED = {"math": "sums", "code": "functions", "reasoning": "oldest"}
 UNSEEN = {"math": "groceries", "code": "repairs", "reasoning": "queue"}
 PUBLISHED = Path(__file__).resolve().parents[1] / "data/published"
+# Rules without a model, each with its share of right answers; the best of them is below every row.
+RULES = {"the first choice": 0.1, "the commonest answer in training": 0.05}
 # Share of right answers, by row.
 RIGHT = {"base": 0.3, "lora": 0.4, "svf": 0.6, "loreft": 0.45, "csreft": 0.55}
 RIGHT |= {"best_lora": 0.3, "prompt": 0.35, "classifier": 0.45, "few_shot": 0.5}
-TRAINING = {"learning_rate": 2e-3, "steps": 12, "batch": 4}
+STEPS = 12  # of every training
+TRAINING = {"learning_rate": 2e-3, "steps": STEPS, "batch": 4}
 PARAMS: dict[str, Any] = {
     "profile": "laptop",
     "seeds": [0],
@@ -58,6 +61,9 @@ PARAMS: dict[str, Any] = {
     },
     "report": {"resamples": 300, "seed": 0, "samples": 1},
 }
+TRAINING_EXAMPLES = 30
+# What a step of a training from rewards measures, beside its reward.
+SIGNAL = {"tokens": 9.0, "mixed": 0.4, "cosine": 0.2, "entropy": 0.6, "kl": 0.01, "largest": 0.03}
 PARAMETERS = {"lora": 460_800, "reft": 18_448, "csreft": 222_000}  # by method; of any other, those of SVF
 SVF_PARAMETERS = 118_080
 
@@ -82,7 +88,9 @@ def make_run(
     made = Made(root / "artifacts", random.Random(0), examples, layers)
     for task in yaml.safe_load((root / "plan.yaml").read_text())["plan"]["prepare"]:
         write_jsonl(root / f"data/tasks/{task}/test.jsonl", made.prompts(task))
+        write_jsonl(root / f"data/tasks/{task}/train.jsonl", [{}] * TRAINING_EXAMPLES)
     made.cells(plan)
+    made.rules(plan)
     made.adapter("base/base", method="base", parameters=0, base_parameters=134_515_008)
     made.trained(plan)
     made.adapted(plan, settings)
@@ -128,7 +136,7 @@ class Made:
                 "id": f"{task}-{number}",
                 "messages": [{"role": "user", "content": f"{task} {number}: is <b>1 & 2</b> less than 4?\nThink."}],
                 "target": "yes <end>",
-                "meta": {"task": task, "answer": "yes" if number % 3 else "no", "options": ["yes", "no"]},
+                "meta": {"task": task, "answer": "yes" if number % 3 else "no", "choices": {"yes": "yes", "no": "no"}},
             }
             for number in range(self.examples)
         ]
@@ -137,16 +145,18 @@ class Made:
         """Scores and completions of every cell."""
         for name, cell in plan.cells.items():
             ids = [f"{cell.task}-{number}" for number in range(self.examples)]
-            right = [self.draw.random() < RIGHT.get(cell.row, 0.5) for _ in ids]
+            unread = [number % 40 == 5 for number in range(self.examples)]
+            right = [self.draw.random() < RIGHT.get(cell.row, 0.5) and not lost for lost in unread]
             frame = pd.DataFrame(
                 {
                     "id": ids,
                     "value": [float(correct) for correct in right],
                     "correct": right,
-                    "parsed": ["yes" if correct else self.draw.choice(["no", None]) for correct in right],
+                    "parsed": [None if lost else self.draw.choice(["yes", "no"]) for lost in unread],
+                    "marked": [number % 10 > 0 for number in range(self.examples)],
                     "tokens": [self.draw.randint(2, 32) for _ in ids],
                     "prompt_tokens": 40,
-                    "finished": [self.draw.random() < 0.95 for _ in ids],
+                    "finished": [number % 40 != 1 for number in range(self.examples)],
                 }
             )
             frame.to_parquet(self.artifacts / f"scores/{name}.parquet")
@@ -156,6 +166,17 @@ class Made:
                 for one, text in zip(ids, texts, strict=True)
             ]
             write_jsonl(self.artifacts / f"completions/{name}.jsonl", answers)
+
+    def rules(self, plan: Plan) -> None:
+        """What rules without a model are right for, of every task that the plan names: the first so many examples."""
+        (self.artifacts / "scores/heuristics").mkdir(exist_ok=True)
+        for task in plan.heuristics:
+            lines = [
+                {"rule": rule, "id": f"{task}-{number}", "value": float(number < share * self.examples)}
+                for rule, share in RULES.items()
+                for number in range(self.examples)
+            ]
+            pd.DataFrame(lines).assign(answer="yes").to_parquet(self.artifacts / f"scores/heuristics/{task}.parquet")
 
     def adapter(self, path: str, **provenance: Any) -> None:
         """An adapter's file, which says where it comes from."""
@@ -184,14 +205,15 @@ class Made:
     def curve(self, path: str, *, rewarded: bool) -> None:
         """A learning curve: of two coefficients where there are rewards, else of losses."""
         rows: list[dict[str, Any]] = []
-        for step in range(16):
+        for step in range(STEPS + 1):
             validation = 0.3 + 0.02 * step + self.draw.uniform(-0.03, 0.03) if step % 3 == 0 else None
             reward = -0.8 + 0.09 * step + self.draw.uniform(-0.1, 0.1)
             for coefficient in (0.1, 0.2) if rewarded else (0.1,):
-                row = {"step": step, "validation": validation, "chosen": step == 15 and coefficient == 0.1}
+                row = {"step": step, "validation": validation, "chosen": step == STEPS and coefficient == 0.1}
                 if rewarded:
                     mean = reward - coefficient if step else None
-                    rows.append({**row, "objective": "reinforce", "train": mean, "kl_coefficient": coefficient})
+                    row |= {"objective": "reinforce", "train": mean, "kl_coefficient": coefficient}
+                    rows.append({**row, **(SIGNAL if step else {})})
                 else:
                     rows.append({**row, "objective": "next_token", "train": 2 - 0.025 * step})
         write_jsonl(self.artifacts / path, rows)
@@ -237,8 +259,10 @@ class Made:
         experts = [f"{kind}-{task}-0" for task in TRAINED.values()]
         alpha = [[self.draw.uniform(-0.2, 1) for _ in experts] for _ in range(self.layers if per_layer else 1)]
         final = {"final": True, "configuration": "x", "experts": experts, "alpha": alpha, "accuracy": 0.6}
-        row = {"configuration": "x", "iteration": 0, "best_accuracy": 0.5, "mean_accuracy": 0.3, "prompts": 80}
-        trace = [{**row, "chosen": True}, {**final, "normalised": not per_layer}]
+        row = {"configuration": "x", "chosen": True, "elites_accuracy": 0.4}
+        trace = [{**row, "iteration": number, "best_accuracy": 0.5 + 0.1 * number} for number in range(2)]
+        trace = [{**row, "prompts": 40 * (place + 1)} for place, row in enumerate(trace)]
+        trace.append({**final, "normalised": not per_layer})
         write_jsonl(self.artifacts / f"{item.adapter}.jsonl", trace)
         self.adapter(item.adapter, method=item.strategy, task=item.task, parameters=3)
 

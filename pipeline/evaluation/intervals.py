@@ -9,6 +9,8 @@ Scores come as a long frame, one line per cell and example, with the columns
     id       the example
     correct, parsed, finished (bool), tokens (int)
 
+``parsed`` is whether the answer could be read, ``finished`` whether it ended before the token limit.
+
 The intervals are percentile bootstrap intervals over examples: B resamples of n examples with replacement, and the
 2.5 % and 97.5 % quantiles of their means. Several seeds of a method are not more examples: an example has one value for
 each seed. Where there are several seeds, each resample draws them with replacement as well, so that the interval covers
@@ -16,7 +18,7 @@ prompts and seeds (Owen's pigeonhole bootstrap, doi 10.1214/07-AOAS122). A mean 
 itself. A difference pairs the same examples, so that whatever makes an example hard for both methods cancels; the seeds
 of two methods have nothing in common and are drawn independently.
 
-Metrics beside accuracy are in ``pipeline.evaluation.further``.
+Metrics beside accuracy are in ``pipeline.evaluation.further``; when a verdict is withheld, in ``verdicts``.
 
 The p of a difference is the bootstrap's: twice the smaller share of resamples on either side of zero, counted as
 (k + 1) / (B + 1), so that it is never 0. ``holm`` adjusts the p of differences that are read together.
@@ -25,16 +27,17 @@ Limits: with all examples right (or all wrong) the interval has no width; a boot
 √((S − 1) / S); the best of several alternatives is chosen by the very scores it reports, in its own favour.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.types import Example
+from pipeline.evaluation.rules import Rule
+from pipeline.evaluation.verdicts import BETTER, UNDECIDED, WORSE, Beside, Side, judged
 
 MEAN_OVER_TASKS = "mean_over_tasks"
 BLOCK = 1 << 22  # indices drawn at once: a bound on memory that changes no number
@@ -150,8 +153,8 @@ def bare(values: np.ndarray) -> np.ndarray:
 def verdict(difference: Estimate) -> str:
     """``better`` or ``worse`` where the interval of a difference leaves out zero, else ``undecided``."""
     if difference.low > 0:
-        return "better"
-    return "worse" if difference.high < 0 else "undecided"
+        return BETTER
+    return WORSE if difference.high < 0 else UNDECIDED
 
 
 def chosen_cells(scores: pd.DataFrame) -> list[str]:
@@ -173,71 +176,155 @@ def per_example(scores: pd.DataFrame, column: str = "correct") -> pd.DataFrame:
     return pd.DataFrame({cell: values.reindex(ids) for cell, values in columns.items()})
 
 
-def compare(scores: pd.DataFrame, resampling: Resampling, reference: str) -> pd.DataFrame:
+COLUMNS = (
+    *("row", "task", "mean", "low", "high", "n"),
+    *("diff", "diff_low", "diff_high", "verdict", "reason"),
+    *("read_diff", "read_low", "read_high", "read_n"),
+    *("rule", "rule_mean", "rule_diff", "rule_low", "rule_high"),
+    *("seeds", "unparsed", "truncated", "tokens", "cells", "alternatives", "p", "p_holm"),
+)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The cells that count, of one row and task.
+
+    scores: of these cells. values: whether an answer is right, examples by cells. read: whether it was read and
+    finished, in the same form. alternatives: how many cells each of them was chosen from.
+    """
+
+    scores: pd.DataFrame
+    values: pd.DataFrame
+    read: pd.DataFrame
+    alternatives: int
+
+    @property
+    def losses(self) -> tuple[float, float, float]:
+        """The shares of answers that were cut, that could not be read, and that were either."""
+        finished, parsed = self.scores["finished"], self.scores["parsed"]
+        return tuple(float(1 - told.mean()) for told in (finished, parsed, finished & parsed))  # type: ignore[return-value]
+
+    @classmethod
+    def of(cls, scores: pd.DataFrame) -> "Chosen":
+        """Those of the scores of one row and task."""
+        cells = chosen_cells(scores)
+        own = scores[scores["cell"].isin(cells)]
+        own = own.assign(read=own["parsed"].astype(bool) & own["finished"].astype(bool))
+        return cls(own, per_example(own), per_example(own, "read"), scores["cell"].nunique() // len(cells))
+
+
+@dataclass(frozen=True)
+class Comparing:
+    """How the rows of a table are compared.
+
+    reference: the row that the others stand beside. rules: task to its best rule without a model. untrained: the cells
+    whose adapter is as it began.
+    """
+
+    resampling: Resampling
+    reference: str
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    untrained: Collection[str] = ()
+
+    def line(self, row: str, own: Mapping[str, Chosen], other: Mapping[str, Chosen] | None) -> dict[str, Any]:
+        """The numbers of a row over some tasks. own: its cells by task; other: the reference's, if it has all."""
+        scores = pd.concat([chosen.scores for chosen in own.values()])
+        line = dict(estimate([bare(chosen.values.to_numpy()) for chosen in own.values()], self.resampling)._asdict())
+        line |= self._beside_rules(own)
+        if other is not None:
+            line |= self._difference(own, other, line)
+        return line | {
+            "seeds": scores["seed"].nunique(dropna=False),
+            "unparsed": float(1 - scores["parsed"].mean()),
+            "truncated": float(1 - scores["finished"].mean()),
+            "tokens": float(scores["tokens"].mean()),
+            "cells": " ".join(dict.fromkeys(scores["cell"])),
+            "alternatives": max(chosen.alternatives for chosen in own.values()),
+        }
+
+    def _difference(
+        self, own: Mapping[str, Chosen], other: Mapping[str, Chosen], line: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A row less the reference: on all examples, and on those that all of both sides' answers can be read of."""
+        pairs = [paired(own[task].values, other[task].values, f"'{task}'") for task in own]
+        difference, p = estimate_with_p(pairs, self.resampling)
+        rule = Beside(line["rule"], line["rule_mean"], line["rule_low"]) if "rule" in line else None
+        word, reason = judged(verdict(difference), self._side("", own), self._side(self.reference, other), rule)
+        found = {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
+        found |= {"verdict": word, "reason": reason, "p": p}
+        read = [self._both_read(own[task], other[task]) for task in own]
+        kept = [pair[both] for pair, both in zip(pairs, read, strict=True)]
+        found["read_n"] = sum(len(pair) for pair in kept)
+        if all(len(pair) for pair in kept):
+            of_read = estimate(kept, self.resampling)
+            found |= {"read_diff": of_read.mean, "read_low": of_read.low, "read_high": of_read.high}
+        return found
+
+    @staticmethod
+    def _both_read(own: Chosen, other: Chosen) -> np.ndarray:
+        """Which examples every seed of both sides read and finished, (n,)."""
+        theirs = other.read.reindex(own.read.index).to_numpy()
+        return np.hstack([own.read.to_numpy(), theirs]).all(axis=1)
+
+    def _side(self, who: str, cells: Mapping[str, Chosen]) -> Side:
+        names = {cell for chosen in cells.values() for cell in chosen.values}
+        return Side(who, names <= set(self.untrained), {task: chosen.losses for task, chosen in cells.items()})
+
+    def _beside_rules(self, own: Mapping[str, Chosen]) -> dict[str, Any]:
+        """A row less the best rule of each of its tasks that has one."""
+        known = {task: self.rules[task] for task in own if task in self.rules}
+        if not known:
+            return {}
+        values = {task: rule.on(own[task].values.index) for task, rule in known.items()}
+        difference = estimate(
+            [bare(own[task].values.to_numpy() - right[:, None]) for task, right in values.items()], self.resampling
+        )
+        names = list(dict.fromkeys(rule.name for rule in known.values()))
+        found = {"rule": names[0] if len(names) == 1 else "the best rule of each task"}
+        found["rule_mean"] = float(np.mean([right.mean() for right in values.values()]))
+        return found | {"rule_diff": difference.mean, "rule_low": difference.low, "rule_high": difference.high}
+
+
+def compare(
+    scores: pd.DataFrame,
+    resampling: Resampling,
+    reference: str,
+    *,
+    rules: Mapping[str, Rule] | None = None,
+    untrained: Collection[str] = (),
+) -> pd.DataFrame:
     """Every row and task of a table, and every row's mean over tasks, beside the row ``reference``.
 
-    Returns one line each with row, task, mean, low, high, n; diff, diff_low, diff_high, verdict, p and p_holm (missing
-    for the reference itself, and where it has no such task); seeds; unparsed and truncated (shares of completions);
-    tokens (mean per completion); cells (names, those that count) and alternatives (how many the best was chosen from).
-    The mean over tasks stands in a row that has all of the frame's tasks. p_holm reads all differences of the frame
-    together, but those of a mean over tasks, which are the same answers again.
+    rules: task to its best rule without a model. untrained: the cells whose adapter validation kept at step 0.
+
+    Returns one line each with row, task, mean, low, high, n; diff, diff_low, diff_high, verdict, reason, p and p_holm
+    (missing for the reference itself, and where it has no such task); read_diff, read_low, read_high and read_n (the
+    same difference on the examples that every seed of both sides read and finished); rule, rule_mean, rule_diff,
+    rule_low and rule_high (the best rule without a model, and the row less it); seeds; unparsed and truncated (shares
+    of completions); tokens (mean per completion); cells (names, those that count) and alternatives (how many the best
+    was chosen from).
+
+    The verdict is one of ``verdicts.VERDICTS``; reason says why one is withheld, and is empty otherwise. The mean over
+    tasks stands in a row that has all of the frame's tasks. p_holm reads all differences of the frame together, but
+    those of a mean over tasks, which are the same answers again.
     """
     tasks = list(dict.fromkeys(scores["task"]))
-    values: dict[tuple[str, str], pd.DataFrame] = {}
-    kept: dict[tuple[str, str], pd.DataFrame] = {}
-    alternatives: dict[tuple[str, str], int] = {}
-    for (row, task), group in scores.groupby(["row", "task"], sort=False):
-        place = (str(row), str(task))
-        cells = chosen_cells(group)
-        kept[place] = group[group["cell"].isin(cells)]
-        values[place] = per_example(kept[place])
-        alternatives[place] = group["cell"].nunique() // len(cells)
+    comparing = Comparing(resampling, reference, rules or {}, untrained)
+    cells = {
+        (str(row), str(task)): Chosen.of(group) for (row, task), group in scores.groupby(["row", "task"], sort=False)
+    }
     lines = []
     for row in dict.fromkeys(scores["row"]):
-        present = [task for task in tasks if (row, task) in values]
+        present = [task for task in tasks if (row, task) in cells]
         spans = [(task, [task]) for task in present]
         if len(tasks) > 1 and present == tasks:
             spans.append((MEAN_OVER_TASKS, sorted(tasks)))  # so the order of the columns changes no number
         for name, span in spans:
-            own = pd.concat([kept[row, task] for task in span])
-            line = {"row": row, "task": name}
-            line |= estimate([bare(values[row, task].to_numpy()) for task in span], resampling)._asdict()
-            if row != reference and all((reference, task) in values for task in span):
-                pairs = [paired(values[row, task], values[reference, task], f"'{task}'") for task in span]
-                difference, p = estimate_with_p(pairs, resampling)
-                line |= {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
-                line |= {"verdict": verdict(difference), "p": p}
-            line |= {
-                "seeds": own["seed"].nunique(dropna=False),
-                "unparsed": float(1 - own["parsed"].mean()),
-                "truncated": float(1 - own["finished"].mean()),
-                "tokens": float(own["tokens"].mean()),
-                "cells": " ".join(dict.fromkeys(own["cell"])),
-                "alternatives": max(alternatives[row, task] for task in span),
-            }
-            lines.append(line)
+            own, other = {task: cells[row, task] for task in span}, None
+            if row != reference and all((reference, task) in cells for task in span):
+                other = {task: cells[reference, task] for task in span}
+            lines.append({"row": row, "task": name, **comparing.line(row, own, other)})
     together = [line for line in lines if "p" in line and line["task"] != MEAN_OVER_TASKS]
     for line, adjusted in zip(together, holm([line["p"] for line in together]), strict=True):
         line["p_holm"] = adjusted
-    columns = ["row", "task", "mean", "low", "high", "n", "diff", "diff_low", "diff_high", "verdict", "seeds"]
-    columns += ["unparsed", "truncated", "tokens", "cells", "alternatives", "p", "p_holm"]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def trivial_baselines(examples: Sequence[Example]) -> Mapping[str, float]:
-    """The accuracies that need no model: of the commonest answer (``majority``) and of a random choice (``random``).
-
-    They are read off the examples' meta: ``answer``, a text, and for ``random`` a list of texts that holds the answer,
-    whatever its key. Without them the accuracies are left out: tasks judged by unit tests have no single answer.
-    """
-    answers = [example.meta.get("answer") for example in examples]
-    if not answers or not all(isinstance(answer, str) for answer in answers):
-        return {}
-    shares = {"majority": Counter(answers).most_common(1)[0][1] / len(answers)}
-    choices = [
-        [value for value in example.meta.values() if isinstance(value, list) and example.meta["answer"] in value]
-        for example in examples
-    ]
-    if all(choices):
-        shares["random"] = float(np.mean([1 / len(lists[0]) for lists in choices]))
-    return shares
+    return pd.DataFrame(lines, columns=list(COLUMNS))

@@ -97,7 +97,7 @@ def read(commit: str | None) -> Snapshot:
     try:
         values = json.loads(metrics)
         params = settings(yaml.safe_load(content(commit, Path("params.yaml")) or "{}"), "")
-        tasks = [task for table in values.values() for row in table.values() if isinstance(row, dict) for task in row]
+        tasks = [task for table in TITLES for row in values.get(table, {}).values() for task in row]
         texts = {task: content(commit, REPORTS / f"site/data/{task}.js") for task in dict.fromkeys(tasks)}
         answers = {task: site.read_answers(text) for task, text in texts.items() if text}
     except (ValueError, yaml.YAMLError) as error:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.evaluation import verdicts
 from pipeline.reporting import claims, published, site
 from pipeline.reporting.compose_claims import claims_page, headline, judges_of
 from pipeline.reporting.figures.choose import figures_of
@@ -13,6 +14,8 @@ from pipeline.reporting.read import Run
 from pipeline.reporting.site import Asked, Figure, Page
 from pipeline.reporting.tables import (
     ablations,
+    answers,
+    budgets,
     costs,
     further,
     heads,
@@ -32,8 +35,8 @@ from pipeline.reporting.wording import rounded
 # Pages of figures: key, name in the menu, title, figures.
 FAMILIES = (
     ("dispatch", "First pass", "The first pass: which expert", ("figure6",)),
-    ("curves", "Learning", "Learning curves", ("figure4", "figure4-classifier", "figure9", "losses")),
-    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches")),
+    ("curves", "Learning", "Learning curves", ("figure4", "signal", "figure4-classifier", "figure9", "losses")),
+    ("alpha", "Mixing", "How the experts are mixed", ("figure7", "searches", "scans")),
     ("spectra", "Spectra", "What the top singular components hold", ("figure10", "figure11", "changes")),
     ("gates", "Gates", "Which subspaces open", ("gates",)),
 )
@@ -112,6 +115,8 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     stages = costs.stage_runs(run)
     records = {stage.name: stage.record for stage in stages if stage.record}
     cost, passes = costs.cost_table(records), costs.passes_table(run)
+    seconds = {name: round(record["seconds"], 1) for name, record in run.records.items()}
+    spent = budgets.budgets_table(statistics.budgets, seconds)
     shown = [
         *pages_of(parts, asked),
         *published_page(parts.before, [other for other, _ in others]),
@@ -120,13 +125,13 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
             "Table 3, runs and cost",
             "Runs and what they cost",
             "runs.html",
-            {"cost": cost, "passes": passes, "stages": stages},
+            {"cost": cost, "passes": passes, "budgets": spent, "stages": stages},
         ),
     ]
     about = f"{run.base['base']}, profile {run.settings.profile}"
     pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
     pages |= {f"site/data/{task.task}.js": site.answers_script(task) for task in asked}
-    for listing in (cost, passes, costs.stages_table(records)):
+    for listing in (cost, passes, spent, costs.stages_table(records)):
         pages |= {f"runs/{name}": text for name, text in listing_files(listing).items()}
     drawn = [*parts.figures.values(), *(figure for section in parts.before for figure in section.figures)]
     drawn += headline(parts.judges)
@@ -153,6 +158,7 @@ def said_of(
     said += [Said("Table 6", "site/table6.html", (listings["Table 6"].note,))] if "Table 6" in listings else []
     said.append(Said("First pass", "site/dispatch.html", claims.sentences(statistics.claims, "dispatch")))
     said.append(Said("Learning", "site/curves.html", learning.learning_claims(run.curves)))
+    said.append(Said("Mixing", "site/alpha.html", variants.search_claims(run)))
     return [part for part in said if part.claims]
 
 
@@ -160,6 +166,10 @@ def listings_of(run: Run, statistics: Statistics, comparisons: Sequence[Comparis
     """The tables that are no comparison of accuracies, by name in the menu and in its order."""
     methods = run.settings.methods(run.plan)
     listings = measured_listings(run, statistics)
+    if statistics.budgets:
+        listings["Budgets"] = budgets.budgets_table(statistics.budgets)
+    if (learnt := learning.learning_table(run.curves, statistics.budgets)).rows:
+        listings["Training from rewards"] = learnt
     if len(statistics.further):
         listings["Further metrics"] = further.metrics_table(statistics.further)
     if table6 := hyperparameters.hyperparameter_table(methods, run.published):
@@ -174,6 +184,8 @@ def listings_of(run: Run, statistics: Statistics, comparisons: Sequence[Comparis
 def measured_listings(run: Run, statistics: Statistics) -> dict[str, Listing]:
     """Those of them that a run's own report and that of a published run both have."""
     listings = reft_listings(run, statistics)
+    if len(statistics.answers):
+        listings["Answers"] = answers.answers_table(statistics.answers)
     if statistics.win_rates:
         listings["Win rates"] = further.win_rate_table(statistics.win_rates)
     return listings
@@ -191,10 +203,26 @@ def reft_listings(run: Run, statistics: Statistics) -> dict[str, Listing]:
     return listings
 
 
+def accuracy_metrics(comparisons: Sequence[Comparison], statistics: Statistics) -> dict[str, Any]:
+    """The tables of accuracies, the rules without a model, what answers are like, and how often each verdict is given.
+
+    A run's own report and a published run both have these.
+    """
+    words = [word for table in comparisons for word in table.frame["verdict"].dropna()]
+    return {
+        **{table.key: comparison_metrics(table) for table in comparisons},
+        "rules": {
+            task: {name: rounded(right._asdict()) for name, right in rules.items()}
+            for task, rules in statistics.rules.items()
+        },
+        "answers": answers.answers_metrics(statistics.answers),
+        "verdicts": verdicts.counts(words),
+    }
+
+
 def metrics(comparisons: Sequence[Comparison], run: Run, statistics: Statistics) -> dict[str, Any]:
     """Numbers of the run alone: nothing that differs between two equal runs."""
-    numbers: dict[str, Any] = {table.key: comparison_metrics(table) for table in comparisons}
-    numbers["baselines"] = {task: rounded(shares) for task, shares in statistics.baselines.items() if shares}
+    numbers = accuracy_metrics(comparisons, statistics)
     if len(run.decisions):
         numbers["dispatch"] = dispatch_metrics(statistics.dispatch)
     if len(statistics.further):
@@ -235,9 +263,8 @@ def pages_of(parts: Parts, asked: Sequence[Asked]) -> Iterator[Page]:
         yield Page(f"site/{table.key}.html", table.name, table.title, "comparison.html", content)
     for key, name, title, names in FAMILIES:
         if drawn := [parts.figures[figure] for figure in names if figure in parts.figures]:
-            yield Page(
-                f"site/{key}.html", name, title, "figures.html", {"figures": drawn, "claims": parts.claims(name)}
-            )
+            shown = {"figures": drawn, "claims": parts.claims(name)}
+            yield Page(f"site/{key}.html", name, title, "figures.html", shown)
     content = {"tasks": [task.task for task in asked], "at_once": run.settings.report.samples}
     yield Page("site/completions.html", "Completions", "Completions", "completions.html", content)
     for name, listing in parts.listings.items():
@@ -258,8 +285,9 @@ def published_section(other: Published, statistics: Statistics) -> Shown:
     said = [Said(table.name, "", table.claims) for table in comparisons]
     said += [Said(experiment.key.replace("_", " "), "", experiment.claims) for experiment in other.experiments]
     said.append(Said("Learning", "", learning.learning_claims(run.curves)))
+    said.append(Said("Mixing", "", variants.search_claims(run)))
     listings = [listing for experiment in other.experiments for listing in experiment.listings]
-    listings += [*measured_listings(run, statistics).values(), learning.learning_table(run.curves)]
+    listings += published_listings(other, statistics)
     drawn = [figure for experiment in other.experiments for figure in experiment.figures]
     drawn += figures_of(run, statistics).values()
     return Shown(
@@ -267,9 +295,18 @@ def published_section(other: Published, statistics: Statistics) -> Shown:
         facts=other.facts,
         said=[part for part in said if part.claims],
         comparisons=[replace(table, frame=table.frame.assign(cells="")) for table in comparisons],  # no answers to show
-        listings=[listing for listing in listings if listing.rows],
+        listings=listings,
         figures=[replace(figure, name=f"published-{other.name}-{figure.name}") for figure in drawn],
     )
+
+
+def published_listings(other: Published, statistics: Statistics) -> list[Listing]:
+    """The tables of a published run that are no comparison of accuracies, but for those of experiments."""
+    run = other.run
+    trained = {path: one for path, one in statistics.budgets.items() if path in run.provenance}
+    listings = [*measured_listings(run, statistics).values(), learning.learning_table(run.curves, trained)]
+    listings.append(budgets.budgets_table(trained, other.about["seconds"]))
+    return [listing for listing in listings if listing.rows]
 
 
 def facts(run: Run) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.reporting.compose import reft_listings
+from pipeline.reporting.compose import measured_listings
 from pipeline.reporting.figures.draw import accuracies
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.papers import ROWS
@@ -28,7 +28,7 @@ def compose_benchmarks(
 ) -> tuple[dict[str, str], list[str]]:
     """The report's files, by name, and the claims that the run allows. report: its name, for the error."""
     comparisons = [comparison_of(key, run, statistics) for key in asked.tables if key in statistics.comparisons]
-    listings = reft_listings(run, statistics).values()
+    listings = measured_listings(run, statistics).values()
     if not comparisons and not listings:
         raise UserError(
             f"params.yaml: expected cells of the tables {', '.join(asked.tables) or 'none'}, heads or judged cells "

@@ -17,11 +17,15 @@ from pipeline.core.errors import UserError
 from pipeline.reporting.papers import TITLES
 from pipeline.training.recipes import Objective, parts
 
+SELECT = "select"  # the strategy that mixes no experts, and takes one of them
+SCAN = "scan"  # the strategy that judges a whole grid of mixtures
 BASE = "base"  # the base model that everything is done to, unless a table names another
 # Stages of sections of the plan that are called otherwise, or share one; and those that the plan has no section for.
 # The report's own record is of the report before this one, and is no part of it.
 STAGES = {"cells": ("generate", "score"), "train_head": ("train_head", "classify"), "report": ()}
 ALONE = ("plan", "code", "fetch")
+# The sections whose stages train an adapter, on one task or on several.
+TRAINED = ("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills")
 
 
 class Item(Section):
@@ -49,8 +53,9 @@ class Cell(Item):
 class Training(Item):
     """What trains one adapter for a row.
 
-    task: of an adapter that is trained on a single task. curve: path of the learning curve under ``artifacts``, without
-    suffix; empty where the curve stands beside the adapter.
+    task: of an adapter that is trained on a single task. data: the tasks of one that is trained on several, some of
+    them repeated. curve: path of the learning curve under ``artifacts``, without suffix; empty where the curve stands
+    beside the adapter.
     """
 
     row: str
@@ -59,12 +64,18 @@ class Training(Item):
     base: str = BASE
     adapter: str
     task: str = ""
+    data: tuple[str, ...] = ()
     curve: str = ""
 
     @property
     def name(self) -> str:
         """What its curve is called."""
         return Path(self.adapter).name
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What it is trained on, each task once."""
+        return (self.task,) if self.task else tuple(dict.fromkeys(self.data))
 
     @property
     def curve_path(self) -> str:
@@ -80,22 +91,37 @@ class Classifier(Item):
 
 
 class Dispatcher(Item):
-    """A first pass. adapter: that of the model which is asked for a prompt's domain."""
+    """A first pass.
+
+    adapter: that of the model which is asked for a prompt's domain. experts: paths of those that are mixed.
+    """
 
     row: str
     seed: int
     base: str = BASE
     adapter: str
+    experts: tuple[str, ...] = ()
 
 
 class Adaptation(Item):
-    """A search on few-shot prompts of a task. strategy: module of ``pipeline.adaptation``."""
+    """A search on few-shot prompts of a task.
+
+    strategy: module of ``pipeline.adaptation``. experts: paths of those that are mixed, the last one repeated.
+    """
 
     row: str
     strategy: str
     task: str
     seed: int
     base: str = BASE
+    adapter: str
+    experts: tuple[str, ...] = ()
+
+
+class Moved(Item):
+    """An expert of one base model, moved to another. expert: its path."""
+
+    expert: str
     adapter: str
 
 
@@ -122,7 +148,10 @@ class Plan(Section, at=""):
     grow_skills: dict[str, Training] = Field(default_factory=dict)
     fit_classifier: dict[str, Classifier] = Field(default_factory=dict)
     dispatch: dict[str, Dispatcher] = Field(default_factory=dict)
+    transfer: dict[str, Moved] = Field(default_factory=dict)
     adapt: dict[str, Adaptation] = Field(default_factory=dict)
+    prepare: dict[str, Item] = Field(default_factory=dict)
+    heuristics: dict[str, Item] = Field(default_factory=dict)
     merge: dict[str, Together] = Field(default_factory=dict)
     train_head: dict[str, Together] = Field(default_factory=dict)
     spectra: dict[str, Item] = Field(default_factory=dict)
@@ -160,10 +189,9 @@ class Plan(Section, at=""):
     @property
     def adapters(self) -> dict[str, str]:
         """What is made for the base model: path of each adapter, sorted, to the stage that makes it."""
-        trained = ("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills")
         makers = {
             item.adapter: f"{section}@{key}"
-            for section in (*trained, "fit_classifier", "adapt")
+            for section in (*TRAINED, "fit_classifier", "adapt")
             for key, item in getattr(self, section).items()
             if item.base == BASE
         }
@@ -188,17 +216,26 @@ class Plan(Section, at=""):
     @property
     def trainings(self) -> list[tuple[Objective, Training]]:
         """What trains an adapter of the base model on one task, with its objective; not on a few prompts of it."""
+        return [
+            (objective, item)
+            for objective, item in self._on_one_task
+            if item.base == BASE and not item.adapter.startswith("adapted/")
+        ]
+
+    @property
+    def all_trainings(self) -> list[tuple[Objective, Training]]:
+        """What trains an adapter of any base model, on one task, a few prompts of it or several tasks."""
+        together = (*self.train_skills.values(), *self.train_csreft.values(), *self.grow_skills.values())
+        return [*self._on_one_task, *(("next_token", item) for item in together)]
+
+    @property
+    def _on_one_task(self) -> list[tuple[Objective, Training]]:
         sections: tuple[tuple[Objective, dict[str, Training]], ...] = (
             ("reinforce", self.train_svf),
             ("next_token", self.train_supervised),
             ("reinforce", self.train_reinforce),
         )
-        return [
-            (objective, item)
-            for objective, section in sections
-            for item in section.values()
-            if item.base == BASE and not item.adapter.startswith("adapted/")
-        ]
+        return [(objective, item) for objective, section in sections for item in section.values()]
 
     @property
     def together(self) -> list[Training]:

@@ -1,8 +1,8 @@
 """Publish a finished run: copy what is small and worth keeping of it into a folder that is committed.
 
 ``selfadapt publish`` writes ``reports/published/<base model>``, whole or not at all, in the form that
-``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts, answers and
-models are left out: hashes tell what they were.
+``pipeline.reporting.published`` describes and reads; the report shows it beside its own run. Prompts and models, which
+can be made again, are left out: hashes tell what they were.
 """
 
 import importlib.metadata
@@ -19,14 +19,23 @@ from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
 from pipeline.core.stage import STATE
 from pipeline.data.splits import FILLED
-from pipeline.evaluation.intervals import trivial_baselines
-from pipeline.reporting.compose import measured_listings
+from pipeline.reporting.compose import accuracy_metrics, published_listings
+from pipeline.reporting.compressed import write_lines
 from pipeline.reporting.planned import Plan, RunSettings, read_plan
-from pipeline.reporting.published import COLUMNS, FORMAT, read_one
-from pipeline.reporting.read import read_base, read_examples, read_needs, read_published, read_records, read_scores
-from pipeline.reporting.statistics import published_statistics, subset_baselines
+from pipeline.reporting.published import COLUMNS, COMPLETIONS, FORMAT, FURTHER, RULES, SEARCHES, read_one
+from pipeline.reporting.read import (
+    read_base,
+    read_completions,
+    read_examples,
+    read_needs,
+    read_published,
+    read_records,
+    read_rules,
+    read_scores,
+)
+from pipeline.reporting.statistics import published_statistics
 from pipeline.reporting.tables.accuracy import comparison_of
-from pipeline.reporting.tables.comparison import comparison_files, comparison_metrics
+from pipeline.reporting.tables.comparison import comparison_files
 from pipeline.reporting.tables.costs import behind
 from pipeline.reporting.tables.listing import listing_files
 
@@ -37,6 +46,7 @@ LIBRARIES = ("torch", "transformers", "numpy")
 # The section of the plan that says each part of a published run, with the stage that leaves it.
 PARTS = {
     "cells": ("cells", "score"),
+    "rules": ("heuristics", "heuristics"),
     "heads": ("train_head", "classify"),
     "experiments": ("compare_skills", "compare_skills"),
     "judged": ("judge", "judge"),
@@ -47,10 +57,12 @@ PARTS = {
 class Chosen:
     """The keys of what is published, of the sections of the plan.
 
-    heads: classification heads. experiments: reports of experiments on skills. judged: what judges preferred.
+    rules: tasks whose rules without a model are kept. heads: classification heads. experiments: reports of experiments
+    on skills. judged: what judges preferred.
     """
 
     cells: Sequence[str]
+    rules: Sequence[str] = ()
     heads: Sequence[str] = ()
     experiments: Sequence[str] = ()
     judged: Sequence[str] = ()
@@ -81,21 +93,34 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
     plan = whole.of({cell: whole.cells[cell] for cell in chosen.cells})
     about = _about(plan, chosen)
     folder = PUBLISHED / (name or about["base"]["base"]).replace("/", "-")
+    again = f"selfadapt plan && dvc repro {' '.join(chosen.stages)}" if cells else "selfadapt run"
+    about["command"] = f"cp {folder}/params.yaml params.yaml && {again}"
     with atomic_folder(folder) as temporary:
         write_json(temporary / "run.json", about)
         shutil.copyfile(PARAMS, temporary / "params.yaml")
         kept = chosen.of(yaml.safe_load(PLAN.read_text(encoding="utf-8"))["plan"])
         write_text(temporary / "plan.yaml", _dump({"plan": kept}))
         if plan.cells:
-            scores = read_scores(plan.cells, ARTIFACTS / "scores")
-            write_text(temporary / "scores.csv", scores[list(COLUMNS)].to_csv(index=False, lineterminator="\n"))
+            _write_answers(temporary, plan, chosen.rules)
         _copy_files(temporary, chosen, about["adapters"], plan)
-        _write_numbers(temporary)
+        write_numbers(temporary, read_published(PAPERS))
     return folder
 
 
 def _dump(value: Any) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=1 << 20, default_flow_style=None)
+
+
+def _write_answers(folder: Path, plan: Plan, ruled: Sequence[str]) -> None:
+    """Write scores, answers, and what rules without a model are right for on the examples of the tasks ``ruled``."""
+    scores = read_scores(plan.cells, ARTIFACTS / "scores", read_examples(plan, DATA))
+    write_text(folder / "scores.csv", scores[[*COLUMNS, *FURTHER]].to_csv(index=False, lineterminator="\n"))
+    completions = read_completions(plan, ARTIFACTS / "completions")
+    lines = ({"cell": cell, **vars(answer)} for cell, answers in completions.items() for answer in answers.values())
+    write_lines(folder / COMPLETIONS, lines)
+    if rules := read_rules(ruled, ARTIFACTS / "scores"):
+        rows = ({"task": task, **row} for task, frame in rules.items() for row in frame.to_dict("records"))
+        write_lines(folder / RULES, rows)
 
 
 def _copy_files(folder: Path, chosen: Chosen, adapters: Mapping[str, Mapping[str, Any]], plan: Plan) -> None:
@@ -109,21 +134,30 @@ def _copy_files(folder: Path, chosen: Chosen, adapters: Mapping[str, Mapping[str
         shutil.copytree(REPORTS / key, folder / "experiments" / key)
     for adapter, provenance in adapters.items():
         name = Path(adapter).name
+        if adapter.startswith(f"{SEARCHES}/"):
+            _copy(ARTIFACTS / f"{adapter}.jsonl", folder / f"{adapter}.jsonl")
         curve = plan.curves.get(name, f"{adapter}.curve.jsonl")  # that of a head stands beside it
         _copy(ARTIFACTS / curve, folder / f"curves/{name}.jsonl")
         if provenance["bytes"] <= SMALL:
             _copy(ARTIFACTS / f"{adapter}.safetensors", folder / f"adapters/{adapter}.safetensors")
 
 
-def _write_numbers(folder: Path) -> None:
-    """Write what the published scores come to."""
-    published = read_one(folder, read_published(PAPERS))
+def numbers(folder: Path, papers: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a published run's scores come to: its metrics, and its tables by file. papers: the papers' numbers."""
+    published = read_one(folder, papers)
     measured = published_statistics(published)
     comparisons = [comparison_of(key, published.run, measured) for key in measured.comparisons]
-    write_json(folder / "metrics.json", {table.key: comparison_metrics(table) for table in comparisons})
     files = {file: text for table in comparisons for file, text in comparison_files(table).items()}
-    for listing in measured_listings(published.run, measured).values():
+    for listing in published_listings(published, measured):
         files |= listing_files(listing)
+    return accuracy_metrics(comparisons, measured), files
+
+
+def write_numbers(folder: Path, papers: Mapping[str, Any]) -> None:
+    """Write what a published run's scores come to, for other programs and for people."""
+    metrics, files = numbers(folder, papers)
+    write_json(folder / "metrics.json", metrics)
+    shutil.rmtree(folder / "tables", ignore_errors=True)
     for file, text in files.items():
         write_text(folder / "tables" / file, text)
 
@@ -156,13 +190,15 @@ def _chosen(cells: Sequence[str], plan: Plan) -> Chosen:
         raise UserError(
             f"expected the scores of '{missing[0]}' in {ARTIFACTS / 'scores'}; run 'dvc repro score@{missing[0]}'"
         )
+    answered = {plan.cells[cell].task for cell in cells or there}
+    rules = [task for task in plan.heuristics if task in answered]
     if cells:
-        chosen = Chosen([cell for cell in plan.cells if cell in cells])
+        chosen = Chosen([cell for cell in plan.cells if cell in cells], rules)
     else:
         heads = [head for head in plan.train_head if (ARTIFACTS / f"scores/heads/{head}.json").is_file()]
         experiments = [key for key in plan.compare_skills if (REPORTS / key).is_dir()]
         judged = [key for key in plan.judge if (ARTIFACTS / f"scores/judged/{key}.json").is_file()]
-        chosen = Chosen(there, heads, experiments, judged)
+        chosen = Chosen(there, rules, heads, experiments, judged)
     if not chosen.stages:
         raise UserError(f"expected something scored in {ARTIFACTS / 'scores'}, got nothing; run 'dvc repro'")
     if outdated := stale(chosen.stages):
@@ -174,7 +210,7 @@ def _chosen(cells: Sequence[str], plan: Plan) -> Chosen:
 
 
 def _about(plan: Plan, chosen: Chosen) -> dict[str, Any]:
-    """What the run was: see ``pipeline.reporting.published.Published``."""
+    """What the run was, but for the command: see ``pipeline.reporting.published.Published``."""
     records = read_records(STATE / "runs", plan.stages)
     reached = behind(chosen.stages, read_needs(LOCK, records, plan.stages))
     ran = {name: records[name] for name in reached if name in records}
@@ -184,16 +220,14 @@ def _about(plan: Plan, chosen: Chosen) -> dict[str, Any]:
         path = ARTIFACTS / f"{adapter}.safetensors"
         provenance = read_tensors(path)[1].get("provenance", {})
         adapters[adapter] = {**provenance, "bytes": path.stat().st_size, "sha256": digest(path)}
-    examples = read_examples(plan, DATA)
+    tasks = [cell.task for cell in plan.cells.values()]
     labelled = [task for head in chosen.heads for task in plan.train_head[head].data]
     return {
         "format": FORMAT,
         "commits": sorted({record["commit"] for record in ran.values() if record.get("commit")}),
         "base": {**read_base(ARTIFACTS / "base/base.safetensors"), "sha256": digest(ARTIFACTS / "base/model")},
         "adapters": adapters,
-        "data": {task: _splits(task) for task in dict.fromkeys([*examples, *labelled])},
-        "baselines": {task: dict(trivial_baselines(prompts)) for task, prompts in examples.items()},
-        "subsets": subset_baselines(plan, examples),
+        "data": {task: _splits(task) for task in dict.fromkeys([*tasks, *labelled])},
         "device": _machine(
             RunSettings.read(read_params(PARAMS), {}).compute, [record["host"] for record in ran.values()]
         ),

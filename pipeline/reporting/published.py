@@ -5,7 +5,11 @@ A published run is a folder of ``reports/published``, written whole by ``pipelin
     run.json              what it was: see ``Published.about``
     params.yaml           all its settings
     plan.yaml             all that was planned, with the published cells, heads, judges and experiments alone
-    scores.csv            cell, id, correct, parsed, finished, tokens: a line for each answer; none without cells
+    scores.csv            a line for each answer, see ``COLUMNS`` and ``FURTHER``; none without cells
+    completions.jsonl.xz  every answer as it was written, with its cell and the example's id; the examples themselves
+                          can be made again by the stage prepare
+    rules.jsonl.xz        what rules that need no model are right for: task, rule, id, value
+    adapted/<name>.jsonl  the traces of searches for α
     curves/<name>.jsonl   the learning curves of what the cells used
     adapters/<path>.safetensors   what was trained, where it is small: files that ``load_adapter`` reads
     heads/<key>.json, .labels.jsonl   of classification heads: what each is, and what it labelled
@@ -27,17 +31,23 @@ import pandas as pd
 from pipeline.core.artifacts import read_json, read_jsonl
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
-from pipeline.reporting.planned import Cell, RunSettings, read_plan
-from pipeline.reporting.read import Run, kept_of_sweep
+from pipeline.core.types import Completion
+from pipeline.reporting.compressed import read_lines
+from pipeline.reporting.planned import Cell, Plan, RunSettings, read_plan
+from pipeline.reporting.read import RULE, Artifacts, Run, kept_curves, read_mixtures, swept_curves
 from pipeline.reporting.site import Figure
 from pipeline.reporting.tables.further import read_judged
 from pipeline.reporting.tables.heads import read_heads
 from pipeline.reporting.tables.listing import Listing, read_listing
 
-FORMAT = 2
+FORMAT = 3
+COMPLETIONS, RULES, SEARCHES = "completions.jsonl.xz", "rules.jsonl.xz", "adapted"
 NO_SCORES = pd.DataFrame(columns=["row", "task"])  # of a run that has no cells
 COLUMNS = {"cell": str, "id": str, "correct": bool, "parsed": bool, "finished": bool, "tokens": int}
-ABOUT = ("format", "commits", "base", "adapters", "data", "baselines", "subsets", "device", "versions", "seconds")
+# Further columns of scores.csv, with what stands in for one that a run has not: whether the answer stood where it was
+# asked for, and the positions of the right choice and of the one that was read.
+FURTHER = {"marked": ("bool", True), "right": ("Int64", pd.NA), "picked": ("Int64", pd.NA)}
+ABOUT = ("format", "commits", "base", "adapters", "data", "device", "versions", "seconds", "command")
 
 
 @dataclass(frozen=True)
@@ -61,9 +71,8 @@ class Published:
         base        provenance and sha256 of the base model
         adapters    the same of all that was trained, by path
         data        rows and sha256 of each task's splits
-        baselines   task to the accuracies that need no model
-        subsets     the same for tables whose columns are the subsets of one task
         device, versions (of libraries), seconds (of each stage)
+        command     what makes the run again, in a project of the same code
     """
 
     name: str
@@ -77,6 +86,11 @@ class Published:
     def seeds(self) -> list[int]:
         """Of what was trained."""
         return sorted({made["seed"] for made in self.about["adapters"].values() if made.get("seed") is not None})
+
+    @property
+    def hours(self) -> float:
+        """What its stages took, one after the other."""
+        return sum(self.about["seconds"].values()) / 3600
 
     @property
     def tables(self) -> list[str]:
@@ -100,6 +114,8 @@ class Published:
             "device": f"{device['device']}, {device['cores']} cores, {device['machine']}, {device['dtype']}",
             "seeds": ", ".join(str(seed) for seed in self.seeds) or "none",
             "test prompts": prompts,
+            "cost": f"{self.hours:.2g} hours, {len(about['seconds'])} stages one after the other",
+            "made again by": about["command"],
         }
 
 
@@ -118,6 +134,8 @@ def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
             f"expected a published run of format {FORMAT} in {folder}, got {problem}; publish it again, or remove it"
         )
     plan = read_plan(folder / "plan.yaml")
+    curves = read_curves(folder / "curves", about["adapters"])
+    rows = {task: splits["train"]["rows"] for task, splits in about["data"].items() if "train" in splits}
     run = Run(
         plan=plan,
         settings=RunSettings.read(read_params(folder / "params.yaml"), {}),
@@ -126,7 +144,11 @@ def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
         provenance=about["adapters"],
         base=about["base"],
         published=papers,
-        curves=read_curves(folder / "curves", about["adapters"]),
+        rules=read_rules(folder / RULES),
+        trained_on=rows,
+        curves=kept_curves(curves),
+        sweeps=swept_curves(curves),
+        mixtures=read_searches(plan, folder / SEARCHES),
     )
     return Published(
         name=folder.name,
@@ -139,10 +161,33 @@ def read_one(folder: Path, papers: Mapping[str, Any]) -> Published:
 
 
 def read_curves(folder: Path, adapters: Iterable[str]) -> dict[str, pd.DataFrame]:
-    """The learning curves of some adapters, by name; a mixture has none."""
+    """The learning curves of some adapters, by name, of a sweep with all its pairs; a mixture has none."""
     paths = sorted(folder / f"{Path(adapter).name}.jsonl" for adapter in adapters)
     frames = {path.stem: pd.DataFrame(read_jsonl(path)) for path in paths if path.is_file()}
-    return {name: kept_of_sweep(frame) for name, frame in frames.items() if len(frame)}
+    return {name: frame for name, frame in frames.items() if len(frame)}
+
+
+def read_rules(path: Path) -> dict[str, pd.DataFrame]:
+    """What rules that need no model are right for, by task; none where the run has kept none."""
+    if not path.is_file():
+        return {}
+    frame = pd.DataFrame(read_lines(path), columns=["task", *RULE])
+    return {str(task): part[list(RULE)].reset_index(drop=True) for task, part in frame.groupby("task")}
+
+
+def read_searches(plan: Plan, folder: Path) -> dict[str, dict[str, Any]]:
+    """What the searches for α ended with whose traces are kept, as ``read.read_mixtures`` returns it."""
+    kept = {key: item for key, item in plan.adapt.items() if (folder / f"{Path(item.adapter).name}.jsonl").is_file()}
+    return read_mixtures(plan.model_copy(update={"adapt": kept}), Artifacts([folder]))
+
+
+def read_answers(folder: Path) -> dict[str, dict[str, Completion]]:
+    """The answers of a published run, by cell and example; none where it has kept none."""
+    found: dict[str, dict[str, Completion]] = {}
+    for row in read_lines(folder / COMPLETIONS) if (folder / COMPLETIONS).is_file() else ():
+        cell = row.pop("cell")
+        found.setdefault(cell, {})[row["id"]] = Completion(**row)
+    return found
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -161,7 +206,8 @@ def read_experiment(folder: Path) -> Experiment:
 def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
     """The scores of all cells, with the columns of ``pipeline.evaluation.intervals``."""
     try:
-        frame = pd.read_csv(path, dtype=COLUMNS, keep_default_na=False)
+        kinds = {**COLUMNS, **{name: kind for name, (kind, _) in FURTHER.items()}}
+        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"right": [""], "picked": [""]})  # type: ignore[call-overload]
         missing = [name for name in COLUMNS if name not in frame]
     except (OSError, ValueError) as error:
         raise UserError(
@@ -173,6 +219,9 @@ def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
         raise UserError(
             f"expected the scores of all cells of plan.yaml in {path}, got {odd}; publish the run again, or remove it"
         )
+    for column, (kind, value) in FURTHER.items():
+        if column not in frame:
+            frame[column] = pd.array([value] * len(frame), dtype=kind)
     for column in ("row", "task", "seed"):
         frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in planned.items()})
     return frame

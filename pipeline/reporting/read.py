@@ -16,9 +16,12 @@ from pipeline.core.artifacts import read_examples as read_split
 from pipeline.core.artifacts import read_json, read_jsonl, read_tensors
 from pipeline.core.errors import UserError
 from pipeline.core.types import Completion, Example
+from pipeline.evaluation.answers import with_positions
 from pipeline.reporting.papers import ROWS
-from pipeline.reporting.planned import BASE, Cell, Plan, RunSettings
+from pipeline.reporting.planned import BASE, SELECT, Cell, Plan, RunSettings
 
+SWEPT = ("learning_rate", "clip")  # columns of a curve: the pair that its row was trained with
+RULE = ("rule", "id", "value")
 DECISION = ["row", "task", "id", "domain", "predicted", "correct"]
 
 
@@ -37,7 +40,10 @@ class Run:
     base: Mapping[str, Any]
     published: Mapping[str, Any]
     completions: Mapping[str, Mapping[str, Completion]] = field(default_factory=dict)
+    rules: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    trained_on: Mapping[str, int] = field(default_factory=dict)
     curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    sweeps: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     decisions: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=DECISION))
     mixtures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     spectra: Mapping[str, pd.DataFrame] = field(default_factory=dict)
@@ -75,19 +81,29 @@ class Artifacts:
 # ---- cells ----------------------------------------------------------------------------------------------------------
 
 
-def read_scores(cells: Mapping[str, Cell], folder: Path) -> pd.DataFrame:
+def read_scores(cells: Mapping[str, Cell], folder: Path, examples: Mapping[str, Sequence[Example]]) -> pd.DataFrame:
     """The scores of some cells, one line per example, with the columns that ``pipeline.evaluation.intervals`` takes.
 
-    ``parsed`` becomes whether an answer could be read, and ``answer`` what was read.
+    ``parsed`` becomes whether an answer could be read, and ``answer`` what was read; ``right`` and ``picked`` are those
+    of ``pipeline.evaluation.answers.with_positions``. examples: of each task.
     """
     frames = []
     for name, cell in cells.items():
         frame = pd.read_parquet(planned(folder / f"{name}.parquet", f"score@{name}"))
         frame["answer"], frame["parsed"] = frame["parsed"], frame["parsed"].notna()
+        frame["marked"] = frame.get("marked", True)
         frames.append(frame.assign(row=cell.row, task=cell.task, seed=cell.seed, cell=name))
     if not frames:
         raise UserError("params.yaml: expected at least one cell to report, got none; add a table to 'tables'")
-    return pd.concat(frames, ignore_index=True)
+    return with_positions(pd.concat(frames, ignore_index=True), examples)
+
+
+def read_rules(tasks: Collection[str], folder: Path) -> dict[str, pd.DataFrame]:
+    """Of some tasks, what each rule that needs no model is right for: rule, id, value. folder: of the scores."""
+    return {
+        task: pd.read_parquet(planned(folder / f"heuristics/{task}.parquet", f"heuristics@{task}"))[list(RULE)]
+        for task in sorted(tasks)
+    }
 
 
 def scores_of(run: Run, table: str) -> pd.DataFrame:
@@ -103,6 +119,15 @@ def read_examples(plan: Plan, folder: Path) -> dict[str, list[Example]]:
     return {task: read_split(planned(folder / task / "test.jsonl", f"prepare@{task}")) for task in tasks}
 
 
+def count_training(plan: Plan, folder: Path) -> dict[str, int]:
+    """How many examples the training split of each prepared task has."""
+    counts = {}
+    for task in plan.prepare:
+        with planned(folder / task / "train.jsonl", f"prepare@{task}").open(encoding="utf-8") as lines:
+            counts[task] = sum(1 for _ in lines)
+    return counts
+
+
 def read_completions(plan: Plan, folder: Path) -> dict[str, dict[str, Completion]]:
     """Each cell's completions, by example."""
     rows = {name: read_jsonl(planned(folder / f"{name}.jsonl", f"generate@{name}")) for name in plan.cells}
@@ -113,15 +138,25 @@ def read_completions(plan: Plan, folder: Path) -> dict[str, dict[str, Completion
 
 
 def read_curves(plan: Plan, artifacts: Artifacts) -> dict[str, pd.DataFrame]:
-    """Learning curves by name: step, train, validation, chosen, objective. Of a sweep, the pair that was kept."""
+    """Learning curves by name: step, train, validation, chosen, objective; of a sweep, all its pairs."""
     makers = {Path(path).name: stage for path, stage in plan.adapters.items()}
     frames = {name: pd.DataFrame(read_jsonl(artifacts.find(path, makers[name]))) for name, path in plan.curves.items()}
-    return {name: kept_of_sweep(frame) for name, frame in frames.items() if len(frame)}
+    return {name: frame for name, frame in frames.items() if len(frame)}
+
+
+def kept_curves(curves: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Curves without the pairs of a sweep that were not kept."""
+    return {name: kept_of_sweep(curve) for name, curve in curves.items()}
+
+
+def swept_curves(curves: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """Those of some curves that are of a sweep."""
+    return {name: curve for name, curve in curves.items() if set(SWEPT) & set(curve)}
 
 
 def kept_of_sweep(curve: pd.DataFrame) -> pd.DataFrame:
     """The rows of the rate and clip that did best on validation; the whole curve where nothing was swept."""
-    pair = [name for name in ("learning_rate", "clip") if name in curve]
+    pair = [name for name in SWEPT if name in curve]
     for name in pair:
         curve = curve[curve[name] == curve.loc[curve["chosen"].astype(bool), name].iloc[0]]
     return curve.reset_index(drop=True)
@@ -143,18 +178,18 @@ def read_provenance(plan: Plan, artifacts: Artifacts) -> dict[str, dict[str, Any
 
 
 def read_mixtures(plan: Plan, artifacts: Artifacts) -> dict[str, dict[str, Any]]:
-    """What each search for α over SVF experts ended with (the last row of its trace), by the adapter's name.
+    """What each search for α ended with (the last row of its trace), by the adapter's name.
 
-    Added to it: ``row``, ``task``, ``seed``, ``strategy`` and ``adapter`` of the plan, and ``trace``, the rows before.
-    A search that selects one of other experts has a trace, too, but mixes nothing, and is left out.
+    Added to it: ``row``, ``task``, ``seed``, ``strategy``, ``base`` and ``adapter`` of the plan, and ``trace``, the
+    rows before. A search that selects one of the experts has a trace, too, but mixes nothing, and is left out.
     """
     mixtures = {}
     for key, item in sorted(plan.adapt.items()):
-        if item.base != BASE:
+        if item.strategy == SELECT:
             continue
         *trace, last = read_jsonl(artifacts.find(f"{item.adapter}.jsonl", f"adapt@{key}")) or [{}]
-        if last.get("final") and all(expert.startswith("svf-") for expert in last["experts"]):
-            about = {name: getattr(item, name) for name in ("row", "task", "seed", "strategy", "adapter")}
+        if last.get("final"):
+            about = {name: getattr(item, name) for name in ("row", "task", "seed", "strategy", "base", "adapter")}
             mixtures[Path(item.adapter).name] = {**last, **about, "trace": trace}
     return mixtures
 

@@ -6,42 +6,41 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.core.types import Example
+from pipeline.evaluation.answers import answers
 from pipeline.evaluation.further import ALSO, further, win_rates
-from pipeline.evaluation.intervals import Resampling, compare, trivial_baselines
+from pipeline.evaluation.intervals import Estimate, Resampling, compare, estimate
+from pipeline.evaluation.rules import best_rules
+from pipeline.reporting.budgets import budgets
 from pipeline.reporting.claims import read_claims, references
 from pipeline.reporting.evidence import Measured, judge
 from pipeline.reporting.measured import Statistics
-from pipeline.reporting.planned import Plan
 from pipeline.reporting.published import Published
 from pipeline.reporting.read import Run, scores_of
 from pipeline.reporting.tables import heads, reft
+from pipeline.reporting.untrained import untrained_cells
 from pipeline.scoring.metrics import label_numbers
 
 
 def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     """Of the run whose report this is. judged: of ``further.read_judged``. labelled: of ``heads.read_heads``."""
-    baselines = {task: trivial_baselines(examples) for task, examples in run.examples.items()}
-    found = _statistics(run, run.plan.tables, baselines, labelled)
-    evidence = _evidence(run, found)
+    found = _statistics(run, run.plan.tables, labelled)
+    evidence = replace(_evidence(run, found), judged=judged)
     return replace(
         found,
         win_rates=win_rates(judged, _resampling(run)),
-        subsets=subset_baselines(run.plan, run.examples),
-        claims=judge(read_claims(run.published), replace(evidence, judged=judged)),
+        claims=judge(read_claims(run.published), evidence),
     )
 
 
 def published_statistics(published: Published) -> Statistics:
     """Of a published run, in the same way, from its scores, labels and preferences."""
     run, about = published.run, published.about
-    found = _statistics(run, published.tables, about["baselines"], published.heads)
+    found = _statistics(run, published.tables, published.heads)
     prompts = {task: splits["test"]["rows"] for task, splits in about["data"].items() if "test" in splits}
     evidence = replace(_evidence(run, found), judged=published.judged, seconds=about["seconds"], prompts=prompts)
     return replace(
         found,
         win_rates=win_rates(published.judged, _resampling(run)),
-        subsets=about["subsets"],
         claims=judge(read_claims(run.published), evidence),
     )
 
@@ -50,9 +49,10 @@ def _evidence(run: Run, found: Statistics) -> Measured:
     """What the papers' claims are judged by, out of a run's scores, decisions and heads."""
     claims, resampling = read_claims(run.published), _resampling(run)
     tables = _parts(run, run.plan.tables) | ({"dispatch": run.decisions} if len(run.decisions) else {})
+    compared = _Compared(run, tables)
     versus = {
         key: {
-            reference: compare(part[part["row"].isin([*rows, reference])], resampling, reference)
+            reference: compared.versus(key, reference, [*rows, reference])
             for reference, rows in references(claims, key, dict.fromkeys(part["row"])).items()
         }
         for key, part in tables.items()
@@ -66,18 +66,29 @@ def _parts(run: Run, tables: Sequence[str]) -> dict[str, pd.DataFrame]:
     return parts | {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
 
 
-def subset_baselines(
-    plan: Plan, examples: Mapping[str, Sequence[Example]]
-) -> dict[str, dict[str, Mapping[str, float]]]:
-    """For each table whose columns are the subsets of one task, the accuracies that need no model, by subset."""
-    tables: dict[str, dict[str, list[Example]]] = {}
-    for key in [key for key in plan.tables if key in reft.SUBSETS]:
-        for task in dict.fromkeys(cell.task for cell in plan.cells_of(key).values()):
-            for example in examples[task]:
-                tables.setdefault(key, {}).setdefault(example.id.partition("-")[0], []).append(example)
-    return {
-        key: {subset: trivial_baselines(part) for subset, part in subsets.items()} for key, subsets in tables.items()
-    }
+class _Compared:
+    """The rows of tables beside one of them, as protocol wants it: rules and untrained adapters are known."""
+
+    def __init__(self, run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
+        self.tables, self.resampling = tables, _resampling(run)
+        self.rules, self.untrained = best_rules(run.rules), untrained_cells(run)
+        self.subsets = {key: best_rules(reft.rules_by_subset(run.rules)) for key in tables if key in reft.SUBSETS}
+
+    def versus(self, key: str, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
+        """A table's rows beside one of them. rows: those that are wanted (default: all)."""
+        part, rules = self.tables[key], self.subsets.get(key, self.rules)
+        part = part if rows is None else part[part["row"].isin(rows)]
+        return compare(part, self.resampling, reference, rules=rules, untrained=self.untrained)
+
+
+def rule_estimates(rules: Mapping[str, pd.DataFrame], resampling: Resampling) -> dict[str, dict[str, Estimate]]:
+    """Of each task, every rule that needs no model with its accuracy, the best one first."""
+    found = {}
+    for task, frame in rules.items():
+        values = {str(name): part["value"].to_numpy(dtype=float) for name, part in frame.groupby("rule")}
+        ordered = sorted(values, key=lambda name: (-values[name].mean(), name))
+        found[task] = {name: estimate([values[name]], resampling) for name in ordered}
+    return found
 
 
 def head_metrics(labelled: Sequence[Mapping[str, Any]], resampling: Resampling) -> pd.DataFrame:
@@ -99,17 +110,15 @@ def _resampling(run: Run) -> Resampling:
     return Resampling(resamples=run.settings.report.resamples, seed=run.settings.report.seed)
 
 
-def _statistics(
-    run: Run,
-    tables: Sequence[str],
-    baselines: Mapping[str, Mapping[str, float]],
-    labelled: Sequence[Mapping[str, Any]],
-) -> Statistics:
+def _statistics(run: Run, tables: Sequence[str], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     resampling = _resampling(run)
+    compared = _Compared(run, _parts(run, tables))
     return Statistics(
-        comparisons={key: compare(part, resampling, "base") for key, part in _parts(run, tables).items()},
+        comparisons={key: compared.versus(key, "base") for key in compared.tables},
         dispatch=compare(run.decisions, resampling, "prompt"),
-        baselines=baselines,
+        rules=rule_estimates(run.rules, resampling),
+        answers=answers(run.scores) if len(run.scores) else pd.DataFrame(),
+        budgets=budgets(run),
         further=further(run.scores, resampling, "base"),
         heads=labelled,
         head_metrics=head_metrics(labelled, resampling) if labelled else pd.DataFrame(),

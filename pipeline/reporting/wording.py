@@ -8,9 +8,16 @@ import pandas as pd
 READING = (
     "Accuracy in percent, greedy decoding, with its 95 % bootstrap interval and the number of examples; Δ is the "
     "paired difference from the base model in points, with its interval, and better, worse or undecided is what that "
-    "interval says. Unparsed: no answer could be read; truncated: cut at the token limit. Numbers marked 'paper' are "
+    "interval says. No such verdict is given where validation kept the untrained adapter (not trained), and where more "
+    "than 10 % of the answers of either side are cut or unread, or a rule without a model does as well (not "
+    "interpretable). 'Of read and finished' is the same difference on the prompts that both sides' answers were read "
+    "and finished of. Unparsed: no answer could be read; truncated: cut at the token limit. Numbers marked 'paper' are "
     "of another model on other benchmarks."
 )
+
+WARNING = "⚠"  # marks what is not shown to beat the best rule without a model
+WITHOUT_MODEL = "best rule without a model"
+WHOLE = ("n", "seeds", "read_n")  # counts, among the numbers of metrics.json
 
 
 def percent(fraction: float, places: int = 1) -> str:
@@ -39,7 +46,7 @@ def cell_text(value: str | int | float | None) -> str:
 
 def rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers as they stand in metrics.json: counts whole, everything else to six places."""
-    return {key: int(value) if key in ("n", "seeds") else round(float(value), 6) for key, value in numbers.items()}
+    return {key: int(value) if key in WHOLE else round(float(value), 6) for key, value in numbers.items()}
 
 
 def markdown_row(cells: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, grid, heat, percent_axis, svg
+from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, grid, heat, panels, percent_axis, svg
 
 
 def confusions(decisions: pd.DataFrame, domains: Sequence[str], labels: Mapping[str, str], name: str) -> str:
@@ -79,30 +79,52 @@ def alphas(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
 
 
 def searches(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
-    """The best accuracy so far on the few prompts against the prompts run, one panel a task, one line a search."""
-    tasks = [mixture["task"] for mixture in mixtures.values()]
-    named = max(tasks.count(task) for task in tasks)  # below the axes
-    tasks = list(dict.fromkeys(tasks))
+    """The best accuracy so far on the few prompts against the generation, one panel a search, one line a configuration.
+
+    The thin line is the mean of a generation's elites, where the trace has it.
+    """
+    shown = {key: mixture for key, mixture in mixtures.items() if mixture["trace"]}
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(tasks), 1, width=3.6, height=2.6 + 0.2 * named)
-        for place, (axis, task) in enumerate(zip(axes[0], tasks, strict=True)):
-            of_task = [mixture for mixture in mixtures.values() if mixture["task"] == task and mixture["trace"]]
-            rows = [mixture["row"] for mixture in of_task]
-            for number, mixture in enumerate(of_task):
-                row, trace = mixture["row"], mixture["trace"]
-                label = row if rows.count(row) == 1 else f"{row}, seed {mixture['seed']}"
-                best = np.maximum.accumulate([row["best_accuracy"] for row in trace])
-                colour = COLOURS[number % len(COLOURS)]
+        figure, axes = panels(len(shown), min(4, len(shown)), width=3.3, height=3.0)
+        for place, (axis, mixture) in enumerate(zip(axes, shown.values(), strict=True)):
+            by_configuration: dict[str, list[Mapping[str, Any]]] = {}
+            for row in mixture["trace"]:
+                by_configuration.setdefault(row["configuration"], []).append(row)
+            for number, (configuration, trace) in enumerate(by_configuration.items()):
                 # Lines of equal accuracy would hide each other: each has its own dashes and mark.
                 style, mark = ("-", "--", "-.", ":")[number % 4], "osD^vP"[number % 6]
-                axis.step([row["prompts"] for row in trace], best, where="post", color=colour, linestyle=style)
-                axis.plot(trace[-1]["prompts"], best[-1], mark, color=colour, label=label)
-            axis.set_title(task)
-            axis.set_xlabel("prompts run")
-            axis.set_xlim(left=0)
-            axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+                colour = COLOURS[number % len(COLOURS)]
+                generations = [row["iteration"] + 1 for row in trace]
+                best = np.maximum.accumulate([row["best_accuracy"] for row in trace])
+                axis.plot(generations, best, mark, color=colour, linestyle=style, markersize=4, label=configuration)
+                if all("elites_accuracy" in row for row in trace):
+                    axis.plot(generations, [row["elites_accuracy"] for row in trace], color=colour, linewidth=0.7)
+            axis.set_title(f"{mixture['task']}\n{mixture['row']}, seed {mixture['seed']}", fontsize=9.5)
+            axis.set_xlabel("generation")
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             percent_axis(axis, "y")
-            axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-            if place == 0:
+            axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+            if place % 4 == 0:
                 axis.set_ylabel("best accuracy so far")
-    return svg(figure, name, f"Best accuracy on the few prompts of {', '.join(tasks)} against prompts run")
+    titles = [f"{mixture['row']} on {mixture['task']}" for mixture in shown.values()]
+    return svg(figure, name, f"Best accuracy on the few prompts by generation, of {', '.join(titles)}")
+
+
+def scans(mixtures: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    """The accuracies of a grid of mixtures in descending order, one panel a scan, one line a configuration."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = panels(len(mixtures), min(4, len(mixtures)), width=3.0, height=2.4)
+        for place, (axis, mixture) in enumerate(zip(axes, mixtures.values(), strict=True)):
+            for number, row in enumerate(mixture["trace"]):
+                ordered = sorted(row["accuracies"], reverse=True)
+                colour = COLOURS[number % len(COLOURS)]
+                axis.step(range(1, len(ordered) + 1), ordered, where="mid", color=colour, label=row["configuration"])
+            axis.set_title(f"{mixture['task']}, seed {mixture['seed']}", fontsize=9.5)
+            axis.set_xlabel("mixture, best first")
+            axis.set_ylim(-0.02, 1.02)
+            axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            percent_axis(axis, "y")
+            axis.legend(fontsize=7)
+            if place % 4 == 0:
+                axis.set_ylabel("accuracy")
+    return svg(figure, name, f"Accuracies of mixtures on {', '.join(mixture['task'] for mixture in mixtures.values())}")

@@ -1,17 +1,17 @@
 """Which figures a run has, each with its caption."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pandas as pd
 
 from pipeline.reporting import papers
 from pipeline.reporting.figures import adapting, draw, gates, learning, spectra
 from pipeline.reporting.measured import Statistics
-from pipeline.reporting.planned import BASE, Training
+from pipeline.reporting.planned import BASE, SCAN, Training
 from pipeline.reporting.read import Run
 from pipeline.reporting.site import Figure
 from pipeline.reporting.tables.accuracy import labels_of
-from pipeline.reporting.tables.learning import rewarded
+from pipeline.reporting.tables.learning import SIGNALS, measured, rewarded
 from pipeline.reporting.tables.variants import is_variant, origin
 
 
@@ -19,7 +19,8 @@ def figures_of(run: Run, statistics: Statistics) -> dict[str, Figure]:
     """The figures by name."""
     drawn = [
         *accuracies(run, statistics),
-        *learnt_from_rewards(run, statistics),
+        *learnt_from_rewards(run),
+        *signals(run),
         *supervised(run),
         *dispatched(run),
         *mixed(run),
@@ -37,16 +38,10 @@ def accuracies(run: Run, statistics: Statistics) -> Iterator[Figure]:
         yield Figure(name, draw.accuracies(frame, {**papers.ROWS, **labels_of(key, run)}, name), caption)
 
 
-def learnt_from_rewards(run: Run, statistics: Statistics) -> Iterator[Figure]:
+def learnt_from_rewards(run: Run) -> Iterator[Figure]:
     """The learning curves of experts, of the classification expert, and of other methods."""
-    base, curves = base_accuracies(run, statistics), rewarded(run.curves)
+    curves = rewarded(run.curves)
     trained = trainings(run)
-
-    def lines(names: Mapping[str, str]) -> dict[str, float]:
-        """The base model's accuracy beside each curve. names: of the curve, by its title."""
-        tasks = {title: trained[name].task for title, name in names.items()}
-        return {title: base[task] for title, task in tasks.items() if task in base}
-
     places = {task: place for place, task in enumerate(run.settings.domains)}
     own = [name for name in curves if name in trained and trained[name] in run.plan.train_svf.values()]
     own = [name for name in own if name not in varied(run)]
@@ -54,23 +49,50 @@ def learnt_from_rewards(run: Run, statistics: Statistics) -> Iterator[Figure]:
     if experts := {name.removeprefix("svf-"): name for name in own}:
         caption = (
             "Figure 4. SVF experts learning by REINFORCE: above, the mean reward of the answers sampled in training; "
-            "below, accuracy on validation prompts. Dashed: the base model on the test split. Dot: the checkpoint "
-            "chosen, by validation. Pale: other coefficients λ of the divergence from the base model."
+            "below, accuracy on validation prompts. Dashed: the base model on the same validation prompts (step 0). "
+            "Dot: the checkpoint chosen, by validation. Pale: other coefficients λ of the divergence from the base "
+            "model."
         )
         titled = {title: curves[name] for title, name in experts.items()}
-        yield Figure("figure4", learning.learning_curves(titled, lines(experts), "figure4"), caption)
+        yield Figure("figure4", learning.learning_curves(titled, "figure4"), caption)
     if classifiers := {name: curve for name, curve in curves.items() if name in run.plan.fit_classifier}:
         caption = "The classification expert, trained the same way to name a prompt's domain."
-        svg = learning.learning_curves(classifiers, {}, "figure4-classifier")
+        svg = learning.learning_curves(classifiers, "figure4-classifier")
         yield Figure("figure4-classifier", svg, caption)
-    if others := {name: name for name in curves if name in trained and trained[name].method != "svf"}:
+    if others := [name for name in curves if name in trained and trained[name].method != "svf"]:
         caption = (
             "Figure 9. Other methods trained by REINFORCE, as the experts are: above, the mean reward of the sampled "
-            "answers; below, accuracy on validation prompts. Dashed: the base model on the test split. In the paper, "
-            "LoRA trained so collapses."
+            "answers; below, accuracy on validation prompts. Dashed: the base model on the same validation prompts "
+            "(step 0). Of a sweep, each rate has a panel; the dot is in that of the rate chosen. In the paper, LoRA "
+            "trained so collapses."
         )
-        titled = {name: curves[name] for name in others}
-        yield Figure("figure9", learning.learning_curves(titled, lines(others), "figure9"), caption)
+        titled = {title: part for name in others for title, part in by_rate(name, run).items()}
+        yield Figure("figure9", learning.learning_curves(titled, "figure9"), caption)
+
+
+def by_rate(name: str, run: Run) -> dict[str, pd.DataFrame]:
+    """The curve of a training by its title; of a sweep, one for each pair of a rate and a clip that was tried."""
+    if name not in run.sweeps:
+        return {name: run.curves[name]}
+    sweep = run.sweeps[name]
+    several = sweep["clip"].nunique() > 1
+    return {
+        f"{name}, rate {rate:g}" + (f", clip {clip:g}" if several else ""): part.reset_index(drop=True)
+        for (rate, clip), part in sweep.groupby(["learning_rate", "clip"])
+    }
+
+
+def signals(run: Run) -> Iterator[Figure]:
+    """What the steps of the experts' trainings measured of themselves, where they did."""
+    found = {name: measured(curve) for name, curve in rewarded(run.curves).items() if name in trainings(run)}
+    if found := {name: values for name, values in found.items() if values and name not in varied(run)}:
+        caption = (
+            "What each step measured: the share of its prompts whose sampled answers were rewarded differently, the "
+            "cosine between the gradients of two halves of its batch, the policy's entropy, its divergence from the "
+            "base model, and the largest change of a singular value's scale. The table of what there was to learn from "
+            "has the sum of the learning rates beside."
+        )
+        yield Figure("signal", learning.signals(found, SIGNALS, "signal"), caption)
 
 
 def supervised(run: Run) -> Iterator[Figure]:
@@ -101,12 +123,21 @@ def mixed(run: Run) -> Iterator[Figure]:
         usual = dict(sorted(usual.items(), key=lambda named: places.get(named[1]["task"], len(places))))
         caption = "Figure 7. What the search found on a few held-out prompts of each unseen task."
         yield Figure("figure7", adapting.alphas(usual, "figure7"), caption)
-    if len(usual) < len(run.mixtures):
+    scans = {name: mixture for name, mixture in run.mixtures.items() if mixture["strategy"] == SCAN}
+    searched = {name: mixture for name, mixture in run.mixtures.items() if name not in scans}
+    if any(mixture["trace"] for mixture in searched.values()):
         caption = (
-            "Searches for α: the best accuracy so far on the few prompts, against the prompts run for it. A searcher "
-            "is better where its line is higher, further to the left."
+            "Searches for α: the best accuracy so far on the few prompts, by generation, a line for each "
+            "configuration; thin: the mean of the generation's elites. A search whose line does not rise after its "
+            "first generation found nothing that drawing at random had not."
         )
-        yield Figure("searches", adapting.searches(run.mixtures, "searches"), caption)
+        yield Figure("searches", adapting.searches(searched, "searches"), caption)
+    if scans:
+        caption = (
+            "Scans over α: the accuracy of every mixture of a grid on the few prompts, in descending order. Where the "
+            "line is level, no search for α can gain."
+        )
+        yield Figure("scans", adapting.scans(scans, "scans"), caption)
 
 
 def singular(run: Run) -> Iterator[Figure]:
@@ -141,12 +172,3 @@ def trainings(run: Run) -> dict[str, Training]:
 def varied(run: Run) -> set[str]:
     """The curves of adapters whose row has a recipe of its own: Table 4 shows what they came to."""
     return {name for name, item in trainings(run).items() if run.settings.own_recipe(item.row)}
-
-
-def base_accuracies(run: Run, statistics: Statistics) -> dict[str, float]:
-    """The base model's accuracy on every task it was measured on, from tables that are about no other base model."""
-    others = {table for cell in run.plan.cells.values() if cell.base != BASE for table in cell.tables}
-    frames: list[pd.DataFrame] = [
-        frame[frame["row"] == "base"] for key, frame in statistics.comparisons.items() if key not in others
-    ]
-    return {task: mean for frame in frames for task, mean in zip(frame["task"], frame["mean"], strict=True)}

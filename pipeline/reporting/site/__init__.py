@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.reporting.papers import row_name
-from pipeline.reporting.wording import READING, cell_text, percent, signed
+from pipeline.reporting.wording import READING, WARNING, WITHOUT_MODEL, cell_text, percent, signed
 
 FOLDER = Path(__file__).parent
 STATIC = ("style.css", "site.js", "completions.js")
@@ -98,7 +98,7 @@ def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
         "cell_text": cell_text,
         "words": lambda name: name.replace("_", " "),
     }
-    environment.globals |= {"reading": READING}
+    environment.globals |= {"reading": READING, "warning": WARNING, "without_model": WITHOUT_MODEL}
     return environment.get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
 
 

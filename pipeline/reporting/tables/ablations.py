@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.reporting.papers import BENCHMARKS, PUBLISHED_MODEL, ROWS, row_name
+from pipeline.reporting.papers import BENCHMARKS, PUBLISHED_MODEL, ROWS
 from pipeline.reporting.planned import Plan, RunSettings, Training
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables.hyperparameters import flattened
@@ -32,25 +32,12 @@ class Variant:
     """How an adapter was trained.
 
     modules: what it adapts. differs: by place, those settings of ``TOLD_APART`` that are not the main sections' own.
-    training: the settings of its training.
     """
 
     method: str
     objective: Objective
     modules: tuple[str, ...]
     differs: Mapping[str, str]
-    training: Mapping[str, Any]
-
-    @property
-    def length(self) -> str | None:
-        """How long it was trained; None where the settings do not say."""
-        wanted = ("steps", "batch", "samples") if self.objective == "reinforce" else ("steps", "batch")
-        if not set(wanted) <= set(self.training):
-            return None
-        steps, *each = (self.training[name] for name in wanted)
-        if self.objective == "reinforce":
-            return f"{steps} steps of {each[0] * each[1]} answers"
-        return f"{steps} steps of {each[0]} examples"
 
     @property
     def where(self) -> str:
@@ -93,7 +80,7 @@ def variant_of(settings: RunSettings, objective: Objective, item: Training) -> V
     differs = differing(settings, objective, item.row, item.method)
     told = {place: differs[place] for place in TOLD_APART if place in differs}
     modules = tuple(recipe["adapter"].get("modules", ()))
-    return Variant(item.method, objective, modules, told, recipe["training"])
+    return Variant(item.method, objective, modules, told)
 
 
 def variant_settings(plan: Plan, settings: RunSettings) -> list[tuple[str, str]]:
@@ -112,21 +99,11 @@ def variant_settings(plan: Plan, settings: RunSettings) -> list[tuple[str, str]]
     return lines
 
 
-def rows_of(run: Run, key: str = "table4") -> dict[str, Variant]:
-    """Row of a table to how its adapter was trained, on one task alone; without the base model's."""
+def rows_of(run: Run) -> dict[str, Variant]:
+    """Row of Table 4 to how its adapter was trained, on one task alone; without the base model's."""
     trainings = {item.adapter: (objective, item) for objective, item in run.plan.trainings}
-    rows = {cell.row: trainings.get(cell.adapter) for cell in run.plan.cells_of(key).values()}
+    rows = {cell.row: trainings.get(cell.adapter) for cell in run.plan.cells_of("table4").values()}
     return {row: variant_of(run.settings, *training) for row, training in rows.items() if training}
-
-
-def lengths(run: Run, key: str) -> tuple[str, ...]:
-    """A sentence on how long a table's rows were trained, where it differs: a row may be behind only for that."""
-    rows = rows_of(run, key)
-    known = {row: variant.length for row, variant in rows.items() if variant.length}
-    if len(set(known.values())) < 2:
-        return ()
-    names = {row: rows[row].label if key == "table4" else row_name(row) for row in known}
-    return (f"How long each was trained: {'; '.join(f'{names[row]}: {length}' for row, length in known.items())}.",)
 
 
 def published_rows(run: Run) -> dict[str, Mapping[str, Any]]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from pipeline.reporting import claims, papers
+from pipeline.reporting.budgets import trainings_of
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables import ablations, reft, variants
@@ -29,19 +30,18 @@ def comparison_of(key: str, run: Run, statistics: Statistics) -> Comparison:
         title=papers.TITLES.get(key, key.replace("_", " ")),
         frame=frame,
         domains=domains,
-        baselines=statistics.subsets.get(key, statistics.baselines),
         trained=trained_of(key, run, counts),
         published=published,
         benchmarks=benchmarks,
         claims=claims_of(key, run, statistics),
         labels=labels_of(key, run),
+        trainings=trainings_of(run, key, statistics.budgets),
     )
 
 
 def claims_of(key: str, run: Run, statistics: Statistics) -> tuple[str, ...]:
     """What the run says of the papers' claims on the table, and what a reader must know beside."""
-    sentences = variants.moved_to(key, run) + claims.sentences(statistics.claims, key)
-    return sentences + (ablations.lengths(run, key) if key in ("table4", "table7") else ())
+    return variants.moved_to(key, run) + claims.sentences(statistics.claims, key)
 
 
 def labels_of(key: str, run: Run) -> dict[str, str]:

@@ -4,14 +4,25 @@ Accuracies are fractions; they become percent only where a person reads them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.measured import DIFFERENCES, ESTIMATES, SIGNIFICANT
+from pipeline.evaluation.verdicts import BETTER, WORSE
+from pipeline.reporting.budgets import Trainings
+from pipeline.reporting.measured import DIFFERENCES, ESTIMATES, READ, RULES, SIGNIFICANT
 from pipeline.reporting.papers import MOVED_TO, PUBLISHED_MODEL_NAME, row_name
-from pipeline.reporting.wording import READING, cell_text, markdown_row, percent, rounded, signed
+from pipeline.reporting.wording import (
+    READING,
+    WARNING,
+    WITHOUT_MODEL,
+    cell_text,
+    markdown_row,
+    percent,
+    rounded,
+    signed,
+)
 
 
 @dataclass(frozen=True)
@@ -45,21 +56,21 @@ class Comparison:
 
     frame: one line per row and task, as ``pipeline.evaluation.intervals.compare`` returns it, against the row ``base``.
     domains: task to domain; a task of the frame without one is the mean over tasks.
-    baselines: task to the accuracies that need no model (``majority``, ``random``). trained: row to its ``Trained``.
-    published: (row, task) to the paper's accuracy. benchmarks: task to the benchmark the paper used.
-    claims: one sentence on each of the paper's claims. labels: names of rows that ``ROWS`` does not give.
+    trained: row to its ``Trained``. trainings: what its rows were trained on. published: (row, task) to the paper's
+    accuracy. benchmarks: task to the benchmark the paper used. claims: one sentence on each of the paper's claims.
+    labels: names of rows that ``ROWS`` does not give.
     """
 
     key: str
     title: str
     frame: pd.DataFrame
     domains: Mapping[str, str]
-    baselines: Mapping[str, Mapping[str, float]]
     trained: Mapping[str, Trained]
     published: Mapping[tuple[str, str], float]
     benchmarks: Mapping[str, str]
     claims: tuple[str, ...]
     labels: Mapping[str, str]
+    trainings: Trainings = field(default_factory=lambda: Trainings({}))
 
     @property
     def name(self) -> str:
@@ -77,7 +88,19 @@ class Comparison:
 
     @property
     def rows(self) -> list[str]:
-        return list(dict.fromkeys(self.frame["row"]))
+        """Its lines: by their order in the frame, those that were trained on one budget together."""
+        return self.trainings.ordered(list(dict.fromkeys(self.frame["row"])))
+
+    @property
+    def group_starts(self) -> list[str]:
+        """The rows that begin another budget than the row above."""
+        sizes = [self.trainings.size(row) for row in self.rows]
+        return [row for row, size, before in zip(self.rows[1:], sizes[1:], sizes, strict=False) if size != before]
+
+    def made_by(self, row: str) -> list[str]:
+        """What a row trains, and on what, in words; empty where nothing is known of it."""
+        counted = self.trained[row].texts if row in self.trained else []
+        return counted + self.trainings.texts(row)
 
     @property
     def tasks(self) -> list[str]:
@@ -96,15 +119,35 @@ class Comparison:
         known = [self.published[row, each] for each in self.domains if (row, each) in self.published]
         return sum(known) / len(known) if known and len(known) == len(self.domains) else None
 
+    def rule(self, task: str) -> tuple[str, float] | None:
+        """The best rule without a model, and its accuracy; None where the task has none."""
+        known = self.frame[(self.frame["task"] == task) & self.frame["rule"].notna()]
+        return None if known.empty else (str(known["rule"].iloc[0]), float(known["rule_mean"].iloc[0]))
+
+    @property
+    def has_rules(self) -> bool:
+        return bool(self.frame["rule"].notna().any())
+
+    def warned(self, entry: Mapping[str, Any]) -> bool:
+        """Whether an entry is not shown to beat the best rule without a model."""
+        return "rule_low" in entry and entry["rule_low"] <= 0
+
+    @property
+    def notes(self) -> list[str]:
+        """The sentences under the table, beside how to read it."""
+        labels = {row: self.label(row) for row in self.rows}
+        return [*self.trainings.sentences(labels), *self.without_model, *self.together, *self.alternatives]
+
     @property
     def without_model(self) -> list[str]:
-        """A sentence on the accuracies that need no model, where a task has one."""
-        parts = []
-        for name, words in (("majority", "always giving the commonest answer"), ("random", "a choice at random")):
-            known = [(task, self.baselines.get(task, {}).get(name)) for task in self.tasks]
-            shares = [f"{percent(value)} % of {task}" for task, value in known if value is not None]
-            parts += [f"{words} is right for {' and '.join(shares)}"] if shares else []
-        return [f"What needs no model: {'; '.join(parts)}."] if parts else []
+        """A sentence on the rules that need no model, where a task has one."""
+        if not self.has_rules:
+            return []
+        return [
+            f"{WARNING} marks what is not shown to beat the best rule without a model on the same prompts, by the "
+            "interval of their paired difference. The best rule of a task is the one that is right most often on the "
+            "test prompts themselves, which favours the rules."
+        ]
 
     @property
     def together(self) -> list[str]:
@@ -112,7 +155,7 @@ class Comparison:
         decided = self.frame[self.frame["p_holm"].notna()]
         if len(decided) < 2:
             return []
-        lost = decided[(decided["verdict"] != "undecided") & (decided["p_holm"] > SIGNIFICANT)]
+        lost = decided[decided["verdict"].isin([BETTER, WORSE]) & (decided["p_holm"] > SIGNIFICANT)]
         names = [f"{row_name(line['row'])} on {line['task']}" for line in lost.to_dict("records")]
         outcome = f"these become undecided: {', '.join(names)}" if names else "every verdict stands"
         return [
@@ -135,10 +178,11 @@ class Comparison:
 
 
 def comparison_metrics(comparison: Comparison) -> dict[str, Any]:
-    """row -> task -> mean, low, high, n, ..., and the difference from base where there is one. Fractions."""
+    """row -> task -> mean, low, high, n, ..., and the differences from base and from the best rule. Fractions."""
     metrics: dict[str, Any] = {}
     for line in comparison.frame.to_dict("records"):
-        numbers = {name: line[name] for name in (*ESTIMATES, *DIFFERENCES) if not pd.isna(line[name])}
+        names = (*ESTIMATES, *DIFFERENCES, *READ, *RULES)
+        numbers = {name: line[name] for name in names if not pd.isna(line[name])}
         metrics.setdefault(line["row"], {})[line["task"]] = rounded(numbers)
     return metrics
 
@@ -167,7 +211,7 @@ def comparison_markdown(comparison: Comparison) -> str:
         for task in comparison.tasks
     ]
     if comparison.trained:
-        heads.append("trained parameters")
+        heads.append("trained parameters and budget")
     lines = [
         f"# {comparison.title}",
         "",
@@ -178,12 +222,15 @@ def comparison_markdown(comparison: Comparison) -> str:
     ]
     for row in comparison.rows:
         entries = [comparison.entry(row, task) for task in comparison.tasks]
-        texts = [entry_text(entry) if entry else "–" for entry in entries]
+        texts = [entry_text(entry, warned=comparison.warned(entry)) if entry else "–" for entry in entries]
         if comparison.trained:
-            texts.append("; ".join(comparison.trained[row].texts) if row in comparison.trained else "–")
+            texts.append("; ".join(comparison.made_by(row)) or "–")
         lines.append(markdown_row([comparison.label(row), *texts]))
+    if comparison.has_rules:
+        texts = [rule_text(comparison.rule(task)) for task in comparison.tasks]
+        lines.append(markdown_row([WITHOUT_MODEL, *texts, *(["no model"] if comparison.trained else [])]))
     lines += published_markdown(comparison)
-    lines += ["", READING, *comparison.without_model, *comparison.together, *comparison.alternatives]
+    lines += ["", READING, *comparison.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -206,10 +253,20 @@ def published_markdown(comparison: Comparison) -> list[str]:
     return lines
 
 
-def entry_text(entry: Mapping[str, Any]) -> str:
-    """The numbers of a row on a task, as a person reads them."""
+def rule_text(rule: tuple[str, float] | None) -> str:
+    """A rule and its accuracy, as a person reads them."""
+    return "no rule" if rule is None else f"{percent(rule[1])} ({rule[0]})"
+
+
+def entry_text(entry: Mapping[str, Any], *, warned: bool) -> str:
+    """The numbers of a row on a task, as a person reads them. warned: see ``Comparison.warned``."""
     text = f"{percent(entry['mean'])} [{percent(entry['low'])}, {percent(entry['high'])}], n={entry['n']}"
+    text += f" {WARNING}" if warned else ""
     if "diff" in entry:
         interval = f"[{signed(entry['diff_low'])}, {signed(entry['diff_high'])}]"
         text += f"; Δ {signed(entry['diff'])} {interval} {entry['verdict']}"
+        text += f" ({entry['reason']})" if entry["reason"] else ""
+    if "read_diff" in entry:
+        interval = f"[{signed(entry['read_low'])}, {signed(entry['read_high'])}]"
+        text += f"; of read and finished Δ {signed(entry['read_diff'])} {interval}, n={entry['read_n']:.0f}"
     return f"{text}; unparsed {percent(entry['unparsed'])}, truncated {percent(entry['truncated'])}"

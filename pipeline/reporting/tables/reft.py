@@ -38,6 +38,12 @@ def by_subset(scores: pd.DataFrame, key: str) -> pd.DataFrame:
     return scores.assign(task=names).loc[order]
 
 
+def rules_by_subset(rules: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+    """What rules without a model are right for, by the subset of each example instead of its task."""
+    whole = pd.concat([pd.DataFrame(columns=["rule", "id", "value"]), *rules.values()])
+    return {str(name): part for name, part in whole.groupby(whole["id"].str.partition("-")[0])}
+
+
 def papers_rows(key: str, published: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Our row to the paper's line, in percent: ``mean`` and, where the paper has them, ``params`` and ``tasks``."""
     lines = published.get("reft", {}).get(key, {}).get(PUBLISHED_MODEL, {})

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.reporting.papers import row_name
-from pipeline.reporting.planned import BASE
+from pipeline.reporting.planned import BASE, SCAN
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables.comparison import Comparison
 from pipeline.reporting.tables.listing import Listing
@@ -41,8 +41,51 @@ def origin(name: str, run: Run) -> str:
 
 
 def is_variant(mixture: Mapping[str, Any], run: Run) -> bool:
-    """Whether a search for α is another one than the paper's, or has settings of its own."""
-    return mixture["strategy"] != "few_shot" or "search" in run.settings.rows.get(mixture["row"], {})
+    """Whether a search for α is another one than the paper's, has settings of its own, or is of another model."""
+    own = "search" in run.settings.rows.get(mixture["row"], {})
+    return own or mixture["strategy"] != "few_shot" or mixture["base"] != BASE
+
+
+def search_claims(run: Run) -> tuple[str, ...]:
+    """Which searches for α found something better after their first generation, and what scans over α found."""
+    rose, level = [], []
+    for mixture in run.mixtures.values():
+        trace = mixture["trace"]
+        if mixture["strategy"] == SCAN or len({row["iteration"] for row in trace}) < 2:
+            continue
+        first = max(row["best_accuracy"] for row in trace if row["iteration"] == 0)
+        best = max(trace, key=lambda row: row["best_accuracy"])
+        if best["best_accuracy"] > first:
+            gained = f"{percent(first, 0)} to {percent(best['best_accuracy'], 0)} %"
+            rose.append(
+                f"{named(mixture)} ({gained}, in generation {best['iteration'] + 1} of {best['configuration']})"
+            )
+        else:
+            level.append(f"{named(mixture)} ({percent(first, 0)} %)")
+    scans = tuple(scan_claim(mixture) for mixture in run.mixtures.values() if mixture["strategy"] == SCAN)
+    if not rose and not level:
+        return scans
+    said = f"After its first generation, {len(rose)} of {len(rose) + len(level)} searches for α found a better mixture"
+    said += f": {'; '.join(rose)}" if rose else ""
+    return (said + (f". These did not: {'; '.join(level)}." if level else "."), *scans)
+
+
+def named(mixture: Mapping[str, Any]) -> str:
+    """What a search is called."""
+    return f"{row_name(mixture['row'])} on {mixture['task']}, seed {mixture['seed']}"
+
+
+def scan_claim(mixture: Mapping[str, Any]) -> str:
+    """Whether α matters on the few prompts of a task, by a scan over it."""
+    points = [accuracy for row in mixture["trace"] for accuracy in row["accuracies"]]
+    low, high = min(points), max(points)
+    what = f"{named(mixture)}: of {len(points)} mixtures"
+    if low == high:
+        return f"{what}, all have {percent(low, 0)} % on the few prompts, so that α does not matter there."
+    best = sum(point == high for point in points)
+    return (
+        f"{what}, the worst has {percent(low, 0)} % on the few prompts, and {best} have the best, {percent(high, 0)} %."
+    )
 
 
 def search_table(run: Run, comparisons: Sequence[Comparison]) -> Listing | None:

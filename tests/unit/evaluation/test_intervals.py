@@ -192,14 +192,25 @@ def test_the_mean_over_tasks_stands_where_a_row_has_all_of_them() -> None:
     assert MEAN_OVER_TASKS not in set(found[found["row"] == "svf"]["task"])
 
 
-def test_trivial_baselines_read_what_the_meta_has() -> None:
-    def example(answer: str, choices: list[str]) -> Example:
-        return Example("x", ({"role": "user", "content": "?"},), answer, {"answer": answer, "people": choices})
+def test_the_difference_of_the_read_and_finished_leaves_the_form_of_answers_out() -> None:
+    """The base knows as much as the expert, and half of its answers cannot be read."""
+    knows = [number % 2 == 0 for number in range(100)]
+    unread = [number < 50 for number in range(100)]
+    base = lines("base", "sums", [know and not lost for know, lost in zip(knows, unread, strict=True)])
+    scores = pd.concat([base.assign(parsed=[not lost for lost in unread]), lines("svf", "sums", knows)])
+    found = line(intervals.compare(scores, RESAMPLING, "base"), "svf", "sums")
+    assert found["diff"] == pytest.approx(0.25) and found["read_diff"] == 0 and found["read_n"] == 50
+    cut = scores.assign(finished=[False] * 100 + [True] * 100)
+    found = line(intervals.compare(cut, RESAMPLING, "base"), "svf", "sums")
+    assert found["read_n"] == 0 and pd.isna(found["read_diff"])
 
-    found = intervals.trivial_baselines([example("a", ["a", "b"]), example("a", ["c", "a", "b", "d"])])
-    assert found == {"majority": 1.0, "random": pytest.approx((1 / 2 + 1 / 4) / 2)}
-    assert intervals.trivial_baselines([Example("x", (), "", {"tests": "assert True"})]) == {}
-    assert intervals.trivial_baselines([Example("x", (), "", {"answer": "4"})]) == {"majority": 1.0}
+
+def test_an_example_counts_as_read_where_every_seed_of_both_sides_was() -> None:
+    one, other = lines("svf", "sums", [True] * 10, 0), lines("svf", "sums", [True] * 10, 1)
+    one.loc[0, "parsed"], other.loc[1, "finished"] = False, False
+    scores = pd.concat([lines("base", "sums", [False] * 10), one, other])
+    found = line(intervals.compare(scores, RESAMPLING, "base"), "svf", "sums")
+    assert found["read_n"] == 8 and found["read_diff"] == 1
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pipeline.core.artifacts import write_json
 from pipeline.core.config import read_params, settings
 from pipeline.reporting.planned import read_plan
 from stages import report
-from tests.made import make_run
+from tests.made import STEPS, make_run
 
 PROFILE = Path(__file__).resolve().parents[3] / "pipeline/profiles/laptop.yaml"
 COMPARED = ["table1", "table2", "table4", "table5", "table7", "table8", "table9", "table10", "searchers", "csreft"]
@@ -143,7 +143,9 @@ def test_table_6_has_our_settings_beside_the_papers(made: Path) -> None:
     )
 
 
-def test_what_was_trained_for_longer_is_said(made: Path) -> None:
-    steps = settings(read_params(PROFILE), "dora.training")
+def test_rows_of_different_budgets_are_said_to_be_and_stand_together(made: Path) -> None:
+    batch = settings(read_params(PROFILE), "dora.training")["batch"]
     text = (made / "tables/table7.md").read_text()
-    assert f"DoRA: {steps['steps']} steps of {steps['batch']} examples" in text
+    assert "trained on different budgets, in steps × prompts" in text
+    assert f"DoRA: {STEPS} × {batch};" in text or f"DoRA: {STEPS} × {batch}." in text
+    assert f"{STEPS} steps × {batch} prompts = {STEPS * batch} prompts seen" in text

@@ -43,6 +43,8 @@ def test_what_the_plan_does_not_name_is_never_opened(tmp_path: Path, monkeypatch
         ("dispatched/prompt-0.jsonl", "dispatch@prompt-0"),
         ("adapted/few_shot-queue-0.jsonl", "adapt@few_shot-queue-0"),
         ("../data/tasks/queue/test.jsonl", "prepare@queue"),
+        ("../data/tasks/queue/train.jsonl", "prepare@queue"),
+        ("scores/heuristics/queue.parquet", "heuristics@queue"),
     ],
 )
 def test_a_planned_file_that_is_missing_is_one_sentence(

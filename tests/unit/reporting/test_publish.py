@@ -73,7 +73,10 @@ def test_what_was_published_is_what_the_run_found(made: tuple[Path, dict[str, An
     for task in TRAINED.values():
         for row in ("base", "svf"):
             assert found["table1"][row][task] == own["table1"][row][task]
-    assert set(found) == {"table1", "table2"} and set(found["table2"]) == {"base"}  # all of csreft stands in table1
+    assert set(found) == {"table1", "table2", "rules", "answers", "verdicts"}
+    assert found["answers"] == {cell: own["answers"][cell] for cell in CELLS} and set(found["table2"]) == {
+        "base"
+    }  # all of csreft stands in table1
     assert (folder / "params.yaml").read_bytes() == (root / "params.yaml").read_bytes()
     assert list(read_plan(folder / "plan.yaml").cells) == CELLS_IN_ORDER
     for task in TRAINED.values():
@@ -144,7 +147,7 @@ def test_the_report_shows_published_runs_and_changes_no_number_of_its_own(made: 
     own = json.loads((root / "reports/metrics.json").read_text())["table1"]["svf"]["sums"]
     assert f"<b>{100 * own['mean']:.1f} %</b>" in page and f"[{100 * own['low']:.1f}, {100 * own['high']:.1f}]" in page
     assert "n = 40" in page and "paper: GSM8K" in page and "79.15 %" in page
-    assert "svf-sums-0 had a rewarded answer in 1 of 15 steps" in page
+    assert "svf-sums-0 had a rewarded answer in 1 of 12 steps" in page
     assert "completions.html#task" not in page  # whose prompts are not here
     for name in re.findall(r'src="\.\./(figures/[^"]+)"', page):
         assert (root / "reports" / name).is_file()
@@ -157,7 +160,7 @@ def test_a_step_without_reward_is_said_to_have_taught_nothing(made: tuple[Path, 
         {"svf-sums-0": pd.DataFrame(read_jsonl(Path("artifacts/curves/svf-sums-0.jsonl")))}
     )
     assert said == (
-        "svf-sums-0 had a rewarded answer in 1 of 15 steps; the others had nothing to learn from and changed nothing. "
+        "svf-sums-0 had a rewarded answer in 1 of 12 steps; the others had nothing to learn from and changed nothing. "
         "Validation chose step 0, the base model as it is."
     )
     report.run(**arguments)
@@ -165,11 +168,14 @@ def test_a_step_without_reward_is_said_to_have_taught_nothing(made: tuple[Path, 
         assert said in (root / "reports" / page).read_text()
     rewarded = pd.DataFrame(read_jsonl(Path("artifacts/curves/svf-oldest-0.jsonl")))
     assert learning.learning_claims({"svf-oldest-0": rewarded}) == ()
-    (line,) = learning.learning_table({"svf-oldest-0": rewarded}).rows
-    assert line[:4] == ("svf-oldest-0", 0.1, 15, 15)
+    (line,) = learning.learning_table({"svf-oldest-0": rewarded}, {}).rows
+    assert line[:4] == ("svf-oldest-0", 0.1, 12, 12)
+    assert line[-5:] == pytest.approx((0.4, 0.2, 0.6, 0.01, 0.03)) and line[-6] is None
+    (older,) = learning.learning_table({"x": rewarded.drop(columns=["mixed", "cosine", "largest"])}, {}).rows
+    assert older[-5:] == (None, None, pytest.approx(0.6), pytest.approx(0.01), None)
     penalised = rewarded.assign(train=-1.0)
     assert (
-        "followed the divergence penalty alone. Validation chose step 15."
+        "followed the divergence penalty alone. Validation chose step 12."
         in learning.learning_claims({"x": penalised})[0]
     )
 
@@ -288,7 +294,7 @@ def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, An
 @pytest.mark.parametrize(
     ("file", "change", "sentence"),
     [
-        ("run.json", lambda text: text.replace('"format": 2', '"format": 9'), "got format 9; publish it again"),
+        ("run.json", lambda text: text.replace('"format": 3', '"format": 9'), "got format 9; publish it again"),
         ("run.json", lambda text: "{}", "got none of 'format'; publish it again"),
         ("run.json", lambda text: text[:50], "expected JSON in"),
         ("scores.csv", lambda text: text.replace("tokens", "words", 1), "got no column 'tokens'; publish"),

@@ -65,6 +65,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
         if row != "base":
             path = root / f"artifacts/experts/{row}-commonsense-0.safetensors"
             write_tensors(path, {}, {"kind": row, "config": {}, "provenance": provenance})
+    rule = [{"rule": "always true", "id": one, "value": float(one.endswith(("-0", "-1")))} for one in ids]
+    pd.DataFrame(rule).to_parquet(arguments["scores"] / "heuristics/commonsense.parquet")
     for method, given in LABELS.items():
         key = f"mrpc-{method}-0"
         known = {"method": method, "subset": "mrpc", "seed": 0, "metric": "f1", "parameters_without_head": 41_000}
@@ -119,6 +121,12 @@ def test_the_claim_is_judged_by_the_interval_on_the_mean(made: tuple[Path, dict[
     assert "- LoReFT is more accurate than LoRA on the mean over eight tasks of common sense: holds (+17.5 [" in text
 
 
+def test_the_best_rule_is_that_of_each_subset(made: tuple[Path, dict[str, Any]]) -> None:
+    text = (made[0] / "reports/tables/commonsense8.md").read_text()
+    rules = row_of(text, "best rule without a model")
+    assert rules[: len(SUBSETS) + 1] == ["20.0 (always true)"] * (len(SUBSETS) + 1)
+
+
 def test_glue_is_in_the_tasks_metric_with_the_difference_from_lora(made: tuple[Path, dict[str, Any]]) -> None:
     metrics = json.loads((made[0] / "reports/metrics.json").read_text())["heads"]
 
@@ -157,7 +165,7 @@ def test_a_report_of_its_own_has_the_same_tables(made: tuple[Path, dict[str, Any
     )
     names = {path.name for path in (tmp_path / "it").iterdir()}
     assert names == {"claims.md", "commonsense8.svg"} | {
-        f"{name}.{kind}" for name in ("commonsense8", "glue") for kind in ("md", "csv")
+        f"{name}.{kind}" for name in ("commonsense8", "glue", "answers") for kind in ("md", "csv")
     }
     for name in ("commonsense8.md", "commonsense8.csv", "glue.md"):
         assert (tmp_path / "it" / name).read_bytes() == (root / "reports/tables" / name).read_bytes()

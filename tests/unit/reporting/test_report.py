@@ -13,12 +13,13 @@ import yaml
 
 from pipeline.core.artifacts import digest
 from pipeline.core.errors import UserError
+from pipeline.evaluation.verdicts import VERDICTS
 from pipeline.reporting import wording
 from pipeline.reporting.planned import RunSettings, read_plan
 from pipeline.reporting.read import read_needs
 from pipeline.reporting.site import read_answers
 from stages import report
-from tests.made import PARAMS, TRAINED, make_run, outputs, plain
+from tests.made import PARAMS, RULES, TRAINED, make_run, outputs, plain
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,12 @@ def test_metrics_have_every_cell_with_its_interval_and_its_difference(made: tupl
     assert set(metrics["csreft"]) == {"base", "loreft", "csreft"}
     assert set(metrics["dispatch"]["classifier"]) == {"trained", "unseen"}
     assert metrics["parameters"]["skills/csreft-0"] == {"parameters": 222000, "parameters_without_router": 55344}
-    assert metrics["baselines"]["queue"] == {"majority": 0.65, "random": 0.5}
+    rule, *_ = metrics["rules"]["queue"]
+    assert rule == "the first choice" and metrics["rules"]["queue"][rule]["mean"] == RULES[rule]
+    assert cell["rule_mean"] == RULES[rule] and cell["rule_diff"] == pytest.approx(cell["mean"] - RULES[rule])
+    assert set(metrics["verdicts"]) == set(VERDICTS) and sum(metrics["verdicts"].values()) > 10
+    answers = metrics["answers"]["queue-prompt-0"]
+    assert (answers["n"], answers["cut"], answers["unread"], answers["read_n"]) == (40, 0.025, 0.025, 38)
 
 
 def test_metrics_hold_nothing_that_varies_by_run(made: tuple[Path, dict[str, Any]]) -> None:
@@ -104,7 +110,11 @@ def test_the_pages_are_well_formed_and_say_what_the_run_was_about(made: tuple[Pa
     for path, words in (
         ("index.html", ("Toy-135M", "An SVF expert is more accurate", "without router 55\u202f344, 0.0411 %")),
         ("site/table1.html", ("paper: GSM8K, Llama-3-8B-Instruct", "79.15 %", "unparsed", "2 seeds")),
-        ("site/table2.html", ("giving the commonest answer", "few-shot CEM")),
+        ("site/table2.html", ("best rule without a model", "the first choice", "few-shot CEM")),
+        ("site/answers.html", ("queue-prompt-0", "picked, % by position", "No cell picks one position")),
+        ("site/budgets.html", ("experts/svf-sums-0", "prompts seen")),
+        ("site/learning.html", ("prompts with mixed rewards, mean", "sum of rates")),
+        ("site/alpha.html", ("After its first generation, 3 of 3 searches for α found a better mixture",)),
         ("site/dispatch.html", ("A classification expert names a prompt's domain",)),
         ("site/claims.html", ("Toy-135M", "(IA)³", "by pair and task")),
         ("site/settings.html", ("svf.modules", "reft.training.learning_rate", "compute.threads")),
@@ -238,7 +248,7 @@ def test_the_order_of_the_cells_changes_no_number(
 def test_tables_come_as_markdown_and_csv(made: tuple[Path, dict[str, Any]]) -> None:
     folder = made[0] / "reports/tables"
     names = {path.name for path in folder.iterdir()}
-    tables_of = ("table1", "table2", "csreft", "settings", "parameters", "claims")
+    tables_of = ("table1", "table2", "csreft", "settings", "parameters", "answers", "budgets", "learning", "claims")
     assert names == {f"{name}.{suffix}" for name in tables_of for suffix in ("md", "csv")}
     frame = pd.read_csv(folder / "table1.csv")
     metrics = json.loads((made[0] / "reports/metrics.json").read_text())
@@ -257,7 +267,7 @@ def test_a_run_with_few_cells_is_reported_as_far_as_it_goes(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path / "data")  # and no stage ran here
     report.run(**arguments)
     metrics = json.loads(arguments["metrics"].read_text())
-    assert set(metrics) == {"table1", "baselines", "parameters", "claims"}
+    assert set(metrics) == {"table1", "rules", "answers", "verdicts", "parameters", "claims"}
     assert [path.name for path in arguments["adapters"]] == ["experts"]
     assert not {"figure6.svg", "figure7.svg", "gates.svg"} & {path.name for path in arguments["figures"].iterdir()}
 
