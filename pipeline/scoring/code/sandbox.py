@@ -90,8 +90,8 @@ def run(programs: Sequence[Program]) -> list[Outcome]:
     """What each program's calls returned, in the order of the programs. UserError where they cannot be walled in.
 
     Where the machine may have been the reason that a program failed, it is tried once more: always if its worker was
-    lost; if it ran out of time, only as long as the batch takes no longer than the wall time of all its programs, shared
-    by the workers.
+    lost; if it ran out of time, only while the batch takes no longer than the wall time of all its programs, shared by
+    the workers.
     """
     if not programs:
         return []
