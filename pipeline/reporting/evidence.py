@@ -5,31 +5,18 @@ win rates, parameters, learning curves, the mixtures that searches found, singul
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.intervals import Resampling, chosen_cells, paired, per_example
+from pipeline.evaluation.intervals import MEAN_OVER_TASKS, Resampling, chosen_cells, paired, per_example
 from pipeline.evaluation.joint import Effect, difference_of_shares, independent, joint, share
 from pipeline.evaluation.preferred import CHANCE, best_judge, preferred
-from pipeline.reporting.claims import (
-    BASE,
-    BETTER,
-    NOT_INTERPRETABLE,
-    NOT_MEASURED,
-    NOT_TRAINED,
-    WITHHELD,
-    WORSE,
-    Claim,
-    Judged,
-    Line,
-    Pair,
-    join,
-    word_of,
-)
+from pipeline.evaluation.verdicts import BETTER, NOT_INTERPRETABLE, NOT_TRAINED, WORSE
+from pipeline.reporting.claims import BASE, NOT_MEASURED, WITHHELD, Claim, Judged, Line, Pair, join, word_of
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables.heads import REFERENCE
 from pipeline.reporting.tables.learning import learnt, rewarded
@@ -98,12 +85,17 @@ def compared(claim: Claim, table: str, measured: Measured) -> Evidence:
     lines: list[Line] = []
     for pair in claim.among(scores["row"]):
         row, reference = pair.measured
-        own = table_lines(measured.versus[table][reference], row, tasks, pair, claim.margin)
+        frame = measured.versus[table][reference]
+        own = table_lines(frame, row, tasks, pair, claim.margin)
         for line in own:
             differences.add(pair, line.task)
         if claim.rule == "mean" and own:
-            arrays = [[differences.known[line.task][-1]] for line in sorted(own, key=lambda line: line.task)]
-            own = [on_mean(own, Effect(*joint(arrays, measured.resampling)), claim.margin)]
+            whole = table_lines(frame, row, [MEAN_OVER_TASKS], pair, claim.margin)
+            if whole and {line.task for line in own} == set(frame["task"]) - {MEAN_OVER_TASKS}:
+                own = [replace(whole[0], task=MEAN)]  # as the table has it
+            else:
+                arrays = [[differences.known[line.task][-1]] for line in sorted(own, key=lambda line: line.task)]
+                own = [on_mean(own, Effect(*joint(arrays, measured.resampling)), claim.margin)]
         lines += own
     if len(lines) < 2 or claim.rule == "some":  # of some, the one that speaks for the claim most
         return lines, max((line.effect for line in lines), key=lambda effect: effect.low or 0.0, default=None)

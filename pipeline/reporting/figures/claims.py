@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_INTERPRETABLE, Judged
+from pipeline.evaluation.verdicts import NOT_INTERPRETABLE
+from pipeline.reporting.claims import DOES_NOT_HOLD, HOLDS, Judged
 from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, grid, svg
 from pipeline.reporting.tables.claims import Judge, rows_of
 from pipeline.reporting.wording import signed

@@ -223,9 +223,12 @@ def test_a_verdict_that_is_withheld_is_no_evidence(tmp_path: Path) -> None:
         withheld.loc[withheld["task"] == "sums", ["verdict", "reason"]] = [word, "97 % cut"]
         (found,) = judge((one,), replace(given, versus={"table1": {"base": withheld}}))
         assert found.verdict == verdict and f"{word} on sums (97 % cut)" in found.details
-        on_mean = claim(rule="mean")
-        (found,) = judge((on_mean,), replace(given, versus={"table1": {"base": withheld}}))
+        (found,) = judge((claim(rule="mean"),), replace(given, versus={"table1": {"base": withheld}}))
+        assert found.verdict == "holds"  # the table gives its mean over tasks a verdict of its own
+        part = withheld[withheld["task"] != "mean_over_tasks"]
+        (found,) = judge((claim(rule="mean"),), replace(given, versus={"table1": {"base": part}}))
         assert found.verdict == ("not interpretable" if word == "not interpretable" else "holds")
+        assert found.effect.mean == pytest.approx(0.15)
 
 
 def test_the_first_name_and_the_first_table_that_a_run_has_count(tmp_path: Path) -> None:
