@@ -6,7 +6,6 @@ win rates, parameters, learning curves, the mixtures that searches found, singul
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ MEAN = "mean over tasks"
 ALPACA_EVAL, GLUE = "alpaca_eval", "glue"
 # What rows are compared with where it is no row.
 SECOND_PASS, START = "second pass", "start"
+PROMPTS = "validation_examples"  # the setting that says on how many prompts a step is chosen
 
 
 @dataclass(frozen=True)
@@ -255,18 +255,15 @@ def curves(claim: Claim, measured: Measured) -> Evidence:
     trained = {item.name: item for _, item in measured.run.plan.trainings}
     lines = []
     for name, curve in rewarded(measured.run.curves).items():
-        item = trained.get(name)
-        for pair in claim.among({item.row, START}) if item else ():
-            training = learnt(curve)
-            recipe = measured.run.settings.recipe(item.row, item.method, "reinforce")["training"]
-            n = int(recipe.get("validation_examples", 0))
-            if n == 0:
-                continue
-            effect = difference_of_shares(*(share(round(value * n), n) for value in (training.after, training.before)))
-            word = NOT_TRAINED if training.chosen == 0 else word_of(effect)
-            lines.append(
-                Line(pair, Path(name).name, effect, word, 1, "step 0 was kept" if training.chosen == 0 else "")
-            )
+        if name not in trained:
+            continue
+        item, training = trained[name], learnt(curve)
+        n = int(measured.run.settings.recipe(item.row, item.method, "reinforce")["training"].get(PROMPTS, 0))
+        if n == 0:
+            continue
+        effect = difference_of_shares(*(share(round(value * n), n) for value in (training.after, training.before)))
+        word, reason = (word_of(effect), "") if training.chosen else (NOT_TRAINED, "step 0 was kept")
+        lines += [Line(pair, name, effect, word, 1, reason) for pair in claim.among({item.row, START})]
     return lines, independent([line.effect for line in lines]) if lines else None
 
 
@@ -282,9 +279,7 @@ def alpha(claim: Claim, measured: Measured) -> Evidence:
             experts = len(names)
     if not nearest:
         return [], None
-    found = share(sum(nearest), len(nearest))
-    chance = 1 / experts
-    effect = Effect(found.mean - chance, *(bound - chance for bound in found[1:3] if bound is not None), len(nearest))
+    effect = difference_of_shares(share(sum(nearest), len(nearest)), Effect(1 / experts, 1 / experts, 1 / experts))
     pair = Pair(claim.pairs[0][0][0], claim.pairs[0][1][0])
     task = f"{sum(nearest)} of {len(nearest)} searches, by chance 1 of {experts}"
     return [Line(pair, task, effect, word_of(effect))], effect

@@ -87,7 +87,7 @@ def _draw(
 def _interval(axis: Axes, place: float, judged: Judged, colour: str, marker: str) -> None:
     """One effect with its interval."""
     effect = judged.effect
-    if effect is None:
+    if effect is None or effect.low is None or effect.high is None:
         return
     alpha = 0.35 if judged.verdict == NOT_INTERPRETABLE else 1.0
     axis.plot([effect.low, effect.high], [place, place], color=colour, linewidth=1.8, alpha=alpha)
