@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 
 from pipeline.core.errors import UserError
 from pipeline.evaluation.joint import Effect
+from pipeline.evaluation.verdicts import BETTER, NOT_INTERPRETABLE, NOT_TRAINED, UNDECIDED, WORSE
 from pipeline.reporting.papers import row_name
 from pipeline.reporting.wording import joined, signed
 
@@ -24,9 +25,6 @@ PAPERS = {
     "reft": "ReFT (arXiv 2404.03592)",
     "csreft": "CS-ReFT (arXiv 2503.10617)",
 }
-# What a line says, in the direction of the claim.
-BETTER, WORSE, UNDECIDED = "better", "worse", "undecided"
-NOT_TRAINED, NOT_INTERPRETABLE = "not trained", "not interpretable"
 WITHHELD = (NOT_TRAINED, NOT_INTERPRETABLE)
 # What is said of a claim; UNDECIDED and NOT_INTERPRETABLE, too.
 HOLDS, DOES_NOT_HOLD, NOT_MEASURED = "holds", "does not hold", "not measured"

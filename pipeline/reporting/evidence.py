@@ -5,31 +5,17 @@ win rates, parameters, learning curves, the mixtures that searches found, singul
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.intervals import Resampling, chosen_cells, paired, per_example
+from pipeline.evaluation.intervals import MEAN_OVER_TASKS, Resampling, chosen_cells, paired, per_example
 from pipeline.evaluation.joint import Effect, difference_of_shares, independent, joint, share
 from pipeline.evaluation.preferred import CHANCE, best_judge, preferred
-from pipeline.reporting.claims import (
-    BASE,
-    BETTER,
-    NOT_INTERPRETABLE,
-    NOT_MEASURED,
-    NOT_TRAINED,
-    WITHHELD,
-    WORSE,
-    Claim,
-    Judged,
-    Line,
-    Pair,
-    join,
-    word_of,
-)
+from pipeline.evaluation.verdicts import BETTER, NOT_INTERPRETABLE, NOT_TRAINED, WORSE
+from pipeline.reporting.claims import BASE, NOT_MEASURED, WITHHELD, Claim, Judged, Line, Pair, join, word_of
 from pipeline.reporting.read import Run
 from pipeline.reporting.tables.heads import REFERENCE
 from pipeline.reporting.tables.learning import learnt, rewarded
@@ -39,6 +25,7 @@ MEAN = "mean over tasks"
 ALPACA_EVAL, GLUE = "alpaca_eval", "glue"
 # What rows are compared with where it is no row.
 SECOND_PASS, START = "second pass", "start"
+PROMPTS = "validation_examples"  # the setting that says on how many prompts a step is chosen
 
 
 @dataclass(frozen=True)
@@ -98,12 +85,17 @@ def compared(claim: Claim, table: str, measured: Measured) -> Evidence:
     lines: list[Line] = []
     for pair in claim.among(scores["row"]):
         row, reference = pair.measured
-        own = table_lines(measured.versus[table][reference], row, tasks, pair, claim.margin)
+        frame = measured.versus[table][reference]
+        own = table_lines(frame, row, tasks, pair, claim.margin)
         for line in own:
             differences.add(pair, line.task)
         if claim.rule == "mean" and own:
-            arrays = [[differences.known[line.task][-1]] for line in sorted(own, key=lambda line: line.task)]
-            own = [on_mean(own, Effect(*joint(arrays, measured.resampling)), claim.margin)]
+            whole = table_lines(frame, row, [MEAN_OVER_TASKS], pair, claim.margin)
+            if whole and {line.task for line in own} == set(frame["task"]) - {MEAN_OVER_TASKS}:
+                own = [replace(whole[0], task=MEAN)]  # as the table has it
+            else:
+                arrays = [[differences.known[line.task][-1]] for line in sorted(own, key=lambda line: line.task)]
+                own = [on_mean(own, Effect(*joint(arrays, measured.resampling)), claim.margin)]
         lines += own
     if len(lines) < 2 or claim.rule == "some":  # of some, the one that speaks for the claim most
         return lines, max((line.effect for line in lines), key=lambda effect: effect.low or 0.0, default=None)
@@ -263,18 +255,15 @@ def curves(claim: Claim, measured: Measured) -> Evidence:
     trained = {item.name: item for _, item in measured.run.plan.trainings}
     lines = []
     for name, curve in rewarded(measured.run.curves).items():
-        item = trained.get(name)
-        for pair in claim.among({item.row, START}) if item else ():
-            training = learnt(curve)
-            recipe = measured.run.settings.recipe(item.row, item.method, "reinforce")["training"]
-            n = int(recipe.get("validation_examples", 0))
-            if n == 0:
-                continue
-            effect = difference_of_shares(*(share(round(value * n), n) for value in (training.after, training.before)))
-            word = NOT_TRAINED if training.chosen == 0 else word_of(effect)
-            lines.append(
-                Line(pair, Path(name).name, effect, word, 1, "step 0 was kept" if training.chosen == 0 else "")
-            )
+        if name not in trained:
+            continue
+        item, training = trained[name], learnt(curve)
+        n = int(measured.run.settings.recipe(item.row, item.method, "reinforce")["training"].get(PROMPTS, 0))
+        if n == 0:
+            continue
+        effect = difference_of_shares(*(share(round(value * n), n) for value in (training.after, training.before)))
+        word, reason = (word_of(effect), "") if training.chosen else (NOT_TRAINED, "step 0 was kept")
+        lines += [Line(pair, name, effect, word, 1, reason) for pair in claim.among({item.row, START})]
     return lines, independent([line.effect for line in lines]) if lines else None
 
 
@@ -290,9 +279,7 @@ def alpha(claim: Claim, measured: Measured) -> Evidence:
             experts = len(names)
     if not nearest:
         return [], None
-    found = share(sum(nearest), len(nearest))
-    chance = 1 / experts
-    effect = Effect(found.mean - chance, *(bound - chance for bound in found[1:3] if bound is not None), len(nearest))
+    effect = difference_of_shares(share(sum(nearest), len(nearest)), Effect(1 / experts, 1 / experts, 1 / experts))
     pair = Pair(claim.pairs[0][0][0], claim.pairs[0][1][0])
     task = f"{sum(nearest)} of {len(nearest)} searches, by chance 1 of {experts}"
     return [Line(pair, task, effect, word_of(effect))], effect

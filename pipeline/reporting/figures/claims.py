@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.reporting.claims import DOES_NOT_HOLD, HOLDS, NOT_INTERPRETABLE, Judged
+from pipeline.evaluation.verdicts import NOT_INTERPRETABLE
+from pipeline.reporting.claims import DOES_NOT_HOLD, HOLDS, Judged
 from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, grid, svg
 from pipeline.reporting.tables.claims import Judge, rows_of
 from pipeline.reporting.wording import signed
@@ -86,7 +87,7 @@ def _draw(
 def _interval(axis: Axes, place: float, judged: Judged, colour: str, marker: str) -> None:
     """One effect with its interval."""
     effect = judged.effect
-    if effect is None:
+    if effect is None or effect.low is None or effect.high is None:
         return
     alpha = 0.35 if judged.verdict == NOT_INTERPRETABLE else 1.0
     axis.plot([effect.low, effect.high], [place, place], color=colour, linewidth=1.8, alpha=alpha)

@@ -137,7 +137,7 @@ def claims_metrics(judges: Sequence[Judge]) -> dict[str, Any]:
 
 def summary(judges: Sequence[Judge]) -> Listing:
     """How many claims have each verdict, a line for each run."""
-    rows = []
+    rows: list[tuple[str | int | float | None, ...]] = []
     for judge in judges:
         numbers = counts(judge.judged)
         rows.append((judge.label, *(numbers[verdict.replace(" ", "_")] for verdict in VERDICTS)))

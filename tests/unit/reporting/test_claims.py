@@ -223,9 +223,12 @@ def test_a_verdict_that_is_withheld_is_no_evidence(tmp_path: Path) -> None:
         withheld.loc[withheld["task"] == "sums", ["verdict", "reason"]] = [word, "97 % cut"]
         (found,) = judge((one,), replace(given, versus={"table1": {"base": withheld}}))
         assert found.verdict == verdict and f"{word} on sums (97 % cut)" in found.details
-        on_mean = claim(rule="mean")
-        (found,) = judge((on_mean,), replace(given, versus={"table1": {"base": withheld}}))
+        (found,) = judge((claim(rule="mean"),), replace(given, versus={"table1": {"base": withheld}}))
+        assert found.verdict == "holds"  # the table gives its mean over tasks a verdict of its own
+        part = withheld[withheld["task"] != "mean_over_tasks"]
+        (found,) = judge((claim(rule="mean"),), replace(given, versus={"table1": {"base": part}}))
         assert found.verdict == ("not interpretable" if word == "not interpretable" else "holds")
+        assert found.effect.mean == pytest.approx(0.15)
 
 
 def test_the_first_name_and_the_first_table_that_a_run_has_count(tmp_path: Path) -> None:
@@ -233,16 +236,6 @@ def test_the_first_name_and_the_first_table_that_a_run_has_count(tmp_path: Path)
     (found,) = judge((one,), measured({"table1": scores(RIGHT)}, (one,), tmp_path))
     assert found.table == "table1" and found.lines[0].pair == ("svf", "base") and len(found.lines) == 1
     assert sentences([found], "table1") and not sentences([found], "table5")
-
-
-def test_parameters_are_counted_without_routers(tmp_path: Path) -> None:
-    arguments = make_run(tmp_path)
-    found = judged_of(tmp_path, arguments)
-    small, share = found["t2-svf-is-small"], found["csreft-share-of-the-model"]
-    assert found["reft-is-small"].verdict == "not measured"  # whose tables this run has not got
-    assert small.verdict == "does not hold" and small.effect.mean == pytest.approx(118_080 / 460_800)
-    assert small.effect_text == "0.256 (claimed: at most 0.1)" and small.effect.low is None
-    assert share.effect.mean == pytest.approx(55_344 / 134_515_008) and share.verdict == "does not hold"
 
 
 def judged_of(root: Path, arguments: dict[str, Any]) -> dict[str, Judged]:
@@ -261,10 +254,24 @@ def judged_of(root: Path, arguments: dict[str, Any]) -> dict[str, Judged]:
     return caught
 
 
-def test_a_whole_run_is_judged_by_what_it_left(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Judged]]:
+    """A made-up run, reported, with what it says of each claim."""
+    root = tmp_path_factory.mktemp("run")
     changes = {"spectra": {"base": "svf"}, "reinforce": {"validation_examples": 100}}
-    arguments = make_run(tmp_path, changes=changes)
-    found = judged_of(tmp_path, arguments)
+    return root, judged_of(root, make_run(root, changes=changes))
+
+
+def test_parameters_are_counted_without_routers(whole: tuple[Path, dict[str, Judged]]) -> None:
+    small, share = whole[1]["t2-svf-is-small"], whole[1]["csreft-share-of-the-model"]
+    assert whole[1]["reft-is-small"].verdict == "not measured"  # whose tables this run has not got
+    assert small.verdict == "does not hold" and small.effect.mean == pytest.approx(118_080 / 460_800)
+    assert small.effect_text == "0.256 (claimed: at most 0.1)" and small.effect.low is None
+    assert share.effect.mean == pytest.approx(55_344 / 134_515_008) and share.verdict == "does not hold"
+
+
+def test_a_whole_run_is_judged_by_what_it_left(whole: tuple[Path, dict[str, Judged]]) -> None:
+    found = whole[1]
     assert list(found) == [one.id for one in LISTED]
     learnt = found["t2-svf-learns"]
     assert len(learnt.lines) == 3 and learnt.verdict in ("holds", "undecided") and learnt.table == "curves"
@@ -377,31 +384,35 @@ def test_every_verdict_is_counted() -> None:
     }
 
 
-def test_the_page_of_claims_is_second_in_the_menu_and_linked_from_the_overview(tmp_path: Path) -> None:
-    arguments = make_run(tmp_path)
-    judged = judged_of(tmp_path, arguments)
-    page = (tmp_path / "reports/site/claims.html").read_text()
+def test_the_page_of_claims_is_second_in_the_menu_and_linked_from_the_overview(
+    whole: tuple[Path, dict[str, Judged]],
+) -> None:
+    root, judged = whole
+    page = (root / "reports/site/claims.html").read_text()
     menu = re.findall(r'<a href="\.\./([^"]+)"', page.partition("</nav>")[0])
     assert menu[:2] == ["index.html", "site/claims.html"]
     for one in LISTED:
         assert f'<tr id="{one.id}">' in page and one.place in page
-    overview = (tmp_path / "reports/index.html").read_text()
-    metrics = json.loads((tmp_path / "reports/metrics.json").read_text())["claims"]
+    overview = (root / "reports/index.html").read_text()
+    metrics = json.loads((root / "reports/metrics.json").read_text())["claims"]
     assert metrics == counts(judged.values()) and sum(metrics.values()) == len(LISTED)
     assert '<a href="site/claims.html">' in overview and f"{metrics['holds']} holds" in overview
-    assert "figures/claims.svg" in page and (tmp_path / "reports/figures/claims.svg").is_file()
-    table = pd.read_csv(tmp_path / "reports/tables/claims.csv")
+    assert "figures/claims.svg" in page and (root / "reports/figures/claims.svg").is_file()
+    table = pd.read_csv(root / "reports/tables/claims.csv")
     assert set(table["id"]) == {one.id for one in LISTED}
     measured_here = table[table["run"] == OWN].set_index("id")
     assert set(measured_here.index) == {name for name, one in judged.items() if one.verdict != "not measured"}
     svf = measured_here.loc["t2-svf-improves"]
     assert svf["low"] <= svf["effect"] <= svf["high"] and svf["n"] == 120
     assert svf["verdict"] == judged["t2-svf-improves"].verdict
-    assert "SVF expert against Base model" in (tmp_path / "reports/tables/table1.md").read_text()
+    assert "SVF expert against Base model" in (root / "reports/tables/table1.md").read_text()
+
+
+SMALL = {"table2": None, "csreft": None}  # of the tables, table1 is enough
 
 
 def test_without_a_list_of_claims_there_is_no_page(tmp_path: Path) -> None:
-    arguments = make_run(tmp_path, examples=5, layers=2)
+    arguments = make_run(tmp_path, examples=5, layers=2, changes={"tables": SMALL})
     (tmp_path / "papers").mkdir()
     judged_of(tmp_path, {**arguments, "published": tmp_path / "papers"})
     assert not (tmp_path / "reports/site/claims.html").exists()
@@ -409,7 +420,7 @@ def test_without_a_list_of_claims_there_is_no_page(tmp_path: Path) -> None:
 
 
 def test_a_claim_added_to_the_list_is_judged_and_shown(tmp_path: Path) -> None:
-    arguments = make_run(tmp_path, examples=20, layers=2)
+    arguments = make_run(tmp_path, examples=20, layers=2, changes={"tables": SMALL})
     papers = tmp_path / "papers"
     papers.mkdir()
     added = {"id": "t2-mine", "paper": "transformer2", "place": "Table 1", "says": "LoRA is better.", "table": "table1"}
