@@ -1,13 +1,17 @@
 """What training skills together costs each of them, against training it alone.
 
-For a method and a skill, the same test examples are answered by the adapter trained on all skills (together) and by the
-one trained on that skill (alone), and
+For a method and a skill, the same test examples are answered by the adapter trained on all skills (together) and by one
+trained on that skill (alone), and
 
     change = accuracy together − accuracy alone
 
-is taken example by example, for each pair of their seeds. A change that is worse is interference. Of two methods, the
-one with the larger change suffers less; the difference of their changes is paired over examples. Intervals, which draw
-seeds as well, and their limits are those of ``pipeline.evaluation.intervals``.
+is taken example by example, for each pair of their seeds. A change that is worse is interference. Methods are set
+against one common reference: the same adapters trained alone, whatever was trained together. Beside it stands the
+change against the same method and size trained alone, which says what training together costs that method.
+
+Of two methods, the one with the larger change suffers less. Against a common reference the accuracy alone cancels from
+the difference of their changes: what is left is how far apart their accuracies together are, paired over examples.
+Intervals, which draw seeds as well, and their limits are those of ``pipeline.evaluation.intervals``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +32,7 @@ from pipeline.evaluation.intervals import (
     verdict,
 )
 
-COLUMNS = ("row", "task", "together", "alone", "diff", "diff_low", "diff_high", "verdict", "n", "seeds")
+COLUMNS = ("row", "task", "reference", "together", "alone", "diff", "diff_low", "diff_high", "verdict", "n", "seeds")
 
 
 def accuracies(scores: pd.DataFrame, row: str) -> dict[str, pd.Series]:
@@ -74,7 +78,7 @@ def changes(scores: pd.DataFrame, row: str, alone: str) -> dict[str, Change]:
 def matrix(scores: pd.DataFrame, references: Mapping[str, str], resampling: Resampling) -> pd.DataFrame:
     """The interference matrix, a line per row and task and one per row for the mean over tasks.
 
-    references: row to the row of the same method trained on one skill alone.
+    references: row to the row, trained on one skill alone, that it is set against.
     """
     lines = []
     for row, alone in references.items():
@@ -87,6 +91,7 @@ def matrix(scores: pd.DataFrame, references: Mapping[str, str], resampling: Resa
                 (
                     row,
                     name,
+                    alone,
                     float(sum(together[task].mean() for task in span) / len(span)),
                     float(sum(apart[task].mean() for task in span) / len(span)),
                     difference.mean,
@@ -103,34 +108,44 @@ def matrix(scores: pd.DataFrame, references: Mapping[str, str], resampling: Resa
 def contrast(
     scores: pd.DataFrame, references: Mapping[str, str], pair: Sequence[str], resampling: Resampling
 ) -> dict[str, object]:
-    """The first row's change less the second's, mean over the tasks: diff, diff_low, diff_high, verdict, n."""
+    """The first row's change less the second's, mean over the tasks of both.
+
+    Returns diff, diff_low, diff_high, verdict, n and seeds. references: row to the row alone that it is set against;
+    where that is one for both, it cancels.
+    """
     if missing := [row for row in pair if row not in references]:
         raise UserError(
             f"params.yaml: expected a reference of the row '{missing[0]}', which a claim of skill_reports is about; "
-            "add the row that is trained on each skill alone to its references"
+            "name it under 'together'"
         )
+    if len({references[row] for row in pair}) == 1:
+        return advantage(scores, pair, resampling)
     first, second = (changes(scores, row, references[row]) for row in pair)
     tasks = sorted(set(first) & set(second))
-    return _difference(estimate([first[task].less(second[task], task) for task in tasks], resampling))
+    difference = estimate([first[task].less(second[task], task) for task in tasks], resampling)
+    return _difference(difference, scores, pair)
 
 
 def advantage(scores: pd.DataFrame, pair: Sequence[str], resampling: Resampling) -> dict[str, object]:
-    """The first row's accuracy less the second's, mean over the tasks of both: diff, diff_low, diff_high, verdict, n.
+    """The first row's accuracy less the second's, mean over the tasks of both, as ``contrast`` returns it.
 
     It is also the difference of their changes against any common reference, which cancels.
     """
     first, second = (_cells(scores, row) for row in pair)
     tasks = sorted(set(first) & set(second))
-    return _difference(estimate([paired(first[task], second[task], f"'{task}'") for task in tasks], resampling))
+    difference = estimate([paired(first[task], second[task], f"'{task}'") for task in tasks], resampling)
+    return _difference(difference, scores, pair)
 
 
-def _difference(difference: Estimate) -> dict[str, object]:
+def _difference(difference: Estimate, scores: pd.DataFrame, pair: Sequence[str]) -> dict[str, object]:
+    """seeds: the fewer of both rows'."""
     return {
         "diff": difference.mean,
         "diff_low": difference.low,
         "diff_high": difference.high,
         "verdict": verdict(difference),
         "n": difference.n,
+        "seeds": min(scores.loc[scores["row"] == row, "seed"].nunique() for row in pair),
     }
 
 

@@ -1,194 +1,300 @@
-"""What a run says of the papers' claims: one sentence a claim, worded by the intervals alone.
+"""The papers' claims: the list of ``data/published/claims.yaml``, and how a run's numbers judge one of them.
 
-A difference is better or worse if its 95 % interval leaves out zero; otherwise it is undecided at this number of
-examples. A claim about several tasks holds if every difference is better, does not hold if one is worse, and is not
-settled otherwise.
+A claim says that rows of a table do better than others, or that something which is counted is small. Its evidence is a
+list of lines (``pipeline.reporting.evidence``), one for each pair of rows and each task, or one for each pair on the
+mean over its tasks. A line speaks for the claim if its 95 % interval lies above zero, against it if the interval lies
+below, and is undecided otherwise; its verdict may be withheld. The claim's rule joins them (``join``). Effects are in
+the direction of the claim: above zero speaks for it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import pandas as pd
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from pipeline.reporting.papers import claims_for, row_name
-from pipeline.reporting.wording import signed
+from pipeline.core.errors import UserError
+from pipeline.evaluation.joint import Effect
+from pipeline.evaluation.verdicts import BETTER, NOT_INTERPRETABLE, NOT_TRAINED, UNDECIDED, WORSE
+from pipeline.reporting.papers import row_name
+from pipeline.reporting.wording import joined, signed
 
-# The row that a table's claim compares with, beside the base model: table -> row.
-RIVALS = {"table1": "lora", "table4": "svf", "table7": "svf", "csreft": "loreft"}
-RIVALS |= {"commonsense8": "lora", "arithmetic4": "lora"}
-STRATEGIES = ("prompt", "classifier", "few_shot")
+FILE = "data/published/claims.yaml"
+PAPERS = {
+    "transformer2": "Transformer² (arXiv 2501.06252)",
+    "reft": "ReFT (arXiv 2404.03592)",
+    "csreft": "CS-ReFT (arXiv 2503.10617)",
+}
+WITHHELD = (NOT_TRAINED, NOT_INTERPRETABLE)
+# What is said of a claim; UNDECIDED and NOT_INTERPRETABLE, too.
+HOLDS, DOES_NOT_HOLD, NOT_MEASURED = "holds", "does not hold", "not measured"
+VERDICTS = (HOLDS, DOES_NOT_HOLD, UNDECIDED, NOT_INTERPRETABLE, NOT_MEASURED)
+BASE = "base"
+SIGNIFICANT = 0.05  # of a p, as an interval of 95 %
+COUNTED = ("parameters", "seconds", "spectra")  # tables whose numbers are compared with ``at_most``
 
-
-def joined(words: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def lines_of(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> pd.DataFrame:
-    """The lines of a row on some tasks that are compared with the reference."""
-    return frame[(frame["row"] == row) & frame["task"].isin(list(tasks)) & frame["verdict"].notna()]
-
-
-def verdicts(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> dict[str, str]:
-    """Task to verdict; empty where the row or what it is compared with is missing."""
-    lines = lines_of(frame, row, tasks)
-    return dict(zip(lines["task"], lines["verdict"], strict=True))
-
-
-def spelled(frame: pd.DataFrame, row: str, tasks: Iterable[str]) -> str:
-    """``better on sums and oldest, undecided on functions at n = 200``; nothing where nothing is compared."""
-    by_task = verdicts(frame, row, tasks)
-    groups = {
-        word: [task for task, verdict in by_task.items() if verdict == word]
-        for word in ("better", "worse", "undecided")
-    }
-    text = ", ".join(f"{word} on {joined(tasks)}" for word, tasks in groups.items() if tasks)
-    counts = sorted({int(n) for n in lines_of(frame, row, groups["undecided"])["n"]})
-    return text + (f" at n = {joined([str(n) for n in counts])}" if counts else "")
+Names = Annotated[tuple[str, ...], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 
 
-def settled(verdicts: Iterable[str]) -> str:
-    """What some verdicts together say of a claim."""
-    words = set(verdicts)
-    if words == {"better"}:
-        return "holds"
-    return "does not hold" if "worse" in words else "is not settled"
+class Pair(NamedTuple):
+    """Two rows of a table: the first is claimed to be better than the second."""
+
+    first: str
+    second: str
+
+    @property
+    def turned(self) -> bool:
+        """Whether it is measured the other way round: the base model is what others are compared with."""
+        return self.first == BASE
+
+    @property
+    def measured(self) -> tuple[str, str]:
+        """The row, and the one that it is compared with."""
+        return (self.second, self.first) if self.turned else (self.first, self.second)
 
 
-def overall(frame: pd.DataFrame, row: str, domains: Mapping[str, str]) -> tuple[str, str] | None:
-    """The verdict on the mean over tasks, and that verdict with its difference and interval in percentage points."""
-    lines = frame[(frame["row"] == row) & ~frame["task"].isin(list(domains)) & frame["verdict"].notna()]
-    if lines.empty:
-        return None
-    line = lines.iloc[0]
-    word = line["verdict"] + (f" at n = {int(line['n'])}" if line["verdict"] == "undecided" else "")
-    interval = f"95 % interval {signed(line['diff_low'])} to {signed(line['diff_high'])}"
-    return line["verdict"], f"{word} on the mean over tasks ({signed(line['diff'])} points, {interval})"
+class Claim(BaseModel):
+    """One claim; the head of ``data/published/claims.yaml`` says what each field is."""
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-def claims_of(
-    key: str, versus_base: pd.DataFrame, versus_rival: pd.DataFrame, domains: Mapping[str, str]
-) -> tuple[str, ...]:
-    """The sentences on the paper's claims for a table; none for a table that no paper has.
+    id: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)+$")
+    paper: Literal["transformer2", "reft", "csreft"]
+    place: str
+    says: str
+    table: Names = ()
+    pairs: tuple[tuple[Names, Names], ...] = ()
+    tasks: Names = ()
+    rule: Literal["all", "most", "some", "mean"] = "all"
+    margin: float = Field(default=0.0, ge=0)
+    at_most: float | None = None
+    modules: tuple[str, ...] = ()
+    top: float | None = None
+    within: tuple[str, ...] = ()
+    note: str = ""
+    unmeasured: str = ""
 
-    versus_base, versus_rival: the table's rows against the base model, and against the row ``RIVALS`` names.
-    domains: task to domain.
-    """
-    if key == "table1":
-        return table1_claims(versus_base, versus_rival, domains)
-    if key == "table2":
-        return table2_claims(versus_base, domains)
-    if key == "table7":
-        return table7_claims(versus_base, versus_rival, domains)
-    return csreft_claims(versus_base, versus_rival, domains) if key == "csreft" else ()
+    @model_validator(mode="after")
+    def whole(self) -> Self:
+        """What is judged needs a table, and what is counted a bound."""
+        if bool(self.table) == bool(self.unmeasured):
+            raise ValueError("expected either a table or why it is unmeasured")
+        if set(self.table) & set(COUNTED) and self.at_most is None:
+            raise ValueError(f"expected 'at_most' for the table '{self.table[0]}'")
+        return self
 
-
-def table1_claims(versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
-    base = spelled(versus_base, "svf", domains)
-    if not base:
-        return ("This run has no SVF expert beside the base model, so it says nothing of the paper's Table 1.",)
-    word = settled(verdicts(versus_base, "svf", domains).values())
-    lora = spelled(versus_lora, "svf", domains) or "not compared"
-    return (
-        f"The paper's claim that an SVF expert improves on the base model on every task {word} in this run: {base}.",
-        f"Against LoRA, ahead on two of three tasks in the paper, SVF is here {lora}.",
-    )
-
-
-def table2_claims(versus_base: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
-    by_row = {row: by_task for row in STRATEGIES if (by_task := verdicts(versus_base, row, domains))}
-    if not by_row:
-        return (
-            "This run has no adaptation strategy beside the base model, so it says nothing of the paper's Table 2.",
+    @property
+    def judged_by(self) -> str:
+        """When it holds, in words; empty where no pairs are joined."""
+        several = (
+            "each pair, on the mean over its tasks, does" if len(self.pairs) > 1 else "the mean over its tasks does"
         )
-    every = settled(verdict for by_task in by_row.values() for verdict in by_task.values())
-    claims = [
-        "The paper's claim that every adaptation strategy improves on the base model on every unseen task "
-        f"{every} in this run."
-    ]
-    claims += [f"{row_name(row)}, against the base model: {spelled(versus_base, row, domains)}." for row in by_row]
-    if lora := spelled(versus_base, "best_lora", domains):
-        claims.append(f"The best LoRA expert, in the paper behind the base model on two of three: {lora}.")
-    return tuple(claims)
+        words = {"mean": several, **{rule: f"{rule} of its pairs and tasks do" for rule in ("all", "most", "some")}}
+        return f"holds if {words[self.rule]}" if self.pairs and not set(self.table) <= set(COUNTED) else ""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a figure."""
+        return self.id.partition("-")[2].replace("-", " ")
+
+    def among(self, rows: Iterable[str]) -> list[Pair]:
+        """Its pairs of which some rows have both; of several names of a row the first counts."""
+        known = set(rows)
+        found = [[next((name for name in names if name in known), None) for names in pair] for pair in self.pairs]
+        return [Pair(first, second) for first, second in found if first and second]
+
+    def tasks_of(self, groups: Mapping[str, Sequence[str]], there: Iterable[str]) -> list[str]:
+        """Its tasks among those that are there. groups: ``trained`` and ``unseen``, each to its tasks."""
+        wanted = [task for name in self.tasks for task in groups.get(name, [name])]
+        return [task for task in there if not self.tasks or task in wanted]
 
 
-def table7_claims(versus_base: pd.DataFrame, versus_svf: pd.DataFrame, domains: Mapping[str, str]) -> tuple[str, ...]:
-    others = [row for row in dict.fromkeys(versus_base["row"]) if row not in ("base", "svf")]
-    by_row = {row: verdicts(versus_svf, row, domains) for row in others}
-    turned = {"better": "worse", "worse": "better", "undecided": "undecided"}  # what SVF is, against the row
-    words = [turned.get(verdict, verdict) for by_task in by_row.values() for verdict in by_task.values()]
-    if not words:
-        return ("This run has no SVF expert beside other tuning, so it says nothing of the paper's Table 7.",)
-    claims = [
-        "The paper has SVF ahead of DoRA on all three tasks they are trained on and of (IA)³ on two; that it is ahead "
-        f"of every other tuning on all of them {settled(words)} in this run."
-    ]
-    claims += [
-        f"{row_name(row)}, against the SVF expert: {spelled(versus_svf, row, domains)}."
-        for row in others
-        if by_row[row]
-    ]
-    claims += [
-        f"{row_name(row)}, against the base model: {text}."
-        for row in others
-        if (text := spelled(versus_base, row, domains))
-    ]
-    return tuple(claims)
+@dataclass(frozen=True)
+class Line:
+    """What one pair came to on a task, or on the mean over tasks.
 
-
-def csreft_claims(
-    versus_base: pd.DataFrame, versus_loreft: pd.DataFrame, domains: Mapping[str, str]
-) -> tuple[str, ...]:
-    each = verdicts(versus_loreft, "csreft", domains)
-    if mean := overall(versus_loreft, "csreft", domains):
-        word, said = settled([mean[0]]), mean[1]
-    elif each:
-        word, said = settled(each.values()), spelled(versus_loreft, "csreft", domains)
-    else:
-        return ("This run has no CS-ReFT beside a shared LoReFT, so it says nothing of the paper's claim.",)
-    mean = overall(versus_base, "csreft", domains)
-    base = mean[1] if mean else spelled(versus_base, "csreft", domains) or "not compared"
-    return (
-        f"The paper's claim that composed subspaces do better than one shared edit {word} in this run: against one "
-        f"shared LoReFT, CS-ReFT is {said}.",
-        f"Against the base model, CS-ReFT is {base}.",
-    )
-
-
-def dispatch_claim(versus_prompt: pd.DataFrame) -> str:
-    """Whether the classification expert names the right domain more often than the prompt does."""
-    by_group = verdicts(versus_prompt, "classifier", ("trained", "unseen"))
-    if not by_group:
-        return "This run has not got both dispatchers, so they are not compared."
-    counts = {line["task"]: int(line["n"]) for line in versus_prompt.to_dict("records")}
-    groups = {"trained": "the trained tasks", "unseen": "the unseen tasks"}
-    words = {"better": "more often than", "worse": "less often than", "undecided": "not provably more often than"}
-    parts = [
-        f"on {groups[group]} {words[word]} the prompt" + (f" (n = {counts[group]})" if word == "undecided" else "")
-        for group, word in by_group.items()
-    ]
-    verb = "beats" if settled(by_group.values()) == "holds" else "does not, on all of them, beat"
-    return f"The classification expert {verb} the prompt: it names the right domain {joined(parts)}."
-
-
-def variant_claims(
-    key: str, versus_base: pd.DataFrame, versus: Mapping[str, pd.DataFrame], domains: Mapping[str, str]
-) -> tuple[str, ...]:
-    """A sentence for every claim of ``papers.CLAIMS`` that the run has the rows for.
-
-    versus: each row of ``rivals_for`` that the table has, to the table's rows against it.
+    effect: in the direction of the claim; what is counted is given as it is. reason: why the verdict is withheld.
+    p: two-sided, that the effect is zero, where it is known.
     """
-    sentences = []
-    for claim in claims_for(key):
-        words: list[str] = []
-        parts = []
-        for row, rival in claim.pairs:
-            frame = versus_base if rival == "base" else versus.get(rival)
-            if frame is not None and (by_task := verdicts(frame, row, domains)):
-                words += by_task.values()
-                parts.append(f"{row_name(row)} against {row_name(rival)}: {spelled(frame, row, domains)}")
-        if parts and claim.open:
-            sentences.append(f"{claim.says}. {'; '.join(parts)}.")
-        elif parts:
-            word = settled(words)
-            sentences.append(f"The paper's claim that {claim.says} {word} in this run. {'; '.join(parts)}.")
-    return tuple(sentences)
+
+    pair: Pair
+    task: str
+    effect: Effect
+    word: str
+    seeds: int | None = None
+    reason: str = ""
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a run says of a claim.
+
+    table: that it was judged by. effect: over all lines; None where nothing was measured. asked: how many pairs the
+    claim is about. reason: why it is not measured.
+    """
+
+    claim: Claim
+    verdict: str
+    table: str = ""
+    lines: tuple[Line, ...] = ()
+    effect: Effect | None = None
+    reason: str = ""
+
+    @property
+    def seeds(self) -> int | None:
+        """The least number of seeds of any line."""
+        return min((line.seeds for line in self.lines if line.seeds is not None), default=None)
+
+    @property
+    def counted(self) -> bool:
+        """Whether its numbers are compared with a bound, and not with zero."""
+        return self.claim.at_most is not None
+
+    @property
+    def effect_text(self) -> str:
+        """The effect as a person reads it."""
+        if self.effect is None:
+            return ""
+        if self.counted:
+            return f"{self.effect.mean:.3g} (claimed: at most {self.claim.at_most:g})"
+        text = signed(self.effect.mean)
+        if self.effect.low is not None and self.effect.high is not None:
+            text += f" [{signed(self.effect.low)}, {signed(self.effect.high)}]"
+        return text + (f", margin {signed(-self.claim.margin)}" if self.claim.margin else "")
+
+    @property
+    def sample(self) -> str:
+        """How much it rests on: ``n = 600, 3 seeds``."""
+        parts = [] if self.effect is None or self.effect.n is None else [f"n = {self.effect.n}"]
+        parts += [] if self.seeds is None else [f"{self.seeds} seed" + ("s" if self.seeds > 1 else "")]
+        return ", ".join(parts)
+
+    @property
+    def details(self) -> str:
+        """What each pair came to, by task, why verdicts are withheld, and what the run has no row for."""
+        pairs = list(dict.fromkeys(line.pair for line in self.lines))
+        parts = [self._pair(pair) for pair in pairs]
+        if self.claim.pairs and pairs and len(pairs) < len(self.claim.pairs):
+            parts.append(f"Compared: {len(pairs)} of {len(self.claim.pairs)} pairs.")
+        return " ".join(parts)
+
+    def _pair(self, pair: Pair) -> str:
+        lines = [line for line in self.lines if line.pair == pair]
+        told = counted_lines(lines) if self.counted else spelled(lines, self.claim.margin > 0)
+        return f"{row_name(pair.first)} against {row_name(pair.second)}: {'; '.join(told)}."
+
+    @property
+    def sentence(self) -> str:
+        """The claim, what is said of it, and by which numbers."""
+        numbers = f" ({', '.join(part for part in (self.effect_text, self.sample) if part)})" if self.effect else ""
+        said = f"{self.claim.says.removesuffix('.')}: {self.verdict}{numbers}."
+        return " ".join(part for part in (said, self.details or self.reason) if part)
+
+
+def counted_lines(lines: Sequence[Line]) -> list[str]:
+    """``0.13 on math``."""
+    return [f"{line.effect.mean:.3g}" + (f" on {line.task}" if line.task else "") for line in lines]
+
+
+def spelled(lines: Sequence[Line], margin: bool) -> list[str]:
+    """``better on sums and oldest``, ``undecided on functions at n = 200``, ``not interpretable on math (9 % cut)``.
+
+    margin: whether the first may lie behind the second by some points.
+    """
+    words = {BETTER: "within the margin", WORSE: "behind by more than the margin"} if margin else {}
+    parts = []
+    for word in (BETTER, WORSE, UNDECIDED, *WITHHELD):
+        same = [line for line in lines if line.word == word]
+        named = joined([line.task.replace("_", " ") + (f" ({line.reason})" if line.reason else "") for line in same])
+        counts = sorted({line.effect.n for line in same if line.effect.n is not None})
+        tail = f" at n = {joined([str(n) for n in counts])}" if word == UNDECIDED and counts else ""
+        parts += [f"{words.get(word, word)} on {named}{tail}"] if same else []
+    return parts
+
+
+# ---- the list --------------------------------------------------------------------------------------------------------
+
+
+def read_claims(published: Mapping[str, Any]) -> tuple[Claim, ...]:
+    """The claims among the papers' files, as ``pipeline.reporting.read.read_published`` returns them."""
+    listed = published.get("claims") or ()
+    try:
+        claims = TypeAdapter(tuple[Claim, ...]).validate_python(listed)
+    except ValidationError as error:
+        first = error.errors()[0]
+        number, *place = first["loc"] or ("",)
+        about = listed[number] if isinstance(number, int) else {}
+        name = f"the claim '{about.get('id', number)}'" if isinstance(about, dict) else f"entry {number}"
+        where = f" at '{'.'.join(str(part) for part in place)}'" if place else ""
+        problem = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+        raise UserError(
+            f"{FILE}: {name} does not fit{where}: {problem[0].lower()}{problem[1:]}{got}; correct it"
+        ) from None
+    for number, claim in enumerate(claims):
+        if any(other.id == claim.id for other in claims[:number]):
+            raise UserError(
+                f"{FILE}: expected every claim to have an id of its own, got '{claim.id}' twice; rename one"
+            )
+    return claims
+
+
+def references(claims: Iterable[Claim], table: str, rows: Iterable[str]) -> dict[str, list[str]]:
+    """What the claims on a table compare: each row that others are compared with, to those others."""
+    rows = list(rows)
+    compared: dict[str, list[str]] = {}
+    for claim in claims:
+        for pair in claim.among(rows) if table in claim.table else ():
+            row, reference = pair.measured
+            others = compared.setdefault(reference, [])
+            others += [] if row in others else [row]
+    return compared
+
+
+# ---- judging ---------------------------------------------------------------------------------------------------------
+
+
+def word_of(effect: Effect, margin: float = 0.0) -> str:
+    """What a line says by its interval alone. margin: how far below zero still speaks for the claim."""
+    if effect.low is None or effect.high is None:
+        raise ValueError("expected an interval")
+    if effect.low > -margin:
+        return BETTER
+    return WORSE if effect.high < -margin else UNDECIDED
+
+
+def join(rule: str, lines: Sequence[Line]) -> str:
+    """What lines together say of a claim.
+
+    ``all`` and ``mean`` hold if every line speaks for the claim, and do not if one speaks against it. ``most`` holds if
+    more than half speak for it, and does not if half or more speak against it. ``some`` holds if one speaks for it even
+    among so many tries (Bonferroni: its p times their number is at most 0.05), and does not if all speak against it.
+    Where neither is so and a line could not be interpreted (for ``most``: half of them), neither can the claim;
+    otherwise it is undecided. A line whose training kept its start is neither for nor against.
+    """
+    words = [line.word for line in lines]
+    better, worse, withheld = (words.count(word) for word in (BETTER, WORSE, NOT_INTERPRETABLE))
+    if not words:
+        return NOT_MEASURED
+    if rule == "most":
+        holds, fails, unclear = 2 * better > len(words), 2 * worse >= len(words), 2 * withheld >= len(words)
+    elif rule == "some":
+        sure = [line for line in lines if line.word == BETTER and (line.p or 0.0) * len(lines) <= SIGNIFICANT]
+        holds, fails, unclear = bool(sure), worse == len(words), withheld > 0
+    else:
+        holds, fails, unclear = better == len(words), worse > 0, withheld > 0
+    if holds or fails:
+        return HOLDS if holds else DOES_NOT_HOLD
+    return NOT_INTERPRETABLE if unclear else UNDECIDED
+
+
+def sentences(judged: Iterable[Judged], table: str) -> tuple[str, ...]:
+    """A sentence for each claim that was judged by a table."""
+    return tuple(one.sentence for one in judged if one.table == table and one.lines)
+
+
+def counts(judged: Iterable[Judged]) -> dict[str, int]:
+    """How many claims have each verdict, under names for metrics.json."""
+    verdicts = [one.verdict for one in judged]
+    return {verdict.replace(" ", "_"): verdicts.count(verdict) for verdict in VERDICTS}

@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.evaluation import verdicts
 from pipeline.reporting import claims, published, site
+from pipeline.reporting.compose_claims import claims_page, headline, judges_of
 from pipeline.reporting.figures.choose import figures_of
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
@@ -25,6 +26,7 @@ from pipeline.reporting.tables import (
     variants,
 )
 from pipeline.reporting.tables.accuracy import comparison_of, trained_of
+from pipeline.reporting.tables.claims import Judge, claims_metrics, claims_table
 from pipeline.reporting.tables.comparison import Comparison, comparison_files, comparison_metrics
 from pipeline.reporting.tables.further import dispatch_metrics
 from pipeline.reporting.tables.listing import Listing, listing_files
@@ -76,7 +78,8 @@ class Shown:
 class Parts:
     """What the report is made of: its tables, figures by name, claims, and published runs.
 
-    listings: the tables that are no comparison of accuracies, by name in the menu.
+    listings: the tables that are no comparison of accuracies, by name in the menu. judges: this run and the published
+    ones, each with what it says of the papers' claims; none where there is no list of claims.
     """
 
     run: Run
@@ -85,6 +88,7 @@ class Parts:
     figures: Mapping[str, Figure]
     said: Sequence[Said]
     before: Sequence[Shown]
+    judges: Sequence[Judge]
 
     def claims(self, name: str) -> tuple[str, ...]:
         """The claims under a name in the menu."""
@@ -105,6 +109,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         figures=figures_of(run, statistics),
         said=said_of(run, statistics, comparisons, listings),
         before=[published_section(other, measured) for other, measured in others],
+        judges=judges_of(run, statistics, others),
     )
     asked = [questions(task, run) for task in run.settings.domains if task in run.examples]
     stages = costs.stage_runs(run)
@@ -129,10 +134,13 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     for listing in (cost, passes, spent, costs.stages_table(records)):
         pages |= {f"runs/{name}": text for name, text in listing_files(listing).items()}
     drawn = [*parts.figures.values(), *(figure for section in parts.before for figure in section.figures)]
+    drawn += headline(parts.judges)
+    listed = [*listings.values(), *([claims_table(parts.judges)] if parts.judges else [])]
     return Report(
-        metrics=metrics(comparisons, run, statistics),
+        metrics=metrics(comparisons, run, statistics)
+        | ({"claims": claims_metrics(parts.judges)} if parts.judges else {}),
         tables={name: text for table in comparisons for name, text in comparison_files(table).items()}
-        | {name: text for table in listings.values() for name, text in listing_files(table).items()},
+        | {name: text for table in listed for name, text in listing_files(table).items()},
         figures={f"{figure.name}.svg": figure.svg for figure in drawn},
         pages=pages,
         claims=tuple(claim for said in parts.said for claim in said.claims),
@@ -148,8 +156,7 @@ def said_of(
     """What the run says of the papers' claims, by table."""
     said = [Said(table.name, f"site/{table.key}.html", table.claims) for table in comparisons]
     said += [Said("Table 6", "site/table6.html", (listings["Table 6"].note,))] if "Table 6" in listings else []
-    dispatch = (claims.dispatch_claim(statistics.dispatch),) if len(run.decisions) else ()
-    said.append(Said("First pass", "site/dispatch.html", dispatch))
+    said.append(Said("First pass", "site/dispatch.html", claims.sentences(statistics.claims, "dispatch")))
     said.append(Said("Learning", "site/curves.html", learning.learning_claims(run.curves)))
     said.append(Said("Mixing", "site/alpha.html", variants.search_claims(run)))
     return [part for part in said if part.claims]
@@ -243,8 +250,14 @@ def pages_of(parts: Parts, asked: Sequence[Asked]) -> Iterator[Page]:
         "Overview",
         f"What adapting {run.base['base']} brings",
         "overview.html",
-        {"facts": facts(run), "said": parts.said, "comparisons": parts.comparisons},
+        {
+            "facts": facts(run),
+            "said": parts.said,
+            "comparisons": parts.comparisons,
+            "counted": claims.counts(parts.judges[0].judged) if parts.judges else {},
+        },
     )
+    yield from claims_page(parts.judges)
     for table in parts.comparisons:
         content: dict[str, Any] = {"table": table, "figure": parts.figures[f"{table.key}-accuracy"]}
         yield Page(f"site/{table.key}.html", table.name, table.title, "comparison.html", content)

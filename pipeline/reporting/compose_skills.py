@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 from pipeline.core.errors import UserError
 from pipeline.evaluation import interference
 from pipeline.reporting.figures import skills as figures
@@ -28,13 +30,13 @@ class Part:
 def compose_skills(run: SkillRun, asked: SkillReport) -> tuple[dict[str, str], list[str]]:
     """The report's files, by name, and the claims that the run allows."""
     parts = [parameters(run, asked.claims[0][0])]
-    claims = [
-        tables.advantage_claim(interference.advantage(run.scores, pair, run.resampling), pair) for pair in asked.claims
-    ]
-    if asked.references:
-        suffered, matrix_claims, part = matrix(run, asked)
+    claims: list[str] = []
+    if asked.together:
+        part, claims = matrix(run, asked)
         parts.append(part)
-        claims = [*suffered, *claims, *matrix_claims]
+    else:
+        for pair in asked.claims:
+            claims.append(tables.advantage_claim(interference.advantage(run.scores, pair, run.resampling), pair))
     if asked.router:
         parts.append(router(run, asked.router))
     if asked.growth:
@@ -45,19 +47,30 @@ def compose_skills(run: SkillRun, asked: SkillReport) -> tuple[dict[str, str], l
     return {name: text for part in parts for name, text in part.texts().items()}, claims
 
 
-def matrix(run: SkillRun, asked: SkillReport) -> tuple[list[str], list[str], Part]:
-    """Methods by skills: who suffers less, the sentences on the matrix, and the matrix itself."""
-    frame = interference.matrix(run.scores, asked.references, run.resampling)
-    suffered = [
-        tables.claim(interference.contrast(run.scores, asked.references, pair, run.resampling), pair)
-        for pair in asked.claims
+def matrix(run: SkillRun, asked: SkillReport) -> tuple[Part, list[str]]:
+    """Methods by skills: the matrix on the common reference, and who suffers less, in sentences."""
+    common = interference.matrix(run.scores, asked.common, run.resampling)
+    own = interference.matrix(run.scores, asked.own, run.resampling)
+    claims = []
+    for first in dict.fromkeys(pair[0] for pair in asked.claims):
+        found = {
+            second: interference.contrast(run.scores, asked.common, (first, second), run.resampling)
+            for one, second in asked.claims
+            if one == first
+        }
+        sizes = {row: (run.size(row), run.routers.get(row, 0)) for row in (first, *found)}
+        claims.append(tables.answer(first, found, sizes, asked.alone))
+    beside = [pair for pair in asked.claims if set(pair) <= set(asked.own)]
+    claims += [
+        tables.claim(interference.contrast(run.scores, asked.own, pair, run.resampling), pair) for pair in beside
     ]
+    numbers = pd.concat([common, own], ignore_index=True)
     part = Part(
-        (tables.matrix_table(frame, run.parameters, run.routers),),
-        (("interference", figures.interference(frame, "interference")),),
-        (("matrix.csv", frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")),),
+        (tables.matrix_table(common, own, run.parameters, run.routers),),
+        (("interference", figures.interference(common, "interference")),),
+        (("matrix.csv", numbers.to_csv(index=False, float_format="%.6f", lineterminator="\n")),),
     )
-    return suffered, tables.matrix_claims(frame), part
+    return part, [*claims, *tables.matrix_claims(common, asked.alone)]
 
 
 def parameters(run: SkillRun, first: str) -> Part:

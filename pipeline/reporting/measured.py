@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.evaluation.intervals import Estimate
 from pipeline.reporting.budgets import Budget
+from pipeline.reporting.claims import Judged
 
 ESTIMATES = ("mean", "low", "high", "n", "seeds", "unparsed", "truncated", "tokens")
 DIFFERENCES = ("diff", "diff_low", "diff_high")
@@ -20,8 +21,7 @@ SIGNIFICANT = 0.05  # of an adjusted p: what an interval of 95 % is for one diff
 class Statistics:
     """What ``pipeline.evaluation`` says of a run. Any of it may be empty.
 
-    comparisons: table to its rows against the base model. rivals: table to its rows against the row that its claim is
-    about. versus: table to each row that ``papers.CLAIMS`` compare with, and the table's rows against it.
+    comparisons: table to its rows against the base model. claims: what is said of each of the papers' claims.
     dispatch: the dispatchers against the prompt.
     rules: of each task, every rule that needs no model with its accuracy, the best one first.
     answers: what the answers of each cell are like, as ``pipeline.evaluation.answers`` returns it.
@@ -31,8 +31,6 @@ class Statistics:
     """
 
     comparisons: Mapping[str, pd.DataFrame]
-    rivals: Mapping[str, pd.DataFrame]
-    versus: Mapping[str, Mapping[str, pd.DataFrame]]
     dispatch: pd.DataFrame
     rules: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     answers: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -41,3 +39,4 @@ class Statistics:
     win_rates: Sequence[Mapping[str, Any]] = ()
     heads: Sequence[Mapping[str, Any]] = ()
     head_metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
+    claims: Sequence[Judged] = ()

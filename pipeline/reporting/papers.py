@@ -1,11 +1,10 @@
-"""The papers, as data: what rows, tables and benchmarks are called, the papers' numbers, and what they claim.
+"""The papers, as data: what rows, tables and benchmarks are called, and the papers' numbers.
 
-The numbers stand in ``data/published``; this module says which of them stands beside which row and task of ours. It
-holds the claims on tables of variants (``CLAIMS``); those on Tables 1, 2 and 7 and on CS-ReFT are worded in ``claims``.
+The numbers stand in ``data/published``; this module says which of them stands beside which row and task of ours. What
+the papers claim stands in ``data/published/claims.yaml`` and is judged by ``pipeline.reporting.claims``.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 ROWS = {
@@ -48,6 +47,9 @@ TITLES = {  # in the order of the report
     "table10": "Table 10. Light adaptation",
     "searchers": "Searchers. What finds the better mixture",
     "csreft": "CS-ReFT. Every skill in one model",
+    "interference": "Interference. Three skills trained together, and each alone",
+    "interference4": "Interference of four. Four skills trained together, and each alone",
+    "ablations": "Ablations. What CS-ReFT is made of",
     "commonsense8": "Commonsense. ReFT's eight tasks, trained on together",
     "arithmetic4": "Arithmetic. ReFT's four tasks, trained on together",
 }
@@ -152,74 +154,3 @@ def percents_of_variants(key: str, section: Mapping[str, Any]) -> dict[tuple[str
         percents |= {(row.format(shots), "arc_challenge"): value for shots, value in section.get(name, {}).items()}
     usual = percents.pop(("few_shot_10", "arc_challenge"), None)
     return percents if usual is None else {**percents, ("few_shot", "arc_challenge"): usual}
-
-
-# ---- claims ---------------------------------------------------------------------------------------------------------
-
-# Row of the search on so many prompts.
-SHOTS = {3: "few_shot_3", 5: "few_shot_5", 10: "few_shot", 20: "few_shot_20"}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim that rows of a table do better than others. A run without any of its pairs says nothing of it.
-
-    says: what is claimed. pairs: each row it is claimed of, with the row it is compared with.
-    open: the paper claims nothing, and the report only tells the comparison.
-    """
-
-    says: str
-    pairs: tuple[tuple[str, str], ...]
-    open: bool = False
-
-
-MOVED = (
-    Claim(
-        "experts moved from another model improve on the model they are moved to (there on two of three tasks)",
-        (("ordered", "base"),),
-    ),
-    Claim("moved experts do better in the order of the components than shuffled", (("ordered", "shuffled"),)),
-)
-CLAIMS: Mapping[str, tuple[Claim, ...]] = {
-    "table5": (
-        *MOVED,
-        Claim("a search over both models' experts improves on the base model", (("cross", "base"),)),
-    ),
-    "table8": (
-        Claim(
-            "a search for α does better than IA3 trained on the same prompts",
-            tuple((row, f"ia3_{steps}_steps_{n}") for steps in (100, 1000) for n, row in SHOTS.items()),
-        ),
-        Claim("three prompts are enough to improve on the base model", (("few_shot_3", "base"),)),
-    ),
-    "table9": (
-        Claim(
-            "Moved experts against the model they are moved to, in the paper ahead on one of their own tasks",
-            (("ordered", "base"),),
-            open=True,
-        ),
-        MOVED[1],
-    ),
-    "table10": (
-        Claim("a light search, on few prompts, improves on the base model", (("few_shot_light", "base"),)),
-        Claim("A light search against the full one", (("few_shot_light", "few_shot"),), open=True),
-    ),
-    "searchers": (
-        Claim("a search does better than experts in equal parts", (("few_shot", "uniform"),)),
-        Claim(
-            "Other searchers against CEM (the table of searches has the prompts that each ran)",
-            (("cma_es", "few_shot"), ("shooting", "few_shot")),
-            open=True,
-        ),
-    ),
-}
-
-
-def claims_for(key: str) -> tuple[Claim, ...]:
-    """The claims on a table. One with a suffix, ``table9_resampled``, has the claims of ``table9``."""
-    return CLAIMS.get(key, CLAIMS.get(key.partition("_")[0], ()))
-
-
-def rivals_for(key: str) -> list[str]:
-    """The rows that a table's claims compare with, without the base model's."""
-    return list(dict.fromkeys(rival for claim in claims_for(key) for _, rival in claim.pairs if rival != "base"))

@@ -20,18 +20,27 @@ from pipeline.reporting.read import mean_gates, planned
 class SkillReport(Section, at="skill_reports.{report}"):
     """What a report of an experiment compares.
 
-    table: its cells are compared. references: row to the row of the same method trained on each skill alone; without
-    any, there is no matrix. claims: pairs of the row that should suffer less and the row it is compared with.
+    table: its cells are compared. together: the rows that were trained on all skills; without any, there is no matrix.
+    alone: the row trained on each skill alone that all of them are set against, the common reference. own: row to the
+    row of the same method and size trained on each skill alone, shown beside.
+    claims: pairs of the row that should suffer less and the row, of its size, that it is compared with.
     router: the rows of an ablation of CS-ReFT; each of the others changes one thing of the first.
     growth: rows with ever more skills. added: row with a skill added later to the row before.
     """
 
     table: str
-    references: dict[str, str]
+    together: tuple[str, ...]
+    alone: str
+    own: dict[str, str]
     claims: tuple[tuple[str, str], ...] = Field(min_length=1)
     router: tuple[str, ...]
     growth: tuple[str, ...]
     added: dict[str, str]
+
+    @property
+    def common(self) -> dict[str, str]:
+        """Row to the reference that is the same for all."""
+        return dict.fromkeys(self.together, self.alone)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,10 @@ class SkillRun:
     @property
     def rows(self) -> list[str]:
         return list(dict.fromkeys(self.scores["row"]))
+
+    def size(self, row: str) -> int:
+        """How many parameters a row trains, its router left out."""
+        return self.parameters.get(row, 0) - self.routers.get(row, 0)
 
     def tasks(self, row: str) -> list[str]:
         """The tasks that a row has cells on."""

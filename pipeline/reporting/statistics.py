@@ -11,9 +11,9 @@ from pipeline.evaluation.further import ALSO, further, win_rates
 from pipeline.evaluation.intervals import Estimate, Resampling, compare, estimate
 from pipeline.evaluation.rules import best_rules
 from pipeline.reporting.budgets import budgets
-from pipeline.reporting.claims import RIVALS
+from pipeline.reporting.claims import read_claims, references
+from pipeline.reporting.evidence import Measured, judge
 from pipeline.reporting.measured import Statistics
-from pipeline.reporting.papers import rivals_for
 from pipeline.reporting.published import Published
 from pipeline.reporting.read import Run, scores_of
 from pipeline.reporting.tables import heads, reft
@@ -23,15 +23,62 @@ from pipeline.scoring.metrics import label_numbers
 
 def statistics(run: Run, judged: Sequence[Mapping[str, Any]], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     """Of the run whose report this is. judged: of ``further.read_judged``. labelled: of ``heads.read_heads``."""
-    return replace(_statistics(run, run.plan.tables, labelled), win_rates=win_rates(judged, _resampling(run)))
+    found = _statistics(run, run.plan.tables, labelled)
+    evidence = replace(_evidence(run, found), judged=judged)
+    return replace(
+        found,
+        win_rates=win_rates(judged, _resampling(run)),
+        claims=judge(read_claims(run.published), evidence),
+    )
 
 
 def published_statistics(published: Published) -> Statistics:
     """Of a published run, in the same way, from its scores, labels and preferences."""
-    run = published.run
+    run, about = published.run, published.about
+    found = _statistics(run, published.tables, published.heads)
+    prompts = {task: splits["test"]["rows"] for task, splits in about["data"].items() if "test" in splits}
+    evidence = replace(_evidence(run, found), judged=published.judged, seconds=about["seconds"], prompts=prompts)
     return replace(
-        _statistics(run, published.tables, published.heads), win_rates=win_rates(published.judged, _resampling(run))
+        found,
+        win_rates=win_rates(published.judged, _resampling(run)),
+        claims=judge(read_claims(run.published), evidence),
     )
+
+
+def _evidence(run: Run, found: Statistics) -> Measured:
+    """What the papers' claims are judged by, out of a run's scores, decisions and heads."""
+    claims, resampling = read_claims(run.published), _resampling(run)
+    tables = _parts(run, run.plan.tables) | ({"dispatch": run.decisions} if len(run.decisions) else {})
+    compared = _Compared(run, tables)
+    versus = {
+        key: {
+            reference: compared.versus(key, reference, [*rows, reference])
+            for reference, rows in references(claims, key, dict.fromkeys(part["row"])).items()
+        }
+        for key, part in tables.items()
+    }
+    return Measured(run, resampling, tables, versus, heads=found.heads, head_metrics=found.head_metrics)
+
+
+def _parts(run: Run, tables: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """The scores that fill each table; where its columns are the subsets of one task, with these as its tasks."""
+    parts = {key: scores_of(run, key) for key in tables}
+    return parts | {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
+
+
+class _Compared:
+    """The rows of tables beside one of them, as protocol wants it: rules and untrained adapters are known."""
+
+    def __init__(self, run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
+        self.tables, self.resampling = tables, _resampling(run)
+        self.rules, self.untrained = best_rules(run.rules), untrained_cells(run)
+        self.subsets = {key: best_rules(reft.rules_by_subset(run.rules)) for key in tables if key in reft.SUBSETS}
+
+    def versus(self, key: str, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
+        """A table's rows beside one of them. rows: those that are wanted (default: all)."""
+        part, rules = self.tables[key], self.subsets.get(key, self.rules)
+        part = part if rows is None else part[part["row"].isin(rows)]
+        return compare(part, self.resampling, reference, rules=rules, untrained=self.untrained)
 
 
 def rule_estimates(rules: Mapping[str, pd.DataFrame], resampling: Resampling) -> dict[str, dict[str, Estimate]]:
@@ -65,23 +112,9 @@ def _resampling(run: Run) -> Resampling:
 
 def _statistics(run: Run, tables: Sequence[str], labelled: Sequence[Mapping[str, Any]]) -> Statistics:
     resampling = _resampling(run)
-    parts = {key: scores_of(run, key) for key in tables}
-    parts |= {key: reft.by_subset(part, key) for key, part in parts.items() if key in reft.SUBSETS}
-    best, untrained = best_rules(run.rules), untrained_cells(run)
-    subsets = {key: best_rules(reft.rules_by_subset(run.rules)) for key in parts if key in reft.SUBSETS}
-
-    def compared(key: str, reference: str) -> pd.DataFrame:
-        """A table's rows beside one of them."""
-        rules = subsets.get(key, best)
-        return compare(parts[key], resampling, reference, rules=rules, untrained=untrained)
-
+    compared = _Compared(run, _parts(run, tables))
     return Statistics(
-        comparisons={key: compared(key, "base") for key in parts},
-        rivals={key: compared(key, RIVALS[key]) for key in parts if key in RIVALS},
-        versus={
-            key: {row: compared(key, row) for row in rivals_for(key) if row in set(part["row"])}
-            for key, part in parts.items()
-        },
+        comparisons={key: compared.versus(key, "base") for key in compared.tables},
         dispatch=compare(run.decisions, resampling, "prompt"),
         rules=rule_estimates(run.rules, resampling),
         answers=answers(run.scores) if len(run.scores) else pd.DataFrame(),

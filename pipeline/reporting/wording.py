@@ -1,6 +1,6 @@
 """How a person reads the report's numbers: percent, points, thousands apart, and what the texts have in common."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -52,3 +52,8 @@ def rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def markdown_row(cells: Iterable[str]) -> str:
     """One line of a Markdown table."""
     return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def joined(words: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(words) if len(words) < 3 else f"{', '.join(words[:-1])} and {words[-1]}"

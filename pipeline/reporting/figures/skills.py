@@ -27,7 +27,8 @@ def interference(matrix: pd.DataFrame, name: str) -> str:
         field_axes(axis, len(rows), len(tasks))
         axis.set_xticks(np.arange(len(tasks)) + 0.5, [task.replace("_", " ") for task in tasks])
         axis.set_yticks(np.arange(len(rows)) + 0.5, [row.replace("_", " ") for row in rows])
-        axis.set_title("together less alone, points")
+        reference = matrix["reference"].iloc[0].replace("_", " ")
+        axis.set_title(f"together less {reference}, points")
     return svg(figure, name, f"Change of {', '.join(tasks)} by training together, for {', '.join(rows)}")
 
 

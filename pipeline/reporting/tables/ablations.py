@@ -3,13 +3,10 @@
 What a row is, its recipe in params.yaml says, not its name; so does which row of the paper stands beside it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
-from pipeline.reporting.claims import settled, spelled, verdicts
 from pipeline.reporting.papers import BENCHMARKS, PUBLISHED_MODEL, ROWS
 from pipeline.reporting.planned import Plan, RunSettings, Training
 from pipeline.reporting.read import Run
@@ -137,36 +134,3 @@ def published_of(run: Run, tasks: Iterable[str]) -> tuple[dict[tuple[str, str], 
     rows = published_rows(run)
     accuracies = {(row, task): line[name] / 100 for task, name in beside.items() for row, line in rows.items()}
     return accuracies, {task: BENCHMARKS[name] for task, name in beside.items()}
-
-
-def claims(run: Run, versus_base: pd.DataFrame, versus_svf: pd.DataFrame, tasks: Sequence[str]) -> tuple[str, ...]:
-    """What the run says of the paper's ablation, from the intervals alone."""
-    rows = {row: variant for row, variant in rows_of(run).items() if verdicts(versus_base, row, tasks)}
-
-    def of(method: str, objective: Objective) -> dict[str, str]:
-        """Row to label, of one method and objective and no other settings than the main ones."""
-        return {
-            row: variant.label
-            for row, variant in rows.items()
-            if (variant.method, variant.objective) == (method, objective) and not variant.differs
-        }
-
-    sentences = []
-    if rewarded := of("svf", "reinforce"):
-        word = settled(verdict for row in rewarded for verdict in verdicts(versus_base, row, tasks).values())
-        each = "; ".join(f"{label}: {spelled(versus_base, row, tasks)}" for row, label in rewarded.items())
-        sentences.append(
-            "The ablation's claim that SVF under policy gradient improves on the base model, whichever modules it "
-            f"scales, {word} in this run: {each}."
-        )
-    behind = of("svf", "next_token") | of("lora", "reinforce")
-    sentences += [
-        f"{label}, in the paper behind the base model, is here {spelled(versus_base, row, tasks)}."
-        for row, label in behind.items()
-    ]
-    sentences += [
-        f"{variant.label}, against the SVF expert: {compared}."
-        for row, variant in rows.items()
-        if row != "svf" and (compared := spelled(versus_svf, row, tasks))
-    ]
-    return tuple(sentences)

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import pandas as pd
-
 from pipeline.reporting import claims, papers
 from pipeline.reporting.budgets import trainings_of
 from pipeline.reporting.measured import Statistics
@@ -35,25 +33,15 @@ def comparison_of(key: str, run: Run, statistics: Statistics) -> Comparison:
         trained=trained_of(key, run, counts),
         published=published,
         benchmarks=benchmarks,
-        claims=claims_of(key, run, statistics, domains),
+        claims=claims_of(key, run, statistics),
         labels=labels_of(key, run),
         trainings=trainings_of(run, key, statistics.budgets),
     )
 
 
-def claims_of(key: str, run: Run, statistics: Statistics, domains: Mapping[str, str]) -> tuple[str, ...]:
-    """What the run says of the paper's claims on the table. domains: of its tasks."""
-    versus_base: pd.DataFrame = statistics.comparisons[key]
-    versus_rival = statistics.rivals.get(key, versus_base)
-    if key in reft.SUBSETS:
-        return reft.claims(key, versus_base, versus_rival, domains)
-    if key == "table4":
-        return ablations.claims(run, versus_base, versus_rival, list(domains))
-    return (
-        variants.moved_to(key, run)
-        + claims.claims_of(key, versus_base, versus_rival, domains)
-        + claims.variant_claims(key, versus_base, statistics.versus.get(key, {}), domains)
-    )
+def claims_of(key: str, run: Run, statistics: Statistics) -> tuple[str, ...]:
+    """What the run says of the papers' claims on the table, and what a reader must know beside."""
+    return variants.moved_to(key, run) + claims.sentences(statistics.claims, key)
 
 
 def labels_of(key: str, run: Run) -> dict[str, str]:

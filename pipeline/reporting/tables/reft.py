@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reporting.claims import overall, settled, spelled
 from pipeline.reporting.papers import row_name
 from pipeline.reporting.planned import Cell
 from pipeline.reporting.tables.comparison import Trained
@@ -27,8 +26,6 @@ DOMAINS = {"commonsense8": "reasoning", "arithmetic4": "math"}
 PUBLISHED_MODEL = "llama-7b"  # of the paper's four; LLaMA-7B in ``papers.MOVED_TO``
 # What our rows are called in the paper's numbers.
 PAPERS_ROWS = {"lora": "lora", "dora": "dora", "reft": "loreft", "direft": "direft"}
-# Who is ahead in the paper, on the mean over tasks.
-AHEAD = {"commonsense8": "ahead of", "arithmetic4": "behind"}
 ALPACA_EVAL = "alpaca_eval"
 ALPACA_EVAL_MODEL = "llama-2-7b"
 
@@ -66,25 +63,6 @@ def published_of(
         accuracies |= {(row, column): percent / 100 for column, percent in each.items()}
     shares = {row: f"{line['params']} %" for row, line in rows.items() if "params" in line}
     return accuracies, {**{name: name for name in SUBSETS[key]}, MEAN: "mean"}, shares
-
-
-def claims(
-    key: str, versus_base: pd.DataFrame, versus_lora: pd.DataFrame, domains: Mapping[str, str]
-) -> tuple[str, ...]:
-    """What the run says of LoReFT beside LoRA: in the paper it is ahead in one table and behind in the other."""
-    sentences = []
-    if (verdict_on_mean := overall(versus_lora, "reft", domains)) is not None:
-        verdict, text = verdict_on_mean
-        if AHEAD[key] == "behind":
-            verdict = {"better": "worse", "worse": "better"}.get(verdict, verdict)
-        sentences.append(
-            f"In the paper LoReFT is {AHEAD[key]} LoRA on the mean over {len(SUBSETS[key])} tasks, with far fewer "
-            f"parameters; that {settled([verdict])} in this run: LoReFT against LoRA is {text}."
-        )
-    for row in ("reft", "lora"):
-        if text := spelled(versus_base, row, domains):
-            sentences.append(f"{row_name(row)}, against the base model: {text}.")
-    return tuple(sentences)
 
 
 def alpaca_eval_table(

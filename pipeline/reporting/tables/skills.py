@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.evaluation.intervals import MEAN_OVER_TASKS
 from pipeline.reporting.skills import SkillRun
 from pipeline.reporting.tables.listing import Listing
-from pipeline.reporting.wording import cell_text, percent, signed
+from pipeline.reporting.wording import cell_text, joined, percent, signed
 
 
 def interval(mean: float, low: float, high: float) -> str:
@@ -21,25 +22,36 @@ def change(line: Mapping[Any, Any]) -> str:
     return f"{signed(line['diff'])} {between}; {percent(line['together'])} against {percent(line['alone'])} alone"
 
 
-def matrix_table(matrix: pd.DataFrame, parameters: Mapping[str, int], routers: Mapping[str, int]) -> Listing:
-    """Methods by skills: change in points against training the skill alone. parameters, routers: of ``SkillRun``."""
-    tasks = list(dict.fromkeys(matrix["task"]))
+def matrix_table(
+    common: pd.DataFrame, own: pd.DataFrame, parameters: Mapping[str, int], routers: Mapping[str, int]
+) -> Listing:
+    """Methods by skills: change in points against the common reference, and on the mean against its own size alone.
+
+    common, own: of ``interference.matrix``; a row that ``own`` lacks has no such reference. parameters, routers: of
+    ``SkillRun``.
+    """
+    tasks = list(dict.fromkeys(common["task"]))
+    beside = {line["row"]: change(line) for line in own[own["task"] == MEAN_OVER_TASKS].to_dict("records")}
     rows = [
         (
             row.replace("_", " "),
             parameters.get(row),
             routers.get(row),
-            *(change(line) for line in matrix[matrix["row"] == row].to_dict("records")),
+            *(change(line) for line in common[common["row"] == row].to_dict("records")),
+            beside.get(row),
         )
-        for row in dict.fromkeys(matrix["row"])
+        for row in dict.fromkeys(common["row"])
     ]
-    seeds, n = matrix["seeds"].max(), matrix.loc[matrix["task"] == tasks[0], "n"].max()
+    seeds, n = common["seeds"].max(), common.loc[common["task"] == tasks[0], "n"].max()
+    reference = common["reference"].iloc[0].replace("_", " ")
     note = (
-        "Accuracy of an adapter trained on all skills less that of one trained on this skill alone, in points with its "
-        f"95 % interval, paired over the {n} test prompts of a skill"
+        f"Accuracy of an adapter trained on all skills less that of {reference}, the one reference for all rows, "
+        f"trained on this skill alone; in points with its 95 % interval, paired over the {n} test prompts of a skill"
         + (f" and over {seeds} seeds." if seeds > 1 else ".")
+        + " The last column sets each row against the same method and size trained alone."
     )
-    columns = ("trained together", "parameters", "router’s", *(task.replace("_", " ") for task in tasks))
+    names = (*(task.replace("_", " ") for task in tasks), "mean, against its own size alone")
+    columns = ("trained together", "parameters", "router’s", *names)
     return Listing("interference", "Interference: what training skills together costs each", columns, tuple(rows), note)
 
 
@@ -114,14 +126,50 @@ def added_table(run: SkillRun, matrix: pd.DataFrame, added: Mapping[str, str]) -
 # ---- claims ---------------------------------------------------------------------------------------------------------
 
 
+def answer(
+    first: str, found: Mapping[str, Mapping[str, Any]], sizes: Mapping[str, tuple[int, int]], reference: str
+) -> str:
+    """Whether a method suffers less interference than others of its size, worded by the intervals alone.
+
+    found: of each other method, the contrast of the first with it on the common ``reference``, see
+    ``pipeline.evaluation.interference.contrast``. sizes: row to its parameters without a router, and the router's.
+    """
+    words = {"better": "less than", "worse": "more than", "undecided": "not told apart from"}
+    verdicts = {str(contrast["verdict"]) for contrast in found.values()}
+    if verdicts == {"better"}:
+        head = "Yes"
+    elif "better" in verdicts:
+        head = "In part"
+    else:
+        head = "No" if "worse" in verdicts else "Not shown"
+    parts = [
+        f"{words[str(one['verdict'])]} {name.replace('_', ' ')} ({signed(one['diff'])} points, 95 % interval "
+        f"{signed(one['diff_low'])} to {signed(one['diff_high'])})"
+        for name, one in found.items()
+    ]
+    counted = [
+        f"{row.replace('_', ' ')} {cell_text(own)}" + (f" and a router of {cell_text(router)}" if router else "")
+        for row, (own, router) in sizes.items()
+    ]
+    sample = next(iter(found.values()))
+    seeds = f", {sample['seeds']} seeds" if sample["seeds"] > 1 else ""
+    names = joined([name.replace("_", " ") for name in found])
+    return (
+        f"Does {first.replace('_', ' ')} suffer less interference than {names} of its size? {head}: {joined(parts)}, "
+        f"on the one reference {reference.replace('_', ' ')} (n = {cell_text(sample['n'])}{seeds}; parameters: "
+        f"{', '.join(counted)})."
+    )
+
+
 def claim(contrast: Mapping[str, Any], pair: Sequence[str]) -> str:
-    """Whether the first of two methods suffers less interference than the second, by the interval alone."""
-    words = {"better": "suffers less", "worse": "suffers more", "undecided": "is not shown to suffer less"}
+    """Whether the first of two methods loses less than the second, each against its own size alone, by the interval."""
+    words = {"better": "loses less", "worse": "loses more", "undecided": "is not shown to lose less"}
     first, second = (name.replace("_", " ") for name in pair)
     between = f"95 % interval {signed(contrast['diff_low'])} to {signed(contrast['diff_high'])}"
     return (
-        f"{first} {words[str(contrast['verdict'])]} interference than {second}: its change by training together is "
-        f"{signed(contrast['diff'])} points beside the other's ({between}, n = {cell_text(contrast['n'])})."
+        f"Against the same method and size trained alone, {first} {words[str(contrast['verdict'])]} than {second}: its "
+        f"change by training together is {signed(contrast['diff'])} points beside the other's ({between}, n = "
+        f"{cell_text(contrast['n'])})."
     )
 
 
@@ -136,13 +184,12 @@ def advantage_claim(advantage: Mapping[str, Any], pair: Sequence[str]) -> str:
     )
 
 
-def matrix_claims(matrix: pd.DataFrame) -> list[str]:
-    """For each method, on which skills training together is worse, better or undecided."""
+def matrix_claims(matrix: pd.DataFrame, reference: str) -> list[str]:
+    """For each method, on which skills training together is worse, better or undecided against the common reference."""
     sentences = []
-    for row, part in matrix[matrix["task"] != "mean_over_tasks"].groupby("row", sort=False):
+    for row, part in matrix[matrix["task"] != MEAN_OVER_TASKS].groupby("row", sort=False):
         groups = {word: list(part.loc[part["verdict"] == word, "task"]) for word in ("worse", "better", "undecided")}
-        parts = [f"{word} on {' and '.join(tasks)}" for word, tasks in groups.items() if tasks]
-        sentences.append(
-            f"{str(row).replace('_', ' ')} trained together is, against each skill alone, {', '.join(parts)}."
-        )
+        parts = [f"{word} on {joined(tasks)}" for word, tasks in groups.items() if tasks]
+        name, other = str(row).replace("_", " "), reference.replace("_", " ")
+        sentences.append(f"{name} trained together is, against {other}, {', '.join(parts)}.")
     return sentences

@@ -89,8 +89,9 @@ RAISED = object()
 def run(programs: Sequence[Program]) -> list[Outcome]:
     """What each program's calls returned, in the order of the programs. UserError where they cannot be walled in.
 
-    Where the machine may have been the reason that a program failed, it is tried once more; but a batch takes no longer
-    than all of its programs' wall time, shared by the workers.
+    Where the machine may have been the reason that a program failed, it is tried once more: always if its worker was
+    lost; if it ran out of time, only while the batch takes no longer than the wall time of all its programs, shared by
+    the workers.
     """
     if not programs:
         return []
@@ -101,7 +102,7 @@ def run(programs: Sequence[Program]) -> list[Outcome]:
 
     def again(program: Program, outcome: Outcome) -> Outcome:
         late = time.monotonic() + program.limits["wall_seconds"] > ending
-        return outcome if late or not outcome.ours else _try(program)
+        return _try(program) if outcome.ours and (outcome.ended == "lost" or not late) else outcome
 
     with ThreadPoolExecutor(workers) as threads:
         try:

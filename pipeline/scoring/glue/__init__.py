@@ -50,7 +50,7 @@ def score_similarity(id: str, answer: str, expected: float) -> Score:
 
 def _in_first_sentence(answer: str, read: re.Match[str]) -> bool:
     """Whether what was read stands in the answer's first sentence, where a label or a number alone is asked for."""
-    return not re.search(r"[.!?]\s|\n", answer[: read.start()].strip())
+    return not re.search(r"[.!?]\s|\n", answer[: read.start()].lstrip())
 
 
 def pairs(scores: Sequence[Score], expected: Sequence[str], labels: Sequence[str]) -> Pairs:

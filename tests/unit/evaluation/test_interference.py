@@ -28,6 +28,7 @@ RIGHT = {
     ("loreft_each", "oldest"): (60, 60),
 }
 REFERENCES = {"loreft": "loreft_alone", "csreft": "loreft_each"}
+COMMON = dict.fromkeys(REFERENCES, "loreft_alone")
 
 
 def scores() -> pd.DataFrame:
@@ -69,12 +70,40 @@ def test_seeds_that_differ_widen_the_interval():
 def test_of_two_methods_the_one_that_changes_for_the_better_suffers_less():
     found = contrast(scores(), REFERENCES, ("csreft", "loreft"), DRAWN)
     assert found["diff"] == pytest.approx(0.20) and found["verdict"] == "better" and found["n"] == 200
-    assert "csreft suffers less interference than loreft" in skills.claim(found, ("csreft", "loreft"))
+    assert "csreft loses less than loreft" in skills.claim(found, ("csreft", "loreft"))
     turned = contrast(scores(), REFERENCES, ("loreft", "csreft"), DRAWN)
     assert turned["diff"] == pytest.approx(-float(found["diff"])) and turned["verdict"] == "worse"
     assert turned["diff_low"] == pytest.approx(-float(found["diff_high"]), abs=0.02)  # seeds are drawn in another order
     same = contrast(scores(), REFERENCES, ("loreft", "loreft"), DRAWN)
-    assert "is not shown to suffer less" in skills.claim(same, ("loreft", "loreft"))
+    assert "is not shown to lose less" in skills.claim(same, ("loreft", "loreft"))
+
+
+def test_a_common_reference_cancels_from_the_difference_of_two_changes():
+    found = contrast(scores(), COMMON, ("csreft", "loreft"), DRAWN)
+    changed = matrix(scores(), COMMON, DRAWN).set_index(["row", "task"])["diff"]
+    expected = changed["csreft", "mean_over_tasks"] - changed["loreft", "mean_over_tasks"]
+    assert found["diff"] == pytest.approx(expected) == pytest.approx(0.15)
+    assert found == advantage(scores(), ("csreft", "loreft"), DRAWN) and found["seeds"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "head", "said"),
+    [
+        (("better", "better"), "Yes", "less than loreft (+5.0 points"),
+        (("better", "undecided"), "In part", "and not told apart from lora (+5.0 points"),
+        (("better", "worse"), "In part", "and more than lora"),
+        (("undecided", "undecided"), "Not shown", "not told apart from loreft"),
+        (("undecided", "worse"), "No", "more than lora"),
+    ],
+)
+def test_one_sentence_answers_who_suffers_less_by_the_intervals_alone(words, head, said):
+    numbers = {"diff": 0.05, "diff_low": 0.01, "diff_high": 0.09, "n": 600, "seeds": 5}
+    found = {name: {**numbers, "verdict": word} for name, word in zip(("loreft", "lora"), words, strict=True)}
+    sizes = {"csreft": (1200, 300), "loreft": (1200, 0), "lora": (1100, 0)}
+    sentence = skills.answer("csreft", found, sizes, "loreft_alone")
+    assert sentence.startswith(f"Does csreft suffer less interference than loreft and lora of its size? {head}: ")
+    assert said in sentence and "on the one reference loreft alone (n = 600, 5 seeds; parameters: " in sentence
+    assert "csreft 1\u202f200 and a router of 300, loreft 1\u202f200, lora 1\u202f100)." in sentence
 
 
 def test_methods_of_the_same_size_are_drawn_side_by_side():
@@ -100,10 +129,16 @@ def test_the_advantage_of_a_row_needs_no_reference_and_draws_seeds_too():
 
 
 def test_the_table_has_a_line_a_method_and_a_column_a_skill():
-    listing = skills.matrix_table(matrix(scores(), REFERENCES, DRAWN), {"loreft": 12, "csreft": 15}, {"csreft": 3})
-    assert listing.columns == ("trained together", "parameters", "router’s", "sums", "oldest", "mean over tasks")
+    common, own = (matrix(scores(), one, DRAWN) for one in (COMMON, {"csreft": "loreft_each"}))
+    listing = skills.matrix_table(common, own, {"loreft": 12, "csreft": 15}, {"csreft": 3})
+    names = ("sums", "oldest", "mean over tasks", "mean, against its own size alone")
+    assert listing.columns == ("trained together", "parameters", "router’s", *names)
     assert [row[:3] for row in listing.rows] == [("loreft", 12, None), ("csreft", 15, 3)]
     assert listing.rows[0][3].startswith("−30.0 [") and listing.rows[0][3].endswith("; 50.0 against 80.0 alone")
+    assert listing.rows[0][6] is None and "65.0 against 65.0 alone" in listing.rows[1][6]
+    assert (
+        listing.rows[1][5].endswith("; 65.0 against 70.0 alone") and "loreft alone, the one reference" in listing.note
+    )
     assert "−30.0" in listing_markdown(listing)
 
 
@@ -138,7 +173,9 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
     (tmp_path / "skills/left.gates.jsonl").write_text("of another plan")
     asked = SkillReport(
         table="experiment",
-        references=REFERENCES,
+        together=tuple(REFERENCES),
+        alone="loreft_alone",
+        own=REFERENCES,
         claims=(("csreft", "loreft"),),
         router=("csreft",),
         growth=("loreft_each", "csreft"),
@@ -152,7 +189,11 @@ def test_the_stage_writes_tables_figures_and_claims_from_the_cells_files(tmp_pat
     listings = {f"{name}.{kind}" for name in ("interference", "router", "growth", "added") for kind in ("md", "csv")}
     drawn = {f"{name}.svg" for name in ("interference", "parameters", "skill-gates", "growth")}
     assert names == listings | drawn | {"matrix.csv", "claims.md"}
-    assert "csreft suffers less interference than loreft" in found["claims"][0]
+    assert found["claims"][0].startswith("Does csreft suffer less interference than loreft of its size? Yes: less than")
+    assert "Against the same method and size trained alone, csreft loses less than loreft" in found["claims"][1]
+    assert found["claims"][2].startswith("loreft trained together is, against loreft alone, worse on oldest and sums")
+    numbers = pd.read_csv(tmp_path / "out/matrix.csv")
+    assert set(numbers.loc[numbers["row"] == "csreft", "reference"]) == {"loreft_alone", "loreft_each"}
     assert "sums: 0.00 1.00; oldest: 1.00 1.00" in (tmp_path / "out/router.md").read_text()
     assert "200 of 200" in (tmp_path / "out/added.md").read_text()
     assert "| csreft | 2 | 12 |" in (tmp_path / "out/growth.md").read_text()

@@ -118,15 +118,31 @@ def test_a_large_adapter_is_told_by_its_hash(
     assert "experts/svf-sums-0" in json.loads((folder / "run.json").read_text())["adapters"]
 
 
+def own_numbers(root: Path) -> dict[str, Any]:
+    """The numbers that a report has of its own run: all but what published runs say of the papers' claims."""
+    metrics = json.loads((root / "reports/metrics.json").read_text())
+    metrics["claims"].pop("published", None)
+    tables = {path.name: path.read_text() for path in (root / "reports/tables").iterdir() if path.stem != "claims"}
+    return {"metrics": metrics, **tables}
+
+
 def test_the_report_shows_published_runs_and_changes_no_number_of_its_own(made: tuple[Path, dict[str, Any]]) -> None:
     root, arguments = made
     report.run(**arguments)
-    numbers = [root / "reports/metrics.json", root / "reports/tables"]
-    before = [digest(path) for path in numbers]
+    before = own_numbers(root)
     assert not (root / "reports/site/published.html").exists()
     publish.publish(CELLS, None)
     report.run(**arguments)
-    assert [digest(path) for path in numbers] == before
+    assert own_numbers(root) == before
+    published = json.loads((root / "reports/metrics.json").read_text())["claims"]["published"]
+    assert set(published) == {"Toy-135M"} and sum(published["Toy-135M"].values()) > 50
+    claims = pd.read_csv(root / "reports/tables/claims.csv").set_index(["id", "run"])
+    for run in ("this run", "Toy-135M"):  # the same cells, so the same verdict
+        assert claims.loc[("t2-svf-improves", run), "n"] == 120
+    assert (
+        claims.loc[("t2-svf-improves", "this run"), "effect"] == claims.loc[("t2-svf-improves", "Toy-135M"), "effect"]
+    )
+    assert 'href="../site/published.html#Toy-135M"' in (root / "reports/site/claims.html").read_text()
     page = re.sub(r"\s+", " ", (root / "reports/site/published.html").read_text())
     own = json.loads((root / "reports/metrics.json").read_text())["table1"]["svf"]["sums"]
     assert f"<b>{100 * own['mean']:.1f} %</b>" in page and f"[{100 * own['low']:.1f}, {100 * own['high']:.1f}]" in page

@@ -111,20 +111,14 @@ def test_the_papers_numbers_and_shares_stand_beside_ours(made: tuple[Path, dict[
     assert "a choice at random is right for 50.0 % of boolq" in paper
 
 
-def test_the_claim_is_worded_by_the_interval_on_the_mean() -> None:
-    tasks = dict.fromkeys(SUBSETS, "reasoning")
-    line = {"row": "reft", "task": reft.MEAN, "diff": 0.1, "diff_low": 0.05, "diff_high": 0.2, "n": 80}
-    frame = pd.DataFrame([{**line, "verdict": "better"}])
-    none = frame[frame["row"] == "nobody"]
-    assert (
-        "ahead of LoRA on the mean over 8 tasks, with far fewer parameters; that holds"
-        in reft.claims("commonsense8", none, frame, tasks)[0]
-    )
-    assert (
-        "behind LoRA on the mean over 4 tasks, with far fewer parameters; that does not hold"
-        in reft.claims("arithmetic4", none, frame, tasks)[0]
-    )
-    assert reft.claims("commonsense8", none, none, tasks) == ()
+def test_the_claim_is_judged_by_the_interval_on_the_mean(made: tuple[Path, dict[str, Any]]) -> None:
+    frame = pd.read_csv(made[0] / "reports/tables/claims.csv").set_index("id")
+    found = frame.loc["reft-commonsense-lora"]
+    assert found["verdict"] == "holds" and found["effect"] == pytest.approx(100 * 7 * 0.2 / 8) and found["n"] == 80
+    assert found["low"] > 0 and found["table"] == "commonsense8"
+    assert frame.loc["reft-is-small", "effect"] == pytest.approx(41_000 / 460_800, rel=1e-3)
+    text = (made[0] / "reports/tables/commonsense8.md").read_text()
+    assert "- LoReFT is more accurate than LoRA on the mean over eight tasks of common sense: holds (+17.5 [" in text
 
 
 def test_the_best_rule_is_that_of_each_subset(made: tuple[Path, dict[str, Any]]) -> None:

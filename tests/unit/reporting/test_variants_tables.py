@@ -6,68 +6,12 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from pipeline.reporting import claims, papers
-from pipeline.reporting.papers import CLAIMS, rivals_for
+from pipeline.reporting import papers
 from pipeline.reporting.read import read_published
 from stages import report
 from tests.made import PUBLISHED, make_run
 
 DOMAINS = {"queue": "reasoning", "groceries": "math"}
-
-
-def frame_of(row: str, verdicts: dict[str, str]) -> pd.DataFrame:
-    lines = [{"row": row, "task": task, "verdict": word, "n": 200} for task, word in verdicts.items()]
-    return pd.DataFrame(lines, columns=["row", "task", "verdict", "n"])
-
-
-NOTHING = frame_of("x", {})
-
-
-@pytest.mark.parametrize("key", [*CLAIMS, "table11"])
-def test_a_table_without_the_rows_of_a_claim_makes_none(key: str) -> None:
-    assert claims.variant_claims(key, frame_of("other", {"queue": "better"}), {}, DOMAINS) == ()
-
-
-@pytest.mark.parametrize(
-    ("word", "said"), [("better", "holds"), ("worse", "does not hold"), ("undecided", "is not settled")]
-)
-@pytest.mark.parametrize("key", ["table5", "table5_resampled"])
-def test_moved_experts_are_judged_by_the_interval_alone(key: str, word: str, said: str) -> None:
-    sentence, order = claims.variant_claims(
-        key, frame_of("ordered", {"queue": word}), {"shuffled": frame_of("ordered", {"queue": word})}, DOMAINS
-    )
-    assert (
-        f"two of three tasks) {said} in this run. SVF experts of the first model against Base model: {word}" in sentence
-    )
-    assert f"than shuffled {said} in this run" in order
-    assert ("at n = 200" in sentence) == (word == "undecided")
-
-
-@pytest.mark.parametrize("key", ["table9", "table9_resampled"])
-def test_on_their_own_tasks_moved_experts_are_compared_and_nothing_is_claimed(key: str) -> None:
-    sentence, order = claims.variant_claims(
-        key, frame_of("ordered", {"queue": "worse"}), {"shuffled": frame_of("ordered", {"queue": "better"})}, DOMAINS
-    )
-    assert "claim" not in sentence and sentence.endswith("against Base model: worse on queue.")
-    assert "than shuffled holds in this run" in order
-
-
-def test_a_claim_over_several_pairs_holds_if_all_of_them_do() -> None:
-    against = {f"ia3_{steps}_steps_3": frame_of("few_shot_3", {"queue": "better"}) for steps in (100, 1000)}
-    sentence, *_ = claims.variant_claims("table8", NOTHING, against, DOMAINS)
-    assert "on the same prompts holds in this run" in sentence
-    against["ia3_100_steps_20"] = frame_of("few_shot_20", {"queue": "undecided"})
-    sentence, *_ = claims.variant_claims("table8", NOTHING, against, DOMAINS)
-    assert "is not settled" in sentence
-    assert "on 20 prompts against IA3, 100 steps on 20 prompts: undecided on queue at n = 200" in sentence
-    assert "ia3_100_steps_20" in rivals_for("table8")
-
-
-def test_where_the_paper_claims_nothing_the_comparison_alone_is_told() -> None:
-    (sentence,) = claims.variant_claims(
-        "searchers", NOTHING, {"few_shot": frame_of("cma_es", {"queue": "worse"})}, DOMAINS
-    )
-    assert "claim" not in sentence and sentence.endswith("SVF mixed by few-shot CEM: worse on queue.")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +75,7 @@ def test_shuffled_stands_beside_ordered_with_the_model_they_were_moved_to(made: 
     assert ordered["paper"] == pytest.approx(0.4261) and ordered["paper_model"] == "Mistral-7B-Instruct-v0.3"
     page = (made / "site/table9.html").read_text()
     assert "is &#39;tuned&#39;, Toy-135M itself with a LoRA on sums, functions, oldest merged" in page
-    assert "than shuffled" in page and "Mistral-7B-Instruct-v0.3" in page
+    assert "moved experts do better in order than shuffled" in page and "Mistral-7B-Instruct-v0.3" in page
 
 
 def test_the_figures_of_the_analyses_fit_light_and_dark(made: Path) -> None:

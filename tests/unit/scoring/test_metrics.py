@@ -134,7 +134,7 @@ def test_a_scorers_further_metric_has_a_column_where_it_has_one(
     found = score.run(task="sums", **paths, scores=tmp_path / "cell.parquet")
     assert (found["accuracy"], found["plus"]) == (1.0, 0.5)
     frame = pd.read_parquet(tmp_path / "cell.parquet").assign(row="base", task="sums", seed=0, cell="sums-base")
-    assert list(frame.columns)[7] == "also.plus" and frame["also.plus"].isna().tolist() == [False, True, False]
+    assert list(frame.columns)[8] == "also.plus" and frame["also.plus"].isna().tolist() == [False, True, False]
     (line,) = further(frame, RESAMPLING, "base").to_dict("records")
     assert (line["metric"], line["mean"], line["n"]) == ("plus", 0.5, 2)
 
