@@ -108,7 +108,7 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     whole = run.curves.get(Path(item.adapter).name)
     curve = None if whole is None else kept_run(whole)
     steps = training["steps"] if curve is None else int(curve["step"].max())
-    shots = recipe.get("shots")
+    shots: Any = recipe.get("shots")
     known = [shots if shots else run.trained_on.get(task) for task in item.tasks]
     there = None if None in known or not known else sum(count for count in known if count is not None)
     screened = (training.get("screen") or {}).get("prompts") if objective == "reinforce" else None
