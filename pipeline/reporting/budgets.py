@@ -68,7 +68,8 @@ class Budget:
     @property
     def thin(self) -> bool:
         """Whether it was chosen among several on too few prompts."""
-        return self.tried > 1 and self.validation is not None and self.validation * len(self.tasks) < ENOUGH
+        prompts = None if self.validation is None else self.validation * max(1, len(self.tasks))
+        return self.tried > 1 and prompts is not None and prompts < ENOUGH
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,13 +78,14 @@ class Budget:
 
     @property
     def text(self) -> str:
-        """The budget in words."""
+        """The budget in words, but for its tokens."""
         words = f"{self.steps} steps × {self.batch} prompts = {cell_text(self.prompts)} prompts seen"
         most = "" if self.screened is None else "at most "
         words += "" if self.distinct is None else f", {most}{cell_text(self.distinct)} distinct"
         words += "" if self.screened is None else f", kept of {cell_text(self.screened)} that were screened"
-        words += "" if self.answers is None else f"; {self.samples} samples each, {cell_text(self.answers)} answers"
-        return words + ("" if self.tokens is None else f", {cell_text(self.tokens)} tokens")
+        return words + (
+            "" if self.answers is None else f"; {self.samples} samples each, {cell_text(self.answers)} answers"
+        )
 
 
 def budgets(run: Run) -> dict[str, Budget]:
@@ -106,7 +108,7 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     whole = run.curves.get(Path(item.adapter).name)
     curve = None if whole is None else kept_run(whole)
     steps = training["steps"] if curve is None else int(curve["step"].max())
-    shots = recipe.get("shots")
+    shots: Any = recipe.get("shots")
     known = [shots if shots else run.trained_on.get(task) for task in item.tasks]
     there = None if None in known or not known else sum(count for count in known if count is not None)
     screened = (training.get("screen") or {}).get("prompts") if objective == "reinforce" else None
@@ -206,8 +208,11 @@ class Trainings:
     rows: Mapping[str, Sequence[Budget]]
 
     def texts(self, row: str) -> list[str]:
-        """The budgets of a row in words: one, unless its trainings differ."""
-        return list(dict.fromkeys(one.text for one in self.rows.get(row, ())))
+        """The budgets of a row in words: one, unless its trainings differ in more than the tokens they generated."""
+        tokens: dict[str, list[int]] = {}
+        for one in self.rows.get(row, ()):
+            tokens.setdefault(one.text, []).extend([] if one.tokens is None else [one.tokens])
+        return [text + (f", {between(counts)} tokens" if counts else "") for text, counts in tokens.items()]
 
     def size(self, row: str) -> tuple[tuple[int, int], ...]:
         """Steps and batches of a row; empty for one that was not trained itself."""
@@ -249,6 +254,12 @@ class Trainings:
                     "another policy than the one that answered."
                 )
         return said
+
+
+def between(counts: Sequence[int]) -> str:
+    """A number, or the least and the greatest of several."""
+    least, greatest = cell_text(min(counts)), cell_text(max(counts))
+    return least if least == greatest else f"{least} to {greatest}"
 
 
 def trainings_of(run: Run, table: str, known: Mapping[str, Budget]) -> Trainings:

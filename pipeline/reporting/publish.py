@@ -119,7 +119,11 @@ def _write_answers(folder: Path, plan: Plan, ruled: Sequence[str]) -> None:
     lines = ({"cell": cell, **vars(answer)} for cell, answers in completions.items() for answer in answers.values())
     write_lines(folder / COMPLETIONS, lines)
     if rules := read_rules(ruled, ARTIFACTS / "scores"):
-        rows = ({"task": task, **row} for task, frame in rules.items() for row in frame.to_dict("records"))
+        rows = (
+            {"task": task, **{str(name): value for name, value in line.items()}}
+            for task, of in rules.items()
+            for line in of.to_dict("records")
+        )
         write_lines(folder / RULES, rows)
 
 

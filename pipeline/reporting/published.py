@@ -206,8 +206,8 @@ def read_experiment(folder: Path) -> Experiment:
 def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
     """The scores of all cells, with the columns of ``pipeline.evaluation.intervals``."""
     try:
-        kinds = {**COLUMNS, **{name: kind for name, (kind, _) in FURTHER.items()}}
-        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"right": [""], "picked": [""]})  # type: ignore[call-overload]
+        kinds: dict[str, Any] = {**COLUMNS, **{name: kind for name, (kind, _) in FURTHER.items()}}
+        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"right": [""], "picked": [""]})
         missing = [name for name in COLUMNS if name not in frame]
     except (OSError, ValueError) as error:
         raise UserError(
@@ -221,7 +221,7 @@ def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
         )
     for column, (kind, value) in FURTHER.items():
         if column not in frame:
-            frame[column] = pd.array([value] * len(frame), dtype=kind)
+            frame[column] = pd.Series([value] * len(frame), dtype=kind)
     for column in ("row", "task", "seed"):
         frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in planned.items()})
     return frame

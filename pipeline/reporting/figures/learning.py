@@ -52,8 +52,8 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], name: str) -> str:
 def kept_coefficient(curve: pd.DataFrame) -> pd.DataFrame:
     """The part of a curve under the λ that was chosen; where none was, under that of the best validation."""
     chosen = curve[curve["chosen"].astype(bool)]
-    best = chosen.index[0] if len(chosen) else curve["validation"].astype(float).idxmax()
-    return curve[curve["kl_coefficient"] == curve.loc[best, "kl_coefficient"]]
+    best = chosen.iloc[0] if len(chosen) else curve.iloc[int(curve["validation"].astype(float).argmax())]
+    return curve[curve["kl_coefficient"] == best["kl_coefficient"]]
 
 
 def draw_others(above: Axes, below: Axes, others: pd.DataFrame) -> None:

@@ -11,7 +11,7 @@ from pipeline.reporting.tables.listing import Listing
 from pipeline.reporting.wording import percent, rounded
 
 SHARES = ("cut", "unread", "unmarked", "accuracy")
-NUMBERS = (*SHARES, "read_accuracy", "read_n", "tokens")
+NUMBERS = ("n", *SHARES, "read_accuracy", "read_n", "tokens")
 COLUMNS = (
     "cell", "n", "cut, %", "unread, %", "unmarked, %", "accuracy, %", "of read and finished, %", "n of these",
     "mean tokens", "picked, % by position", "right, % by position", "accuracy where it is right, %",

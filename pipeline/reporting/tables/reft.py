@@ -40,8 +40,10 @@ def by_subset(scores: pd.DataFrame, key: str) -> pd.DataFrame:
 
 def rules_by_subset(rules: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
     """What rules without a model are right for, by the subset of each example instead of its task."""
-    whole = pd.concat([pd.DataFrame(columns=["rule", "id", "value"]), *rules.values()])
-    return {str(name): part for name, part in whole.groupby(whole["id"].str.partition("-")[0])}
+    if not rules:
+        return {}
+    whole = pd.concat(rules.values())
+    return {str(name): part for name, part in whole.groupby(whole["id"].map(lambda one: one.partition("-")[0]))}
 
 
 def papers_rows(key: str, published: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

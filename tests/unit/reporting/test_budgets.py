@@ -1,5 +1,7 @@
 """What adapters were trained on: counted from settings and curves, said in words, and told apart in tables."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
@@ -68,7 +70,12 @@ def test_a_budget_is_counted_from_the_settings_and_from_what_was_done() -> None:
     assert (lora.steps, lora.prompts, lora.distinct, lora.answers, lora.tokens) == (5, 20, 20, None, None)
     assert (lora.tried, lora.kept) == (1, None)
     assert (loreft.tasks, loreft.prompts, loreft.distinct) == (("sums", "oldest"), 32, 27)
-    assert svf.text == "6 steps × 4 prompts = 24 prompts seen, 20 distinct; 3 samples each, 72 answers, 720 tokens"
+    assert svf.text == "6 steps × 4 prompts = 24 prompts seen, 20 distinct; 3 samples each, 72 answers"
+    assert Trainings({"svf": [svf]}).texts("svf") == [f"{svf.text}, 720 tokens"]
+    assert Trainings({"svf": [svf, replace(svf, tokens=1500)]}).texts("svf") == [
+        f"{svf.text}, 720 to 1\u202f500 tokens"
+    ]
+    assert Trainings({"lora": [lora, lora]}).texts("lora") == [lora.text]
     assert lora.text == "5 steps × 4 prompts = 20 prompts seen, 20 distinct"
 
 

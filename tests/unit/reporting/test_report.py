@@ -47,9 +47,9 @@ def test_metrics_have_every_cell_with_its_interval_and_its_difference(made: tupl
     assert set(metrics["csreft"]) == {"base", "loreft", "csreft"}
     assert set(metrics["dispatch"]["classifier"]) == {"trained", "unseen"}
     assert metrics["parameters"]["skills/csreft-0"] == {"parameters": 222000, "parameters_without_router": 55344}
-    rule, *_ = metrics["rules"]["queue"]
-    assert rule == "the first choice" and metrics["rules"]["queue"][rule]["mean"] == RULES[rule]
-    assert cell["rule_mean"] == RULES[rule] and cell["rule_diff"] == pytest.approx(cell["mean"] - RULES[rule])
+    assert {name: right["mean"] for name, right in metrics["rules"]["queue"].items()} == pytest.approx(RULES)
+    best = max(RULES.values())
+    assert cell["rule_mean"] == best and cell["rule_diff"] == pytest.approx(cell["mean"] - best, abs=2e-6)
     assert set(metrics["verdicts"]) == set(VERDICTS) and sum(metrics["verdicts"].values()) > 10
     answers = metrics["answers"]["queue-prompt-0"]
     assert (answers["n"], answers["cut"], answers["unread"], answers["read_n"]) == (40, 0.025, 0.025, 38)
@@ -111,10 +111,10 @@ def test_the_pages_are_well_formed_and_say_what_the_run_was_about(made: tuple[Pa
         ("index.html", ("Toy-135M", "An SVF expert is more accurate", "without router 55\u202f344, 0.0411 %")),
         ("site/table1.html", ("paper: GSM8K, Llama-3-8B-Instruct", "79.15 %", "unparsed", "2 seeds")),
         ("site/table2.html", ("best rule without a model", "the first choice", "few-shot CEM")),
-        ("site/answers.html", ("queue-prompt-0", "picked, % by position", "No cell picks one position")),
+        ("site/answers.html", ("queue-prompt-0", "picked, % by position", "Cut: ended by the token limit")),
         ("site/budgets.html", ("experts/svf-sums-0", "prompts seen")),
         ("site/learning.html", ("prompts with mixed rewards, mean", "sum of rates")),
-        ("site/alpha.html", ("After its first generation, 3 of 3 searches for α found a better mixture",)),
+        ("site/alpha.html", ("After its first generation, 6 of 6 searches for α found a better mixture",)),
         ("site/dispatch.html", ("A classification expert names a prompt's domain",)),
         ("site/claims.html", ("Toy-135M", "(IA)³", "by pair and task")),
         ("site/settings.html", ("svf.modules", "reft.training.learning_rate", "compute.threads")),
