@@ -136,7 +136,7 @@ class Made:
                 "id": f"{task}-{number}",
                 "messages": [{"role": "user", "content": f"{task} {number}: is <b>1 & 2</b> less than 4?\nThink."}],
                 "target": "yes <end>",
-                "meta": {"task": task, "answer": "yes" if number % 3 else "no", "choices": {"yes": "yes", "no": "no"}},
+                "meta": {"task": task, "answer": "A" if number % 3 else "B", "choices": {"A": "yes", "B": "no"}},
             }
             for number in range(self.examples)
         ]

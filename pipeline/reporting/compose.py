@@ -64,9 +64,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Shown:
-    """What the report shows of a published run. figures: under names of their own."""
+    """What the report shows of a published run. command: that makes it again. figures: under names of their own."""
 
     name: str
+    command: str
     facts: Mapping[str, str]
     said: Sequence[Said]
     comparisons: Sequence[Comparison]
@@ -292,6 +293,7 @@ def published_section(other: Published, statistics: Statistics) -> Shown:
     drawn += figures_of(run, statistics).values()
     return Shown(
         name=other.name,
+        command=other.about["command"],
         facts=other.facts,
         said=[part for part in said if part.claims],
         comparisons=[replace(table, frame=table.frame.assign(cells="")) for table in comparisons],  # no answers to show

@@ -115,7 +115,6 @@ class Published:
             "seeds": ", ".join(str(seed) for seed in self.seeds) or "none",
             "test prompts": prompts,
             "cost": f"{self.hours:.2g} hours, {len(about['seconds'])} stages one after the other",
-            "made again by": about["command"],
         }
 
 

@@ -84,8 +84,12 @@ def by_rate(name: str, run: Run) -> dict[str, pd.DataFrame]:
 
 def signals(run: Run) -> Iterator[Figure]:
     """What the steps of the experts' trainings measured of themselves, where they did."""
-    found = {name: measured(curve) for name, curve in rewarded(run.curves).items() if name in trainings(run)}
-    if found := {name: values for name, values in found.items() if values and name not in varied(run)}:
+    trained, left_out = trainings(run), varied(run)
+    places = {task: place for place, task in enumerate(run.settings.domains)}
+    names = [name for name in rewarded(run.curves) if name in trained and name not in left_out]
+    names.sort(key=lambda name: places.get(trained[name].task, len(places)))
+    found = {name: measured(run.curves[name]) for name in names}
+    if found := {name: values for name, values in found.items() if values}:
         caption = (
             "What each step measured: the share of its prompts whose sampled answers were rewarded differently, the "
             "cosine between the gradients of two halves of its batch, the policy's entropy, its divergence from the "

@@ -5,6 +5,7 @@ JavaScript files, which a script adds when they are asked for. A page never scro
 does so in a box of its own.
 """
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,12 @@ class Asked:
 
 def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
     """A page as text. menu: the pages it leads to. shared: what every page says."""
+    return templates().get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
+
+
+@functools.cache
+def templates() -> Environment:
+    """The templates, each compiled once, with what they know of how things are written."""
     environment = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,
@@ -99,7 +106,7 @@ def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
         "words": lambda name: name.replace("_", " "),
     }
     environment.globals |= {"reading": READING, "warning": WARNING, "without_model": WITHOUT_MODEL}
-    return environment.get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
+    return environment
 
 
 def static() -> dict[str, str]:

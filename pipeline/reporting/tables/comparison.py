@@ -93,7 +93,9 @@ class Comparison:
 
     @property
     def group_starts(self) -> list[str]:
-        """The rows that begin another budget than the row above."""
+        """The rows that begin another budget than the row above, where budgets differ."""
+        if not self.trainings.differ:
+            return []
         sizes = [self.trainings.size(row) for row in self.rows]
         return [row for row, size, before in zip(self.rows[1:], sizes[1:], sizes, strict=False) if size != before]
 

@@ -21,12 +21,13 @@ from pipeline.core.artifacts import (
     write_text,
 )
 from pipeline.core.errors import UserError
+from pipeline.evaluation.rules import best_rule
 from pipeline.flow import plan
 from pipeline.reporting import publish
 from pipeline.reporting.compose import published_section
 from pipeline.reporting.figures import draw
 from pipeline.reporting.planned import read_plan
-from pipeline.reporting.published import read_published_runs
+from pipeline.reporting.published import read_answers, read_published_runs, read_rules
 from pipeline.reporting.statistics import published_statistics
 from pipeline.reporting.tables import learning
 from pipeline.reporting.tables.listing import Listing, listing_csv, listing_markdown
@@ -107,6 +108,36 @@ def test_a_published_run_says_where_it_comes_from(made: tuple[Path, dict[str, An
     assert expert["seed"] == 0 and expert["sha256"] == digest(Path("artifacts/experts/svf-sums-0.safetensors"))
     assert about["device"]["cores"] == "2" and about["device"]["machine"] == "x86_64"
     assert set(about["versions"]) == {"torch", "transformers", "numpy"}
+    again = "selfadapt plan && dvc repro score@sums-base score@sums-svf-0 heuristics@sums"
+    assert about["command"] == f"cp reports/published/mine/params.yaml params.yaml && {again}"
+
+
+def test_answers_and_rules_are_published_whole_and_with_the_same_bytes(made: tuple[Path, dict[str, Any]]) -> None:
+    folder = publish.publish(["queue-base", "sums-base"], "mine")
+    answers = read_answers(folder)
+    assert set(answers) == {"queue-base", "sums-base"}
+    kept = [vars(answer) for answer in answers["queue-base"].values()]
+    assert kept == read_jsonl(Path("artifacts/completions/queue-base.jsonl"))
+    rules = read_rules(folder / "rules.jsonl.xz")
+    assert {task: best_rule(frame).name for task, frame in rules.items()} == dict.fromkeys(
+        ("queue", "sums"), "the first choice"
+    )
+    (one,) = read_published_runs(folder.parent, {})
+    assert one.run.scores["right"].value_counts().to_dict() == {1: 2 * 26, 2: 2 * 14}
+    assert one.run.scores["picked"].isna().sum() == 2 and not one.run.scores["marked"].all()
+    before = {path.name: path.read_bytes() for path in folder.glob("*.xz")}
+    assert len(before) == 2
+    again = publish.publish(["queue-base", "sums-base"], "mine")
+    assert {path.name: path.read_bytes() for path in again.glob("*.xz")} == before
+
+
+def test_the_traces_of_searches_are_published(made: tuple[Path, dict[str, Any]]) -> None:
+    folder = publish.publish(["queue-base", "queue-few_shot-0"], "mine")
+    (one,) = read_published_runs(folder.parent, {})
+    (search,) = one.run.mixtures.values()
+    assert (search["row"], search["task"], len(search["trace"])) == ("few_shot", "queue", 2)
+    (said,) = [part for part in published_section(one, published_statistics(one)).said if part.name == "Mixing"]
+    assert "1 of 1 searches for α found a better mixture" in said.claims[0]
 
 
 def test_a_large_adapter_is_told_by_its_hash(
@@ -146,6 +177,7 @@ def test_the_report_shows_published_runs_and_changes_no_number_of_its_own(made: 
     page = re.sub(r"\s+", " ", (root / "reports/site/published.html").read_text())
     own = json.loads((root / "reports/metrics.json").read_text())["table1"]["svf"]["sums"]
     assert f"<b>{100 * own['mean']:.1f} %</b>" in page and f"[{100 * own['low']:.1f}, {100 * own['high']:.1f}]" in page
+    assert "<code>cp reports/published/Toy-135M/params.yaml params.yaml &amp;&amp; selfadapt plan" in page
     assert "n = 40" in page and "paper: GSM8K" in page and "79.15 %" in page
     assert "svf-sums-0 had a rewarded answer in 1 of 12 steps" in page
     assert "completions.html#task" not in page  # whose prompts are not here
@@ -305,6 +337,7 @@ def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, An
         ),
         ("scores.csv", lambda text: text.replace("True", "maybe", 1), "expected scores in"),
         ("scores.csv", lambda text: "", "expected scores in"),
+        ("rules.jsonl.xz", lambda text: "no archive", "expected compressed lines of JSON in"),
         ("params.yaml", lambda text: "cells: [", "expected YAML in"),
         ("plan.yaml", lambda text: "plan: [", "expected a plan in"),
         ("plan.yaml", lambda text: text.replace("method: svf", "way: svf"), "-0.method: field required; run"),
@@ -314,7 +347,7 @@ def test_a_damaged_published_run_is_one_sentence(
     made: tuple[Path, dict[str, Any]], file: str, change: Any, sentence: str
 ) -> None:
     folder = publish.publish(["sums-svf-0", "sums-base"], None)
-    (folder / file).write_text(change((folder / file).read_text()))
+    (folder / file).write_text(change((folder / file).read_text(errors="replace")))
     with pytest.raises(UserError, match=re.escape(sentence)) as caught:
         read_published_runs(folder.parent, {})
     assert "\n" not in str(caught.value)
