@@ -135,7 +135,6 @@ def test_the_ablation_speaks_of_each_claim_of_the_paper(table4) -> None:
     assert "- SVF under policy gradient improves on the base model, whether it scales MLPs, attention or both: " in text
     assert "Compared: 2 of 3 pairs." in text  # the experts themselves scale both
     assert "- SVF of both kinds of modules gains more than SVF of either: " in text
-    assert "How long each was trained: " in text
 
 
 def test_table_6_says_of_a_variant_what_differs(table4) -> None:
