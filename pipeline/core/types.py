@@ -22,6 +22,14 @@ class Example:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+def conversation(system: str, turns: Sequence[tuple[str, str]], question: str) -> tuple[Mapping[str, str], ...]:
+    """The messages of an example: the system's, worked questions with their answers (``turns``), and the question."""
+    messages = [("system", system)]
+    for asked, answered in turns:
+        messages += [("user", asked), ("assistant", answered)]
+    return tuple({"role": role, "content": content} for role, content in [*messages, ("user", question)])
+
+
 @dataclass(frozen=True)
 class Completion:
     """A model's answer to one example.

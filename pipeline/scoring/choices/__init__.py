@@ -85,8 +85,7 @@ def example(id: str, question: str, texts: Sequence[str], right: int) -> Example
 
 def offered(example: Example) -> dict[str, str]:
     """Label to text of an example's choices, as they are weighed: a choice without a text is its label; {} for none."""
-    texts = example.meta.get("choices") or {name: name for name in example.meta.get("people", ())}
-    return {label: text or label for label, text in texts.items()}
+    return {label: text or label for label, text in example.meta.get("choices", {}).items()}
 
 
 def most_likely(log_likelihoods: Sequence[float], lengths: Sequence[int] | None = None) -> int:

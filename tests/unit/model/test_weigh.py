@@ -47,11 +47,13 @@ def test_the_likeliest_choice_is_that_of_whole_passes(arguments: dict[str, Any])
     assert means["likeliest"] == pytest.approx(sum(row["likeliest"] for row in rows) / 3)
 
 
-def test_people_and_bare_labels_are_choices_too() -> None:
+def test_names_and_bare_labels_are_choices_too() -> None:
     named = choices.example("x", "Who?", ["Ann", "Bo"], 0)
     assert choices.offered(named) == {"A": "Ann", "B": "Bo"}
-    meta = {"answer": "Ann", "people": ["Ann", "Bo"]}
-    assert choices.offered(type(named)("y", (), "", meta)) == {"Ann": "Ann", "Bo": "Bo"}
+    assert choices.offered(type(named)("y", (), "", {"choices": {"Ann": "Ann", "Bo": "Bo"}})) == {
+        "Ann": "Ann",
+        "Bo": "Bo",
+    }
     assert choices.offered(type(named)("z", (), "", {"choices": {"true": "", "false": ""}})) == {
         "true": "true",
         "false": "false",
