@@ -70,7 +70,7 @@ def test_a_seventh_method_has_a_row_in_tables_1_2_and_7(tmp_path: Path, monkeypa
         (line,) = [
             one for one in (tmp_path / f"reports/tables/{table}.md").read_text().splitlines() if "| seventh" in one
         ]
-        assert "| 7; 5.2e-06 % of the base |" in line
+        assert "| 7; 5.2e-06 % of the base; 12 steps × 4 prompts" in line
 
 
 SVF = {"modules": ["q_proj", "v_proj"], "parametrisation": "direct", "init_mean": 0.1, "init_std": 0.01}
