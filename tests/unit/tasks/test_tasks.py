@@ -16,7 +16,6 @@ from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
 from pipeline.core.types import SPLITS, Example
 from pipeline.data.splits import fill, normalised
-from pipeline.scoring.choices import offered
 from stages.fetch import Tasks
 from stages.prepare import TaskData, run
 
@@ -104,13 +103,13 @@ def test_what_a_rule_answers_can_be_read(task: str):
         assert (task, name) in UNREADABLE or all(score.parsed for score in scores), name
 
 
-CHOICES = [task for task in TASKS if offered(splits(task)["test"][0])]
+CHOICES = [task for task in TASKS if splits(task)["test"][0].choices]
 
 
 @pytest.mark.parametrize("task", CHOICES)
 def test_choices_stand_in_the_order_of_their_mention(task: str):
     for example in splits(task)["test"]:
-        *others, last = offered(example).values()
+        *others, last = example.choices.values()
         asked = example.messages[-1]["content"]
         assert any(", ".join(others) + between + last in asked for between in (", ", " or "))
 
@@ -118,16 +117,16 @@ def test_choices_stand_in_the_order_of_their_mention(task: str):
 @pytest.mark.parametrize("task", CHOICES)
 def test_the_right_choice_stands_at_each_place_equally_often(task: str):
     for split, examples in splits(task).items():
-        places = Counter(list(offered(example)).index(example.meta["answer"]) for example in examples)
-        assert len(places) == len(offered(examples[0])), split
+        places = Counter(list(example.choices).index(example.meta["answer"]) for example in examples)
+        assert len(places) == len(examples[0].choices), split
         assert max(places.values()) - min(places.values()) <= 0.03 * len(examples) + 1, split
 
 
 def test_no_word_is_of_two_kinds_in_one_question():
     kinds = module("kinds")
     for example in splits("kinds")["train"]:
-        named = [kind for kind, words in kinds.KINDS.items() for word in offered(example) if word in words]
-        assert len(named) == len(set(named)) == len(offered(example))
+        named = [kind for kind, words in kinds.KINDS.items() for word in example.choices if word in words]
+        assert len(named) == len(set(named)) == len(example.choices)
         assert all(len(alike & set(named)) <= 1 for alike in kinds.ALIKE)
 
 
@@ -135,7 +134,7 @@ def test_one_thing_only_helps_with_what_is_to_be_done():
     uses = module("uses")
     helps = {thing: group for group, listed in uses.USES.items() for thing in " ".join(listed.values()).split()}
     for example in splits("uses")["train"]:
-        groups = [helps[thing] for thing in offered(example)]
+        groups = [helps[thing] for thing in example.choices]
         assert len(groups) == len(set(groups))
 
 
