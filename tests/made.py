@@ -259,7 +259,7 @@ class Made:
         experts = [f"{kind}-{task}-0" for task in TRAINED.values()]
         alpha = [[self.draw.uniform(-0.2, 1) for _ in experts] for _ in range(self.layers if per_layer else 1)]
         final = {"final": True, "configuration": "x", "experts": experts, "alpha": alpha, "accuracy": 0.6}
-        row = {"configuration": "x", "chosen": True, "elites_accuracy": 0.4}
+        row = {"configuration": "x", "chosen": True, "elites_accuracy": 0.4, "accuracies": [0.3, 0.5]}
         trace = [{**row, "iteration": number, "best_accuracy": 0.5 + 0.1 * number} for number in range(2)]
         trace = [{**row, "prompts": 40 * (place + 1)} for place, row in enumerate(trace)]
         trace.append({**final, "normalised": not per_layer})
