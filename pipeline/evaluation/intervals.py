@@ -250,7 +250,7 @@ class Comparing:
         difference, p = estimate_with_p(pairs, self.resampling)
         rule = Beside(line["rule"], line["rule_mean"], line["rule_low"]) if "rule" in line else None
         word, reason = judged(verdict(difference), self._side("", own), self._side(self.reference, other), rule)
-        found = {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
+        found: dict[str, Any] = {"diff": difference.mean, "diff_low": difference.low, "diff_high": difference.high}
         found |= {"verdict": word, "reason": reason, "p": p}
         read = [self._both_read(own[task], other[task]) for task in own]
         kept = [pair[both] for pair, both in zip(pairs, read, strict=True)]
@@ -264,7 +264,7 @@ class Comparing:
     def _both_read(own: Chosen, other: Chosen) -> np.ndarray:
         """Which examples every seed of both sides read and finished, (n,)."""
         theirs = other.read.reindex(own.read.index).to_numpy()
-        return np.hstack([own.read.to_numpy(), theirs]).all(axis=1)
+        return np.asarray(np.hstack([own.read.to_numpy(), theirs]).all(axis=1))
 
     def _side(self, who: str, cells: Mapping[str, Chosen]) -> Side:
         names = {cell for chosen in cells.values() for cell in chosen.values}
@@ -280,7 +280,7 @@ class Comparing:
             [bare(own[task].values.to_numpy() - right[:, None]) for task, right in values.items()], self.resampling
         )
         names = list(dict.fromkeys(rule.name for rule in known.values()))
-        found = {"rule": names[0] if len(names) == 1 else "the best rule of each task"}
+        found: dict[str, Any] = {"rule": names[0] if len(names) == 1 else "the best rule of each task"}
         found["rule_mean"] = float(np.mean([right.mean() for right in values.values()]))
         return found | {"rule_diff": difference.mean, "rule_low": difference.low, "rule_high": difference.high}
 

@@ -108,8 +108,8 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     whole = run.curves.get(Path(item.adapter).name)
     curve = None if whole is None else kept_run(whole)
     steps = training["steps"] if curve is None else int(curve["step"].max())
-    shots = recipe.get("shots")
-    known = [shots if shots else run.trained_on.get(task) for task in item.tasks]
+    shots: Any = recipe.get("shots")
+    known: list[int | None] = [shots if shots else run.trained_on.get(task) for task in item.tasks]
     there = None if None in known or not known else sum(count for count in known if count is not None)
     screened = (training.get("screen") or {}).get("prompts") if objective == "reinforce" else None
     if there is not None and screened is not None:

@@ -24,6 +24,7 @@ from pipeline.reporting.compressed import write_lines
 from pipeline.reporting.planned import Plan, RunSettings, read_plan
 from pipeline.reporting.published import COLUMNS, COMPLETIONS, FORMAT, FURTHER, RULES, SEARCHES, read_one
 from pipeline.reporting.read import (
+    RULE,
     read_base,
     read_completions,
     read_examples,
@@ -119,7 +120,11 @@ def _write_answers(folder: Path, plan: Plan, ruled: Sequence[str]) -> None:
     lines = ({"cell": cell, **vars(answer)} for cell, answers in completions.items() for answer in answers.values())
     write_lines(folder / COMPLETIONS, lines)
     if rules := read_rules(ruled, ARTIFACTS / "scores"):
-        rows = ({"task": task, **row} for task, frame in rules.items() for row in frame.to_dict("records"))
+        rows = (
+            {"task": task, "rule": rule, "id": one, "value": value}
+            for task, frame in rules.items()
+            for rule, one, value in frame[list(RULE)].itertuples(index=False)
+        )
         write_lines(folder / RULES, rows)
 
 

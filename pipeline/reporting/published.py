@@ -46,7 +46,11 @@ NO_SCORES = pd.DataFrame(columns=["row", "task"])  # of a run that has no cells
 COLUMNS = {"cell": str, "id": str, "correct": bool, "parsed": bool, "finished": bool, "tokens": int}
 # Further columns of scores.csv, with what stands in for one that a run has not: whether the answer stood where it was
 # asked for, and the positions of the right choice and of the one that was read.
-FURTHER = {"marked": ("bool", True), "right": ("Int64", pd.NA), "picked": ("Int64", pd.NA)}
+FURTHER: Mapping[str, tuple[str, Any]] = {
+    "marked": ("bool", True),
+    "right": ("Int64", pd.NA),
+    "picked": ("Int64", pd.NA),
+}
 ABOUT = ("format", "commits", "base", "adapters", "data", "device", "versions", "seconds", "command")
 
 
@@ -205,8 +209,8 @@ def read_experiment(folder: Path) -> Experiment:
 def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
     """The scores of all cells, with the columns of ``pipeline.evaluation.intervals``."""
     try:
-        kinds = {**COLUMNS, **{name: kind for name, (kind, _) in FURTHER.items()}}
-        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"right": [""], "picked": [""]})  # type: ignore[call-overload]
+        kinds: dict[str, Any] = {**COLUMNS, **{name: kind for name, (kind, _) in FURTHER.items()}}
+        frame = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values={"right": [""], "picked": [""]})
         missing = [name for name in COLUMNS if name not in frame]
     except (OSError, ValueError) as error:
         raise UserError(
@@ -220,7 +224,7 @@ def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
         )
     for column, (kind, value) in FURTHER.items():
         if column not in frame:
-            frame[column] = pd.array([value] * len(frame), dtype=kind)
+            frame[column] = pd.Series(value, index=frame.index, dtype=kind)
     for column in ("row", "task", "seed"):
         frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in planned.items()})
     return frame
