@@ -61,13 +61,12 @@ def run(
             records=records,
             needs=read.read_needs(Path("dvc.lock"), records, named.stages),
         )
-        others = read_published_runs(published_runs, papers)
     with step("resample"):
         judged, heads = read_judged(scores / "judged", named.judge), read_heads(scores / "heads", named.train_head)
         measured = statistics(left, judged, heads)
-        measured_before = [(before, published_statistics(before)) for before in others]
+        before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, papers)]
     with step("draw and write"):
-        report = compose(left, measured, measured_before)
+        report = compose(left, measured, before)
         write_json(metrics, report.metrics)
         write_folder(tables, report.tables)
         write_folder(figures, report.figures)

@@ -109,7 +109,7 @@ def budget(run: Run, objective: Objective, item: Training, stage: str) -> Budget
     curve = None if whole is None else kept_run(whole)
     steps = training["steps"] if curve is None else int(curve["step"].max())
     shots: Any = recipe.get("shots")
-    known: list[int | None] = [shots if shots else run.trained_on.get(task) for task in item.tasks]
+    known = [shots if shots else run.trained_on.get(task) for task in item.tasks]
     there = None if None in known or not known else sum(count for count in known if count is not None)
     screened = (training.get("screen") or {}).get("prompts") if objective == "reinforce" else None
     if there is not None and screened is not None:

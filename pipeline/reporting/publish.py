@@ -24,7 +24,6 @@ from pipeline.reporting.compressed import write_lines
 from pipeline.reporting.planned import Plan, RunSettings, read_plan
 from pipeline.reporting.published import COLUMNS, COMPLETIONS, FORMAT, FURTHER, RULES, SEARCHES, read_one
 from pipeline.reporting.read import (
-    RULE,
     read_base,
     read_completions,
     read_examples,
@@ -121,9 +120,9 @@ def _write_answers(folder: Path, plan: Plan, ruled: Sequence[str]) -> None:
     write_lines(folder / COMPLETIONS, lines)
     if rules := read_rules(ruled, ARTIFACTS / "scores"):
         rows = (
-            {"task": task, "rule": rule, "id": one, "value": value}
-            for task, frame in rules.items()
-            for rule, one, value in frame[list(RULE)].itertuples(index=False)
+            {"task": task, **{str(name): value for name, value in line.items()}}
+            for task, of in rules.items()
+            for line in of.to_dict("records")
         )
         write_lines(folder / RULES, rows)
 

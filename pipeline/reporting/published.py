@@ -224,7 +224,7 @@ def read_scores(planned: Mapping[str, Cell], path: Path) -> pd.DataFrame:
         )
     for column, (kind, value) in FURTHER.items():
         if column not in frame:
-            frame[column] = pd.Series(value, index=frame.index, dtype=kind)
+            frame[column] = pd.Series([value] * len(frame), dtype=kind)
     for column in ("row", "task", "seed"):
         frame[column] = frame["cell"].map({name: getattr(cell, column) for name, cell in planned.items()})
     return frame

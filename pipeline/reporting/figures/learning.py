@@ -51,9 +51,9 @@ def learning_curves(curves: Mapping[str, pd.DataFrame], name: str) -> str:
 
 def kept_coefficient(curve: pd.DataFrame) -> pd.DataFrame:
     """The part of a curve under the λ that was chosen; where none was, under that of the best validation."""
-    chosen = curve.loc[curve["chosen"].astype(bool), "kl_coefficient"]
-    best = curve["kl_coefficient"].iloc[int(np.nanargmax(curve["validation"].astype(float)))]
-    return curve[curve["kl_coefficient"] == (chosen.iloc[0] if len(chosen) else best)]
+    chosen = curve[curve["chosen"].astype(bool)]
+    best = chosen.iloc[0] if len(chosen) else curve.iloc[int(curve["validation"].astype(float).argmax())]
+    return curve[curve["kl_coefficient"] == best["kl_coefficient"]]
 
 
 def draw_others(above: Axes, below: Axes, others: pd.DataFrame) -> None:

@@ -22,9 +22,9 @@ def budgets_table(known: Mapping[str, Budget], seconds: Mapping[str, Any] | None
     rows: list[tuple[str | int | float | None, ...]] = []
     for path, one in known.items():
         numbers = (one.steps, one.batch, one.prompts, one.distinct, one.samples, one.tokens)
-        about = (path, ", ".join(one.tasks) or None, OBJECTIVES[one.objective])
-        line = (*about, *numbers, one.rates, one.kept, one.tried, one.validation)
-        rows.append(line if seconds is None else (*line, seconds.get(one.stage)))
+        line: list[Any] = [path, ", ".join(one.tasks) or None, OBJECTIVES[one.objective], *numbers]
+        line += [one.rates, one.kept, one.tried, one.validation]
+        rows.append(tuple(line if seconds is None else [*line, seconds.get(one.stage)]))
     columns = COLUMNS if seconds is None else (*COLUMNS, "seconds")
     return Listing("budgets", "Budgets. What was trained on how much", columns, tuple(rows), note(known))
 

@@ -95,14 +95,8 @@ def signal(curve: pd.DataFrame) -> tuple[float | None, ...]:
     """Means over the steps of ``mixed`` and ``cosine``, the last ``entropy`` and ``kl``, the greatest ``largest``."""
     found = measured(curve)
     come_to = {"mixed": "mean", "cosine": "mean", "entropy": "last", "kl": "last", "largest": "max"}
-    return tuple(_come_to(found[name], way) if name in found else None for name, way in come_to.items())
-
-
-def _come_to(values: pd.Series, way: str) -> float:
-    """The mean, the last or the greatest of some values."""
-    if way == "last":
-        return float(values.iloc[-1])
-    return float(values.mean() if way == "mean" else values.max())
+    numbers = {name: {"mean": of.mean(), "last": of.iloc[-1], "max": of.max()} for name, of in found.items()}
+    return tuple(float(numbers[name][way]) if name in found else None for name, way in come_to.items())
 
 
 def learning_table(curves: Mapping[str, pd.DataFrame], budgets: Mapping[str, Budget]) -> Listing:

@@ -81,6 +81,25 @@ def test_a_draw_counts_half_and_what_is_not_annotated_nothing() -> None:
         preference.win_rate([None])
 
 
+def test_an_annotation_that_is_no_number_says_nothing() -> None:
+    """JSON has no NaN, but pandas writes one where an annotator failed."""
+    assert preference.preference({"preference": math.nan}) is None
+    assert preference.win_rate([math.nan, 2.0, None]) == 1
+    assert preference.agreement([math.nan, 1.0, 2.0], [1.0, 1.0, None]) == preference.Agreement(1.0, 1, 0)
+    assert preference.length_controlled_win_rate([math.nan, 2.0, 1.0], [9, 5, 5], [9, 5, 5]) == pytest.approx(0.5)
+    rows = [
+        {"instruction": f"i{number}", "generator_2": "m", "output_1": "x", "output_2": "xy", "preference": value}
+        for number, value in enumerate([math.nan, 2.0, 1.0])
+    ]
+    assert set(preference.difficulties(rows)) == {"i1", "i2"}
+
+
+@pytest.mark.parametrize("value", [3, -1, 0.5, True, "2", [1], math.inf])
+def test_an_annotation_that_is_no_preference_is_one_sentence(value: object) -> None:
+    with pytest.raises(UserError, match="expected a preference from 1 to 2, .* 'Greet.'; correct the annotations"):
+        preference.preference({"preference": value, "instruction": "Greet."})
+
+
 def test_agreement_leaves_draws_out_and_counts_them() -> None:
     assert preference.agreement([1, 2, 1.5, 2, None], [1, 1, 1, 2, 2]) == preference.Agreement(2 / 3, 3, 1)
     assert math.isnan(preference.agreement([1.5], [1]).share)
