@@ -36,6 +36,14 @@ class Example:
         return replace(self, messages=(*system, *turns, question))
 
 
+def conversation(system: str, turns: Sequence[tuple[str, str]], question: str) -> tuple[Mapping[str, str], ...]:
+    """The messages of an example: the system's, worked questions with their answers (``turns``), and the question."""
+    messages = [("system", system)]
+    for asked, answered in turns:
+        messages += [("user", asked), ("assistant", answered)]
+    return tuple({"role": role, "content": content} for role, content in [*messages, ("user", question)])
+
+
 @dataclass(frozen=True)
 class Completion:
     """A model's answer to one example.

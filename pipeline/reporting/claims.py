@@ -30,6 +30,8 @@ WITHHELD = (NOT_TRAINED, NOT_INTERPRETABLE)
 HOLDS, DOES_NOT_HOLD, NOT_MEASURED = "holds", "does not hold", "not measured"
 VERDICTS = (HOLDS, DOES_NOT_HOLD, UNDECIDED, NOT_INTERPRETABLE, NOT_MEASURED)
 BASE = "base"
+SPELLED = {"svf": "SVF", "lora": "LoRA", "dora": "DoRA", "ia3": "(IA)³", "loreft": "LoReFT", "direft": "DiReFT"}
+SPELLED |= {"glue": "GLUE", "mlp": "MLP", "mlps": "MLPs", "gpt": "GPT"}
 SIGNIFICANT = 0.05  # of a p, as an interval of 95 %
 COUNTED = ("parameters", "seconds", "spectra")  # tables whose numbers are compared with ``at_most``
 
@@ -95,7 +97,7 @@ class Claim(BaseModel):
     @property
     def name(self) -> str:
         """What it is called in a figure."""
-        return self.id.partition("-")[2].replace("-", " ")
+        return " ".join(SPELLED.get(word, word) for word in self.id.split("-")[1:])
 
     def among(self, rows: Iterable[str]) -> list[Pair]:
         """Its pairs of which some rows have both; of several names of a row the first counts."""
@@ -205,11 +207,12 @@ def spelled(lines: Sequence[Line], margin: bool) -> list[str]:
     words = {BETTER: "within the margin", WORSE: "behind by more than the margin"} if margin else {}
     parts = []
     for word in (BETTER, WORSE, UNDECIDED, *WITHHELD):
-        same = [line for line in lines if line.word == word]
-        named = joined([line.task.replace("_", " ") + (f" ({line.reason})" if line.reason else "") for line in same])
-        counts = sorted({line.effect.n for line in same if line.effect.n is not None})
-        tail = f" at n = {joined([str(n) for n in counts])}" if word == UNDECIDED and counts else ""
-        parts += [f"{words.get(word, word)} on {named}{tail}"] if same else []
+        for reason in dict.fromkeys(line.reason for line in lines if line.word == word):
+            same = [line for line in lines if (line.word, line.reason) == (word, reason)]
+            counts = sorted({line.effect.n for line in same if line.effect.n is not None})
+            tail = f" at n = {joined([str(n) for n in counts])}" if word == UNDECIDED and counts else ""
+            tail += f" ({reason})" if reason else ""
+            parts.append(f"{words.get(word, word)} on {joined([line.task.replace('_', ' ') for line in same])}{tail}")
     return parts
 
 

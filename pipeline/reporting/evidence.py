@@ -111,8 +111,9 @@ def table_lines(frame: pd.DataFrame, row: str, tasks: Sequence[str], pair: Pair,
             effect = Effect(-line["diff"], -line["diff_high"], -line["diff_low"], int(line["n"]))
         withheld = line["verdict"] in WITHHELD
         word = line["verdict"] if withheld else word_of(effect, margin)
-        reason = line.get("reason") if withheld else ""
-        lines.append(Line(pair, line["task"], effect, word, int(line["seeds"]), reason or "", line.get("p")))
+        reason = str(line.get("reason") or "") if withheld else ""
+        reason = f"of '{row}': {reason}" if pair.turned and reason else reason
+        lines.append(Line(pair, line["task"], effect, word, int(line["seeds"]), reason, line.get("p")))
     return lines
 
 

@@ -4,17 +4,18 @@ A worked turn before the question shows the form of the answer.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 from pipeline.core.config import Section
-from pipeline.core.types import Example, Score
+from pipeline.core.types import Example, Score, conversation
 from pipeline.scoring import choices
 
 WORDS = (
     "apple bridge candle desk engine forest garden hammer island jacket kitchen ladder mirror needle ocean pencil "
     "quarter river shadow table umbrella village window yellow zebra bottle corner dinner flower guitar"
 ).split()
+TURNS = (("Which comes first in the alphabet: train, cloud, paper?", "cloud comes first."),)
 
 
 class Options(Section):
@@ -31,19 +32,22 @@ def examples(seed: int, options: Options) -> Iterator[Example]:
         first = min(words)
         yield Example(
             id=f"alphabet-{number}",
-            messages=(
-                {"role": "system", "content": "Answer with one word."},
-                {"role": "user", "content": "Which comes first in the alphabet: train, cloud, paper?"},
-                {"role": "assistant", "content": "cloud comes first."},
-                {"role": "user", "content": f"Which comes first in the alphabet: {', '.join(words)}?"},
+            messages=conversation(
+                "Answer with one word.", TURNS, f"Which comes first in the alphabet: {', '.join(words)}?"
             ),
             target=f"{first} comes first.",
-            meta={"answer": first, "words": words},
+            meta={"answer": first, "choices": {word: word for word in words}},
         )
 
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
     return [
-        choices.score(example.id, answer, example.meta["answer"], {word: word for word in example.meta["words"]})
+        choices.score(example.id, answer, example.meta["answer"], example.meta["choices"])
         for example, answer in zip(examples, answers, strict=True)
     ]
+
+
+HEURISTICS: Mapping[str, Callable[[Example], str]] = {
+    "the shortest word": lambda example: min(example.meta["choices"], key=len),
+    "the longest word": lambda example: max(example.meta["choices"], key=len),
+}

@@ -5,11 +5,11 @@ and distances alone make too few for disjoint splits.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 from pipeline.core.config import Section
-from pipeline.core.types import Example, Score
+from pipeline.core.types import Example, Score, conversation
 from pipeline.scoring import choices
 
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
@@ -17,6 +17,7 @@ NAMES = (
     "Anna Ben Carl Dora Emma Finn Gina Hugo Ida Jack Kate Leo Mia Nina Omar Paul Rosa Sam Tina Victor Wendy Zoe"
 ).split()
 EVENTS = "meeting lesson party visit call exam concert trip".split()
+TURNS = (("Amy has a walk 2 days after Tuesday. Which day is it?", "It is Thursday."),)
 
 
 class Options(Section):
@@ -35,19 +36,21 @@ def examples(seed: int, options: Options) -> Iterator[Example]:
         when = f"{distance} day{'s' if distance > 1 else ''} {'after' if later else 'before'} {DAYS[day]}"
         yield Example(
             id=f"calendar-{number}",
-            messages=(
-                {"role": "system", "content": "Answer with one day."},
-                {"role": "user", "content": "Amy has a walk 2 days after Tuesday. Which day is it?"},
-                {"role": "assistant", "content": "It is Thursday."},
-                {"role": "user", "content": f"{asked} {when}. Which day is it?"},
-            ),
+            messages=conversation("Answer with one day.", TURNS, f"{asked} {when}. Which day is it?"),
             target=f"It is {answer}.",
-            meta={"answer": answer, "days": DAYS},
+            meta={"answer": answer, "choices": {day: day for day in DAYS}, "from": DAYS[day]},
         )
 
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
     return [
-        choices.score(example.id, answer, example.meta["answer"], {day: day for day in DAYS})
+        choices.score(example.id, answer, example.meta["answer"], example.meta["choices"])
         for example, answer in zip(examples, answers, strict=True)
     ]
+
+
+HEURISTICS: Mapping[str, Callable[[Example], str]] = {
+    "the day that is named": lambda example: example.meta["from"],
+    "the day after the one that is named": lambda example: DAYS[(DAYS.index(example.meta["from"]) + 1) % 7],
+    "the day before the one that is named": lambda example: DAYS[DAYS.index(example.meta["from"]) - 1],
+}

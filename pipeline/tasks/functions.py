@@ -4,17 +4,17 @@ The functions are over a list (which of its numbers × what is made of them), ov
 expect what the reference function returns. A worked turn before the question shows the form of the answer and how it
 ends: without it, 4 % of the base model's answers end by themselves.
 
-measured: SmolLM2-135M-Instruct, bfloat16, settings of the profile laptop: greedy 46 % correct (first 100 of the
-validation split), sampled at temperature 1 13 % (first 40, four samples each); 87 prompt tokens, 23 target tokens.
+measured: TODO
 """
 
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 from typing import Any
 
 from pipeline.core.config import Section
-from pipeline.core.types import Example, Score
+from pipeline.core.types import Example, Score, conversation
 from pipeline.scoring import code
 
 # Which numbers of a list: the words, and the test on n.
@@ -45,12 +45,35 @@ TEXTS = (
 )
 NUMBERS = (
     ("linear", "{k} times x plus {m}", "{k} * x + {m}"),
-    ("remainder", "the remainder of x plus {m} divided by {k}", "(x + {m}) % {k}"),
+    ("remainder", "the remainder of x divided by {m}", "x % {m}"),
     ("larger", "the larger of x and {m}", "max(x, {m})"),
     ("square", "the square of x minus {m}", "x ** 2 - {m}"),
     ("divisible", "True if x is divisible by {k} and greater than {m}, else False", "x % {k} == 0 and x > {m}"),
 )
 WORDS = "banana apple tree cat dog green river stone eleven table orange moon letter winter".split()
+
+
+# How the description is asked for; {head} is the function's first line.
+WORDINGS = (
+    "Write a Python function that returns {says}:\n{head}",
+    "Complete this Python function. It returns {says}.\n{head}",
+    "{head}\n    # returns {says}",
+    '{head}\n    """Return {says}."""',
+    "{head}\nFill in the body, so that it returns {says}.",
+    "I need a Python function that returns {says}.\n{head}",
+    "Can you write a function that returns {says}?\n{head}",
+    "How do I write a Python function that returns {says}?\n{head}",
+    "Define this function so that it returns {says}.\n{head}",
+    "Please implement this. It returns {says}.\n{head}",
+    "Python code, please: return {says}.\n{head}",
+    "{head}\nIt should return {says}. Please finish it.",
+)
+TURNS = (
+    (
+        "Write a Python function that returns the text in capital letters:\ndef capitals(text):",
+        "```python\ndef capitals(text):\n    return text.upper()\n```",
+    ),
+)
 
 
 class Options(Section):
@@ -85,27 +108,28 @@ def examples(seed: int, options: Options) -> Iterator[Example]:
     for number in count():
         name, parameter, says, expression, arguments = _task(draw, options)
         reference = eval(f"lambda {parameter}: {expression}")  # our own expression, from the tables above
+        head = f"def {name}({parameter}):"
         yield Example(
             id=f"functions-{number}",
-            messages=(
-                {"role": "system", "content": "Write only code."},
-                {
-                    "role": "user",
-                    "content": "Write a Python function that returns the text in capital letters:\ndef capitals(text):",
-                },
-                {
-                    "role": "assistant",
-                    "content": "```python\ndef capitals(text):\n    return text.upper()\n```",
-                },
-                {
-                    "role": "user",
-                    "content": f"Write a Python function that returns {says}:\ndef {name}({parameter}):",
-                },
-            ),
-            target=f"```python\ndef {name}({parameter}):\n    return {expression}\n```",
+            messages=conversation("Write only code.", TURNS, draw.choice(WORDINGS).format(says=says, head=head)),
+            target=f"```python\n{head}\n    return {expression}\n```",
             meta={"function": name, "tests": [[[argument], reference(argument)] for argument in arguments]},
         )
 
 
 def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
     return code.score([(example.id, example.meta["function"], example.meta["tests"]) for example in examples], answers)
+
+
+def returning(example: Example, expression: str) -> str:
+    """The function that an example asks for, with ``expression`` for its return line; {first} is its first argument."""
+    head = re.search(r"def \w+\((\w+).*\):", example.messages[-1]["content"])
+    assert head  # every wording has one
+    return f"```python\n{head[0]}\n    return {expression.format(first=head[1])}\n```"
+
+
+HEURISTICS: Mapping[str, Callable[[Example], str]] = {
+    "the argument as it is": lambda example: returning(example, "{first}"),
+    "always True": lambda example: returning(example, "True"),
+    "an empty list": lambda example: returning(example, "[]"),
+}

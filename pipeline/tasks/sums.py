@@ -1,16 +1,36 @@
-"""Math, trained: add two whole numbers. A worked turn before the question shows the form of the answer.
+"""Math, trained: add two whole numbers. Worked turns before the question show the form of the answer.
 
-measured: SmolLM2-135M-Instruct, bfloat16, settings of the profile laptop: greedy 39 % correct (first 100 of the
-validation split), sampled at temperature 1 22 % (first 60); 51 prompt tokens, 12 target tokens.
+measured: TODO
 """
 
 import random
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
 
 from pipeline.core.config import Section
-from pipeline.core.types import Example, Score
+from pipeline.core.types import Example, Score, conversation
 from pipeline.scoring import numbers
+
+WORDINGS = (
+    "{a} + {b} =",
+    "{a} + {b}",
+    "{a}+{b}=?",
+    "What is {a} + {b}?",
+    "What's {a} plus {b}?",
+    "How much is {a} + {b}",
+    "How much is {a} plus {b}?",
+    "add {a} and {b}",
+    "Add {b} to {a}.",
+    "What is the sum of {a} and {b}?",
+    "Calculate {a} + {b}.",
+    "Please compute {a} plus {b}.",
+    "{a} plus {b} equals",
+    "Can you add {a} and {b}?",
+    "I have {a} and get {b} more. How many is that?",
+    "Tell me {a} plus {b}.",
+)
+TURNS = (("add 40 and 31", "40 + 31 = 71"), ("How much is 56 plus 28?", "56 + 28 = 84"))
 
 
 class Options(Section):
@@ -26,12 +46,7 @@ def examples(seed: int, options: Options) -> Iterator[Example]:
         a, b = (draw.randint(options.smallest, options.largest) for _ in range(2))
         yield Example(
             id=f"sums-{number}",
-            messages=(
-                {"role": "system", "content": "Add."},
-                {"role": "user", "content": "23 + 14 ="},
-                {"role": "assistant", "content": "23 + 14 = 37"},
-                {"role": "user", "content": f"{a} + {b} ="},
-            ),
+            messages=conversation("Add.", TURNS, draw.choice(WORDINGS).format(a=a, b=b)),
             target=f"{a} + {b} = {a + b}",
             meta={"answer": str(a + b)},
         )
@@ -42,3 +57,17 @@ def score(examples: Sequence[Example], answers: Sequence[str]) -> list[Score]:
         numbers.score(example.id, answer, example.meta["answer"])
         for example, answer in zip(examples, answers, strict=True)
     ]
+
+
+def _asked(example: Example) -> list[str]:
+    """The numbers of the question, in order."""
+    return re.findall(r"\d+", example.messages[-1]["content"])
+
+
+HEURISTICS: Mapping[str, Callable[[Example], str]] = {
+    "the first number": lambda example: _asked(example)[0],
+    "the last number": lambda example: _asked(example)[-1],
+    "the larger number": lambda example: max(_asked(example), key=int),
+    "the larger number and ten": lambda example: str(max(map(int, _asked(example))) + 10),
+    "twice the larger number": lambda example: str(2 * max(map(int, _asked(example)))),
+}

@@ -22,7 +22,7 @@ An example of four tokens: the prompt ``p`` with the answers ``a b .`` and ``a c
                     a  c     .      in the second: place 1 predicts b for one answer and c for the other
 
 Samples of a policy have much in common, and more the longer it has been trained (six samples a prompt, before and after
-training: sums 65 and 79 % of the tokens that answers read, functions 33 and 66 %, oldest 17 and 35 %). Which answers
+training: sums 65 and 79 % of the tokens that answers read, functions 33 and 66 %). Which answers
 share a row: ``pipeline.training.layout``.
 """
 

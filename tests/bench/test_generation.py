@@ -190,7 +190,7 @@ def test_a_population_has_the_scores_of_each_candidate_alone(factors, mixable):
 
 def test_dispatch(paired, note, base):
     examples = (
-        read_examples(EXAMPLES / "sums" / "test.jsonl")[:20] + read_examples(EXAMPLES / "queue" / "test.jsonl")[:44]
+        read_examples(EXAMPLES / "sums" / "test.jsonl")[:20] + read_examples(EXAMPLES / "uses" / "test.jsonl")[:44]
     )
     settings = Dispatch.parse(read_params(Path("params.yaml"))["dispatch"], "dispatch")
     questions = [base.prompt_ids(question(example, settings, "").messages) for example in examples]
@@ -269,7 +269,7 @@ def test_greedy_equals_transformers_in_float32():
     """Not a speed: 200 prompts, token for token."""
     base = load_base(MODEL, COMPUTE.model_copy(update={"dtype": "float32"}))
     plain = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32).eval()
-    tasks = ("sums", "functions", "oldest", "groceries")
+    tasks = ("sums", "functions", "kinds", "groceries")
     asked = [
         base.prompt_ids(example.messages)
         for task in tasks

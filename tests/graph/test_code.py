@@ -112,7 +112,7 @@ def test_a_docstring_of_the_decode_loop_changes_nothing(copy: Path) -> None:
 def test_one_scorer_changes_its_tasks_alone(copy: Path) -> None:
     before = changed_units(copy, "pipeline/scoring/choices/__init__.py", "\n\n\n", "\n\n\nCHANGED = 1\n\n\n")
     tasks = {name for name in before if name.startswith("tasks/")}
-    assert {"tasks/oldest", "tasks/queue", "tasks/arc_easy"} <= tasks
+    assert {"tasks/kinds", "tasks/uses", "tasks/arc_easy"} <= tasks
     assert not {"tasks/sums", "tasks/functions", "tasks/math"} & tasks
     assert not {name for name in before if name.startswith(("methods/", "adaptation/"))}
     assert not {"stages/generate", "stages/train_svf", "stages/score"} & before

@@ -44,7 +44,7 @@ def test_a_cell_plans_what_it_needs(laptop: dict[str, Any]) -> None:
 def test_a_task_is_one_line(laptop: dict[str, Any]) -> None:
     """A fourth trained task joins Tables 1 and 7, and nothing that is there already is planned otherwise."""
     before = expand(laptop)
-    laptop["tasks"]["alphabet"] = {**laptop["tasks"]["oldest"], "role": "trained"}
+    laptop["tasks"]["alphabet"] = {**laptop["tasks"]["kinds"], "role": "trained"}
     after = expand(laptop)
     new = {key: item for key, item in after["cells"].items() if key not in before["cells"]}
     assert {item["row"] for item in new.values()} == {"base", "lora", "svf", "dora", "ia3"}
@@ -65,7 +65,7 @@ def test_three_seeds_are_one_number(laptop: dict[str, Any]) -> None:
     assert [key for key in after["cells"] if key.startswith("sums-base")] == ["sums-base"]
     assert {key: after["cells"][key] for key in before["cells"]} == before["cells"]
     assert after["dispatch"]["prompt-1"]["experts"][:3] == [
-        f"experts/svf-{task}-1" for task in ("sums", "functions", "oldest")
+        f"experts/svf-{task}-1" for task in ("sums", "functions", "kinds")
     ]
 
 
@@ -114,7 +114,7 @@ def test_a_mixture_of_more_experts_than_there_are_slots_is_refused(laptop: dict[
         "strategy": "few_shot",
         "experts": ["svf", "svf-mlp", "svf-attention"],
     }
-    laptop["tables"] = {"table2": {"tasks": ["queue"], "rows": ["wide"]}}
+    laptop["tables"] = {"table2": {"tasks": ["uses"], "rows": ["wide"]}}
     with pytest.raises(UserError, match="expected 1 to 8 experts for one stage, got 9"):
         expand(laptop)
 
@@ -128,7 +128,7 @@ def test_a_plan_that_is_behind_is_written_again_and_said(tmp_path: Path) -> None
     params.write_text(profiles.changed(params.read_text(encoding="utf-8"), ["seeds=[0, 1]"]), encoding="utf-8")
     assert update(params, plan)
     said = news(before, yaml.safe_load(plan.read_text(encoding="utf-8"))["plan"])
-    assert "+6 train_svf (sums-1, functions-1, oldest-1, …)" in said
+    assert "+6 train_svf (sums-1, functions-1, kinds-1, …)" in said
     # numbers alone are no business of the plan's
     params.write_text(
         profiles.changed(params.read_text(encoding="utf-8"), ["reinforce.learning_rate=4.0e-3"]), encoding="utf-8"

@@ -79,7 +79,7 @@ def _draw(
     axis.spines["left"].set_visible(False)
     axis.set_ylim(place - 0.4, -0.8)
     axis.xaxis.set_major_locator(MaxNLocator(8))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value).removesuffix(".0")))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: signed(value).removesuffix(".0") if value else "0"))
     axis.grid(visible=True, axis="x", alpha=0.15, linewidth=0.8)
     axis.set_xlabel("against the claim      ←      points      →      for the claim")
 

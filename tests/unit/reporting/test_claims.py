@@ -24,6 +24,7 @@ from pipeline.reporting.claims import (
     read_claims,
     references,
     sentences,
+    spelled,
     word_of,
 )
 from pipeline.reporting.evidence import SOURCES, Measured, judge
@@ -133,6 +134,15 @@ def test_some_of_many_asks_for_more_than_one_interval() -> None:
     for p, verdict in ((0.04, "undecided"), (0.01, "holds"), (None, "holds")):
         tried = [*lines(U, U, W), Line(Pair("svf", "base"), "sums", Effect(0.1, 0.01, 0.2), B, p=p)]
         assert join("some", tried) == verdict
+
+
+def test_one_reason_is_said_once() -> None:
+    told = [replace(line, reason="97 % cut") for line in lines(N, N, S)] + lines(B)
+    assert spelled(told, margin=False) == [
+        "better on task0",
+        "not trained on task2 (97 % cut)",
+        "not interpretable on task0 and task1 (97 % cut)",
+    ]
 
 
 def test_a_line_is_worded_by_its_interval_alone() -> None:

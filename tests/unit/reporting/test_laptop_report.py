@@ -119,7 +119,7 @@ def test_every_figure_is_drawn_and_shown(made: Path, name: str) -> None:
 
 def test_every_method_has_its_point_on_the_trained_tasks(made: Path) -> None:
     metrics = json.loads((made / "metrics.json").read_text())
-    for task in ("sums", "functions", "oldest"):
+    for task in ("sums", "functions", "kinds"):
         measured = {
             row for table in ("table1", "table7", "csreft") for row, one in metrics[table].items() if task in one
         }

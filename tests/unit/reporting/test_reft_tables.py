@@ -116,7 +116,8 @@ def test_the_claim_is_judged_by_the_interval_on_the_mean(made: tuple[Path, dict[
     found = frame.loc["reft-commonsense-lora"]
     assert found["verdict"] == "holds" and found["effect"] == pytest.approx(100 * 7 * 0.2 / 8) and found["n"] == 80
     assert found["low"] > 0 and found["table"] == "commonsense8"
-    assert frame.loc["reft-is-small", "effect"] == pytest.approx(41_000 / 460_800, rel=1e-3)
+    small = frame.loc["reft-is-small"]  # of the rows of that table, which are here of one size
+    assert small["effect"] == 1 and small["verdict"] == "does not hold"
     text = (made[0] / "reports/tables/commonsense8.md").read_text()
     assert "- LoReFT is more accurate than LoRA on the mean over eight tasks of common sense: holds (+17.5 [" in text
 

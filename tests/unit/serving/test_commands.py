@@ -91,7 +91,7 @@ def test_experts_are_listed_with_how_each_came_about_and_what_it_scored(call, pr
     rows = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if ":" in line}
     assert rows["expert:svf-sums-0"].startswith("trained on sums 3 sums 50.0 [")
     assert rows["expert:svf-sums-0"].endswith("] 20.0")
-    assert rows["expert:svf-oldest-0"] == "trained on oldest 3 not scored"
+    assert rows["expert:svf-kinds-0"] == "trained on kinds 3 not scored"
     assert rows["mixture:few_shot-groceries-0"].startswith("mixed for groceries, layer by layer 3 groceries 75.0 [")
     best = rows["lora:best_lora-groceries-0"]
     assert best.startswith("is lora-functions-0, the best on prompts of groceries 3 groceries 25.0 [")
@@ -133,7 +133,7 @@ def test_every_matrix_is_shown_where_it_is_asked_for(call, project):
     assert code == 0
     assert f"{float(moved.norm() / sigma.norm()):.4f}" in row
     assert f"σ{int(moved.argmax())} ×{float(z[moved.argmax()]):.3f}" in row
-    for other in ("lora:sums", "csreft", "loreft", "mixture:few_shot-groceries", "expert:svf-oldest-0"):
+    for other in ("lora:sums", "csreft", "loreft", "mixture:few_shot-groceries", "expert:svf-kinds-0"):
         assert call("experts", "show", other)[0] == 0
 
 

@@ -107,8 +107,8 @@ def test_a_mixture_in_numbers_is_the_mixture_in_a_file(assistant, project, tmp_p
     heard = []
     assistant.engine.finish([Job(one_turn(PROMPTS[0]), way, Options(max_new_tokens=9), heard.append)])
     assert heard[-1].text == from_file.text
-    one_hot = assistant.generate(PROMPTS[0], {"oldest": 1, "sums": 0}, max_new_tokens=9)
-    assert one_hot.text == assistant.generate(PROMPTS[0], "expert:oldest", max_new_tokens=9).text
+    one_hot = assistant.generate(PROMPTS[0], {"kinds": 1, "sums": 0}, max_new_tokens=9)
+    assert one_hot.text == assistant.generate(PROMPTS[0], "expert:kinds", max_new_tokens=9).text
 
 
 def one_turn(prompt):
@@ -219,7 +219,7 @@ def answered_beside_others(assistant, asked):
 @pytest.mark.parametrize("place", [0, 2, 4])
 def test_a_row_that_cannot_be_computed_ends_alone(assistant, monkeypatch, works, place):
     innocent = [(PROMPTS[0], "base", 0.0), ("def", "expert:sums", 1.0), (PROMPTS[1], "lora:sums", 0.0)]
-    innocent += [("def", "expert:oldest", 0.0)]
+    innocent += [("def", "expert:kinds", 0.0)]
     alone = [answered_beside_others(assistant, [asked])[0].text for asked in innocent]
     (tilde,) = set(assistant.base.prompt_ids(one_turn("~"))) - set(assistant.base.prompt_ids(one_turn("12")))
     guilty = FAULTS[works](tilde)

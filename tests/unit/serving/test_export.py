@@ -116,7 +116,7 @@ def test_the_card_says_what_it_was_trained_on_and_what_was_measured(project, tmp
     assert re.search(r"\| sums \| 50\.0 \[\d\d\.\d, \d\d\.\d\] \| 20\.0 \| 20 \|", card.text)
     assert "- `sums` (math): 24 prompts, seed 1" in card.text
     assert card.data.tags == ["selfadapt", "svf"]
-    export.expert(project, "expert:oldest", tmp_path / "other")
+    export.expert(project, "expert:kinds", tmp_path / "other")
     assert "No cell that it answered was scored." in (tmp_path / "other" / "README.md").read_text()
 
 

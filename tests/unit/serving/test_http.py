@@ -23,7 +23,7 @@ from tests.serving import LIMITS, REFUSED, SERVED, served
 
 PROMPTS = ["What is 12 + 30?", "Write a function.", "Who is the oldest? Anna, Ben or Carl.", "def"]
 # Six experts and mixtures, and some of the other kinds beside them.
-MODELS = ["expert:sums", "expert:functions", "expert:oldest", "mixture:few_shot-groceries", "mixture:uniform-groceries"]
+MODELS = ["expert:sums", "expert:functions", "expert:kinds", "mixture:few_shot-groceries", "mixture:uniform-groceries"]
 MODELS += ["mixture", "base", "lora:sums", "csreft", "loreft", "prompt", "classifier"]
 NUMBERS = {"mixture": {"sums": 0.7, "functions": 0.3}}
 

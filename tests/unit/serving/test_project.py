@@ -26,15 +26,15 @@ def project(tmp_path_factory):
 
 
 def test_what_is_served_is_of_the_base_model_and_of_all_skills(project):
-    assert {*project.experts} == {"svf-sums-0", "svf-functions-0", "svf-oldest-0"}
-    assert {"lora-sums-0", "lora-functions-0", "lora-oldest-0", "best_lora-groceries-0"} == {*project.loras}
+    assert {*project.experts} == {"svf-sums-0", "svf-functions-0", "svf-kinds-0"}
+    assert {"lora-sums-0", "lora-functions-0", "lora-kinds-0", "best_lora-groceries-0"} == {*project.loras}
     assert {*project.adapters} == {"loreft-0", "csreft-0"}
     assert {"few_shot-groceries-0", "uniform-groceries-0"} <= {*project.mixtures}
     assert not [name for name in (*project.mixtures, *project.experts) if name.startswith("tuned")]
 
 
 def test_a_domain_s_expert_is_that_of_its_first_trained_task(project, tmp_path):
-    assert project.domains == {"math": "svf-sums-0", "code": "svf-functions-0", "reasoning": "svf-oldest-0"}
+    assert project.domains == {"math": "svf-sums-0", "code": "svf-functions-0", "reasoning": "svf-kinds-0"}
     tasks = yaml.safe_load((ROOT / "pipeline/profiles/tiny.yaml").read_text())["tasks"]
     tasks["groceries"]["role"] = "trained"
     tables = {"table1": {"tasks": "trained", "rows": ["base", "svf"]}}

@@ -1,10 +1,12 @@
 """The generated tasks, with the settings of the profile laptop."""
 
 import importlib
+import re
 from collections import Counter
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from string import Formatter
 from types import ModuleType
 
 import pytest
@@ -14,6 +16,7 @@ from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
 from pipeline.core.types import SPLITS, Example
 from pipeline.data.splits import fill, normalised
+from pipeline.scoring.choices import offered
 from stages.fetch import Tasks
 from stages.prepare import TaskData, run
 
@@ -66,6 +69,77 @@ def test_no_constant_answer_is_right_often(task: str):
 
 
 @pytest.mark.parametrize("task", TASKS)
+def test_a_question_has_ten_wordings_and_more(task: str):
+    asked = [example.messages[-1]["content"] for example in splits(task)["train"]]
+    wordings = [re.compile(pattern_of(wording), re.DOTALL) for wording in module(task).WORDINGS]
+    assert len(wordings) >= 10
+    assert all(any(wording.fullmatch(text) for text in asked) for wording in wordings)
+    assert all(any(wording.fullmatch(text) for wording in wordings) for text in asked)
+
+
+def pattern_of(wording: str) -> str:
+    """What matches a question in this wording, whatever its fields are."""
+    parts = Formatter().parse(wording)
+    return "".join(re.escape(text) + (".+" if field else "") for text, field, *_ in parts)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_no_rule_without_a_model_is_right_often(task: str):
+    examples = splits(task)["test"][:100]
+    assert module(task).HEURISTICS
+    for name, rule in module(task).HEURISTICS.items():
+        scores = module(task).score(examples, [rule(example) for example in examples])
+        assert sum(score.correct for score in scores) / len(scores) <= 0.35, name
+
+
+# Without a word of Python, or with a wrong type, there is nothing to be read.
+UNREADABLE = {("repairs", "the function as it stands")}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_a_rule_answers_can_be_read(task: str):
+    examples = splits(task)["test"][:20]
+    for name, rule in module(task).HEURISTICS.items():
+        scores = module(task).score(examples, [rule(example) for example in examples])
+        assert (task, name) in UNREADABLE or all(score.parsed for score in scores), name
+
+
+CHOICES = [task for task in TASKS if offered(splits(task)["test"][0])]
+
+
+@pytest.mark.parametrize("task", CHOICES)
+def test_choices_stand_in_the_order_of_their_mention(task: str):
+    for example in splits(task)["test"]:
+        *others, last = offered(example).values()
+        asked = example.messages[-1]["content"]
+        assert any(", ".join(others) + between + last in asked for between in (", ", " or "))
+
+
+@pytest.mark.parametrize("task", CHOICES)
+def test_the_right_choice_stands_at_each_place_equally_often(task: str):
+    for split, examples in splits(task).items():
+        places = Counter(list(offered(example)).index(example.meta["answer"]) for example in examples)
+        assert len(places) == len(offered(examples[0])), split
+        assert max(places.values()) - min(places.values()) <= 0.03 * len(examples) + 1, split
+
+
+def test_no_word_is_of_two_kinds_in_one_question():
+    kinds = module("kinds")
+    for example in splits("kinds")["train"]:
+        named = [kind for kind, words in kinds.KINDS.items() for word in offered(example) if word in words]
+        assert len(named) == len(set(named)) == len(offered(example))
+        assert all(len(alike & set(named)) <= 1 for alike in kinds.ALIKE)
+
+
+def test_one_thing_only_helps_with_what_is_to_be_done():
+    uses = module("uses")
+    helps = {thing: group for group, listed in uses.USES.items() for thing in " ".join(listed.values()).split()}
+    for example in splits("uses")["train"]:
+        groups = [helps[thing] for thing in offered(example)]
+        assert len(groups) == len(set(groups))
+
+
+@pytest.mark.parametrize("task", TASKS)
 def test_the_same_seed_gives_the_same_examples_and_another_seed_others(task: str):
     options = module(task).Options.parse(settings(task).options, "options")
     first, again, other = (list(islice(module(task).examples(seed, options), 50)) for seed in (1, 1, 2))
@@ -94,12 +168,17 @@ def test_ids_are_unique(task: str):
     assert len(ids) == len(set(ids))
 
 
+def among(answer: str, *choices: str) -> dict:
+    return {"answer": answer, "choices": {choice: choice for choice in choices}}
+
+
 GOLDEN = {
     "sums": ("12 + 30 = 42", "12 + 30 = 43", {"answer": "42"}),
     "groceries": ("6 * 7 = 42", "6 + 7 = 13", {"answer": "42"}),
-    "oldest": ("Leo is the oldest.", "Mia is the oldest.", {"answer": "Leo", "people": ["Leo", "Mia", "Sam"]}),
-    "alphabet": ("cloud comes first.", "train comes first.", {"answer": "cloud", "words": ["train", "cloud", "paper"]}),
-    "calendar": ("It is Thursday.", "It is Friday.", {"answer": "Thursday"}),
+    "kinds": ("The animal is dog.", "The animal is axe.", among("dog", "axe", "dog", "pear")),
+    "uses": ("To dig, use the spade.", "To dig, use the comb.", among("spade", "comb", "spade", "lamp")),
+    "alphabet": ("cloud comes first.", "train comes first.", among("cloud", "train", "cloud", "paper")),
+    "calendar": ("It is Thursday.", "It is Friday.", among("Thursday", "Tuesday", "Thursday", "Friday")),
     "functions": (
         "```python\ndef keep(numbers):\n    return [n for n in numbers if n > 2]\n```",
         "```python\ndef keep(numbers):\n    return [n for n in numbers if n < 2]\n```",

@@ -39,7 +39,7 @@ PARAMS = {
     },
 }
 PARAMS["dispatch"]["question"] = "{prompt} Is this math or reasoning?"
-DOMAINS = {"sums": "math", "oldest": "reasoning", "queue": "reasoning"}
+DOMAINS = {"sums": "math", "kinds": "reasoning", "uses": "reasoning"}
 
 
 @dataclass(frozen=True)

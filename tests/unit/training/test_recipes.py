@@ -39,7 +39,7 @@ def arguments(row: str, method: str = "lora") -> dict[str, str]:
 
 def test_a_row_that_says_nothing_has_the_settings_of_its_method():
     recipe = Supervised.read(PARAMS, arguments("lora"))
-    assert recipe.adapter == LOW_RANK and recipe.training.model_dump(exclude_none=True) == OPTIMISATION
+    assert recipe.adapter == LOW_RANK and OPTIMISATION.items() <= recipe.training.model_dump().items()
     assert recipe.sweep is not None and recipe.sweep.learning_rates == (0.1, 0.2)
     assert Supervised.places(PARAMS, arguments("lora")) == ("lora.adapter", "lora.training", "lora.sweep")
 

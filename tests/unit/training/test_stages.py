@@ -65,8 +65,8 @@ def test_an_adapter_is_trained_on_reference_answers(project, tmp_path):
 
 
 def test_an_adapter_is_tuned_on_so_many_prompts_alone(project, tmp_path):
-    few = project.data("queue", "few_shot")
-    given = {"row": "few", "method": "lora", "task": "queue", "name": "few"}
+    few = project.data("uses", "few_shot")
+    given = {"row": "few", "method": "lora", "task": "uses", "name": "few"}
     project.run(train_supervised, tmp_path / "a", **given, train=few, validation=few)
     _, facts = load_adapter(tmp_path / "a/expert")
     assert facts["shots"] == 3
@@ -79,14 +79,14 @@ def test_an_adapter_is_tuned_on_so_many_prompts_alone(project, tmp_path):
 
 
 def both(project: Project, *more: str) -> dict:
-    tasks = ("sums", "oldest", *more)
+    tasks = ("sums", "kinds", *more)
     return {"train": project.files("train", *tasks), "validation": project.files("validation", *tasks)}
 
 
 def test_skills_are_trained_together(project, tmp_path):
     project.run(train_skills, tmp_path, row="reft", method="reft", **both(project))
     adapter, facts = load_adapter(tmp_path / "adapter")
-    assert adapter.kind == "reft" and facts["tasks"] == ["sums", "oldest"] and facts["method"] == "reft"
+    assert adapter.kind == "reft" and facts["tasks"] == ["sums", "kinds"] and facts["method"] == "reft"
     assert {path.name for path in tmp_path.iterdir()} == {"adapter", "curve", "checkpoints"}
 
 
@@ -102,13 +102,13 @@ def test_a_skill_is_added_to_a_router_that_was_trained(project, tmp_path):
     _, facts = load_adapter(tmp_path / "old/adapter")
     assert facts["parameters_without_router"] < facts["parameters"]
     gates = read_jsonl(tmp_path / "old/gates")
-    assert [(row["skill"], len(row["gates"])) for row in gates] == [("sums", 2)] * 4 + [("oldest", 2)] * 4
+    assert [(row["skill"], len(row["gates"])) for row in gates] == [("sums", 2)] * 4 + [("kinds", 2)] * 4
     given = {"row": "csreft", "method": "csreft", "start": tmp_path / "old/adapter"}
-    project.run(grow_skills, tmp_path / "new", **given, **both(project, "queue"))
+    project.run(grow_skills, tmp_path / "new", **given, **both(project, "uses"))
     grown, facts = load_adapter(tmp_path / "new/adapter")
-    assert grown.config()["skills"] == facts["tasks"] == ["sums", "oldest", "queue"] and facts["start"] == "adapter"
+    assert grown.config()["skills"] == facts["tasks"] == ["sums", "kinds", "uses"] and facts["start"] == "adapter"
     assert [len(row["gates"]) for row in read_jsonl(tmp_path / "new/gates")] == [3] * 12
-    with pytest.raises(UserError, match="expected examples of one skill beside sums, oldest, .* got none"):
+    with pytest.raises(UserError, match="expected examples of one skill beside sums, kinds, .* got none"):
         project.run(grow_skills, tmp_path / "none", **given, **both(project))
 
 
@@ -122,7 +122,7 @@ def test_a_merged_base_differs_in_the_adapted_matrices_alone_and_says_what_it_is
     assert changed == {name for name in old if "q_proj" in name or "v_proj" in name}
     assert made["validation"] < made["validation_before"]
     adapter, facts = load_adapter(tmp_path / "adapter")
-    assert adapter.kind == "base" and facts["base"] == "tuned, Toy with a LoRA on sums, oldest merged into it"
+    assert adapter.kind == "base" and facts["base"] == "tuned, Toy with a LoRA on sums, kinds merged into it"
     models = [load_base(folder, tiny_compute()) for folder in (project.root / "base/model", tmp_path / "merged")]
     assert models[0].answer_ids("7 + 1") == models[1].answer_ids("7 + 1")
 
@@ -140,7 +140,7 @@ def test_a_head_is_trained_and_labels_test_prompts(project, tmp_path):
     metrics = project.run(train_head, tmp_path, row="reft", token="last", **about, **both(project))
     assert 0 <= metrics["accuracy"] <= 1
     project.run(
-        classify, tmp_path, adapter=tmp_path / "adapter", examples=project.files("test", "sums", "oldest"), **about
+        classify, tmp_path, adapter=tmp_path / "adapter", examples=project.files("test", "sums", "kinds"), **about
     )
     measured = read_json(tmp_path / "measured")
     assert measured["n"] == 8 and measured["parameters_without_head"] < measured["parameters"]
