@@ -107,7 +107,9 @@ def test_the_papers_numbers_and_shares_stand_beside_ours(made: tuple[Path, dict[
     loreft, lora = row_of(paper, "LoReFT"), row_of(paper, "LoRA")
     assert loreft[0] == "69.30" and loreft[8] == "80.20"
     assert lora[0] == "not in the paper" and lora[8] == "74.70"
-    assert row_of(text, "LoReFT")[-1] == "41 000; 0.0305 % of the base; paper: 0.031 %".replace(" 000", "\u202f000")
+    trained, budget = row_of(text, "LoReFT")[-1].split("; 12 steps")
+    assert trained == "41 000; 0.0305 % of the base; paper: 0.031 %".replace(" 000", "\u202f000")
+    assert budget == " × 4 prompts = 48 prompts seen, 30 distinct"
     assert "a choice at random is right for 50.0 % of boolq" in paper
 
 
@@ -166,7 +168,7 @@ def test_a_report_of_its_own_has_the_same_tables(made: tuple[Path, dict[str, Any
     )
     names = {path.name for path in (tmp_path / "it").iterdir()}
     assert names == {"claims.md", "commonsense8.svg"} | {
-        f"{name}.{kind}" for name in ("commonsense8", "glue", "answers") for kind in ("md", "csv")
+        f"{name}.{kind}" for name in ("commonsense8", "glue", "answers", "win_rates") for kind in ("md", "csv")
     }
     for name in ("commonsense8.md", "commonsense8.csv", "glue.md"):
         assert (tmp_path / "it" / name).read_bytes() == (root / "reports/tables" / name).read_bytes()
