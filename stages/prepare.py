@@ -1,10 +1,11 @@
 """Draw or read the examples of a task, divide them among its splits, and write each split as JSONL."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Self
 
-from pipeline.core.artifacts import atomic_folder, write_jsonl
+from pipeline.core.artifacts import atomic_folder, write_text
 from pipeline.core.config import Section, settings, sources
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
@@ -87,7 +88,8 @@ def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, An
             splits = fill(module.examples(data.seed, options), sizes)
     with step("write splits"), atomic_folder(examples) as folder:
         for split in SPLITS:
-            write_jsonl(folder / f"{split}.jsonl", rows_of(splits[split], task, data.domain))
+            lines = (line_of(row) for row in rows_of(splits[split], task, data.domain))
+            write_text(folder / f"{split}.jsonl", "".join(lines))
     shown = splits["test"][:5]
     show_table("examples", [{"prompt": example.messages[-1]["content"], "target": example.target} for example in shown])
     return {**{split: len(rows) for split, rows in splits.items()}, **dropped}
@@ -97,6 +99,15 @@ def rows_of(examples: Sequence[Example], task: str, domain: str) -> list[dict[st
     """Examples as JSON values, each with its task and domain."""
     rows = [asdict(example) for example in examples]
     return [{**row, "meta": {**row["meta"], "task": task, "domain": domain}} for row in rows]
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """An example as a line of JSON, keys sorted but for those of the choices, which stand in the order of mention."""
+    choices = row["meta"].get("choices")
+    plain = json.loads(json.dumps(row, sort_keys=True, allow_nan=False))
+    if isinstance(choices, Mapping):
+        plain["meta"]["choices"] = dict(choices)
+    return json.dumps(plain, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -46,7 +46,11 @@ NO_SCORES = pd.DataFrame(columns=["row", "task"])  # of a run that has no cells
 COLUMNS = {"cell": str, "id": str, "correct": bool, "parsed": bool, "finished": bool, "tokens": int}
 # Further columns of scores.csv, with what stands in for one that a run has not: whether the answer stood where it was
 # asked for, and the positions of the right choice and of the one that was read.
-FURTHER = {"marked": ("bool", True), "right": ("Int64", pd.NA), "picked": ("Int64", pd.NA)}
+FURTHER: Mapping[str, tuple[str, Any]] = {
+    "marked": ("bool", True),
+    "right": ("Int64", pd.NA),
+    "picked": ("Int64", pd.NA),
+}
 ABOUT = ("format", "commits", "base", "adapters", "data", "device", "versions", "seconds", "command")
 
 

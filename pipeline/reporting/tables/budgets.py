@@ -19,7 +19,7 @@ def budgets_table(known: Mapping[str, Budget], seconds: Mapping[str, Any] | None
 
     Seconds differ between two equal runs, so a table without them is the same each time.
     """
-    rows = []
+    rows: list[tuple[str | int | float | None, ...]] = []
     for path, one in known.items():
         numbers = (one.steps, one.batch, one.prompts, one.distinct, one.samples, one.tokens)
         line: list[Any] = [path, ", ".join(one.tasks) or None, OBJECTIVES[one.objective], *numbers]

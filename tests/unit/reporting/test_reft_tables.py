@@ -107,8 +107,8 @@ def test_the_papers_numbers_and_shares_stand_beside_ours(made: tuple[Path, dict[
     loreft, lora = row_of(paper, "LoReFT"), row_of(paper, "LoRA")
     assert loreft[0] == "69.30" and loreft[8] == "80.20"
     assert lora[0] == "not in the paper" and lora[8] == "74.70"
-    share, _, budget = row_of(text, "LoReFT")[-1].partition("; 12 steps")
-    assert share == "41 000; 0.0305 % of the base; paper: 0.031 %".replace(" 000", "\u202f000")
+    trained, budget = row_of(text, "LoReFT")[-1].split("; 12 steps")
+    assert trained == "41 000; 0.0305 % of the base; paper: 0.031 %".replace(" 000", "\u202f000")
     assert budget == " × 4 prompts = 48 prompts seen, 30 distinct"
     assert "a choice at random is right for 50.0 % of boolq" in paper
 
