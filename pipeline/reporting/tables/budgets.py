@@ -11,21 +11,24 @@ COLUMNS = (
     "samples a prompt", "tokens generated", "sum of learning rates", "step kept", "chosen among",
     "on validation prompts",
 )  # fmt: skip
+TIMED = ("adapter", "trained on", "objective", "prompts seen", "samples a prompt", "tokens generated", "seconds")
 OBJECTIVES = {"reinforce": "rewards", "next_token": "reference answers"}
 
 
 def budgets_table(known: Mapping[str, Budget], seconds: Mapping[str, Any] | None = None) -> Listing:
-    """A line for each adapter. known: by its path. seconds: of the stages that ran, for a column of its own.
+    """A line for each adapter. known: by its path. seconds: of the stages that ran, beside what they were spent on.
 
     Seconds differ between two equal runs, so a table without them is the same each time.
     """
     rows: list[tuple[str | int | float | None, ...]] = []
     for path, one in known.items():
+        about = (path, ", ".join(one.tasks) or None, OBJECTIVES[one.objective])
+        if seconds is not None:
+            rows.append((*about, one.prompts, one.samples, one.tokens, seconds.get(one.stage)))
+            continue
         numbers = (one.steps, one.batch, one.prompts, one.distinct, one.samples, one.tokens)
-        line: list[Any] = [path, ", ".join(one.tasks) or None, OBJECTIVES[one.objective], *numbers]
-        line += [one.rates, one.kept, one.tried, one.validation]
-        rows.append(tuple(line if seconds is None else [*line, seconds.get(one.stage)]))
-    columns = COLUMNS if seconds is None else (*COLUMNS, "seconds")
+        rows.append((*about, *numbers, one.rates, one.kept, one.tried, one.validation))
+    columns = COLUMNS if seconds is None else TIMED
     return Listing("budgets", "Budgets. What was trained on how much", columns, tuple(rows), note(known))
 
 

@@ -155,5 +155,7 @@ def test_a_gradient_of_another_policy_is_told() -> None:
 def test_seconds_stand_in_a_table_of_their_own() -> None:
     known = {"experts/svf": of(6)}
     bare, timed = budgets_table(known), budgets_table(known, {"x": 12.5})
-    assert timed.columns[-1] == "seconds" and timed.rows[0] == (*bare.rows[0], 12.5)
+    assert "seconds" not in bare.columns and set(timed.columns) - set(bare.columns) == {"seconds"}
+    beside, own = (dict(zip(one.columns, one.rows[0], strict=True)) for one in (bare, timed))
+    assert own == {**{name: beside[name] for name in timed.columns[:-1]}, "seconds": 12.5}
     assert budgets_table(known, {}).rows[0][-1] is None
