@@ -15,8 +15,8 @@ from pipeline.tasks.kinds import HEURISTICS, offers, score
 
 __all__ = ["HEURISTICS", "Options", "examples", "score"]
 
-# What is to be done, and what helps. Two uses of one group are never in one question: what helps with the one may help
-# with the other.
+# What is to be done, and what helps; no word of the one gives the other away. Two uses of one group are never in one
+# question: what helps with the one may help with the other.
 USES = {
     "cutting": {
         "cut bread": "knife",
@@ -26,16 +26,16 @@ USES = {
     },
     "writing": {
         "write a letter": "pen pencil",
-        "erase a pencil line": "eraser",
+        "remove a pencil line": "eraser",
         "measure a table": "ruler",
-        "paint a wall": "paintbrush",
+        "color a wall": "paintbrush",
         "mail a letter": "stamp envelope",
     },
     "resting": {"sit down": "chair stool sofa", "sleep well": "bed mattress", "climb onto a roof": "ladder"},
     "light": {
         "see in the dark": "lamp torch candle lantern flashlight",
         "look at the stars": "telescope",
-        "light a fire": "match lighter",
+        "start a fire": "match lighter",
         "take a photo": "camera",
     },
     "eating": {
@@ -49,7 +49,7 @@ USES = {
     },
     "cloth": {
         "dry wet hands": "towel",
-        "stay dry in the rain": "umbrella raincoat",
+        "stay dry in the rain": "umbrella",
         "keep warm in winter": "coat scarf blanket sweater",
         "wash dirty hands": "soap",
     },
@@ -61,12 +61,12 @@ USES = {
     },
     "tools": {
         "hit a nail": "hammer",
-        "tighten a screw": "screwdriver",
+        "fasten a bolt": "wrench",
         "dig a hole": "shovel spade",
         "sweep the floor": "broom",
     },
-    "hair": {"brush teeth": "toothbrush", "comb long hair": "comb hairbrush"},
-    "locks": {"open a locked door": "key", "lock a bicycle": "padlock chain"},
+    "hair": {"clean teeth": "toothbrush", "untangle long hair": "comb"},
+    "locks": {"open a locked door": "key", "secure a bicycle": "padlock chain"},
     "others": {
         "tell the time": "clock watch",
         "make music": "guitar piano violin flute trumpet drum",

@@ -190,7 +190,7 @@ PARAMS = {
         setting("dispatch.question", "Which?"), [*ASK, "-s", "prompt"], "expected '{prompt}' in dispatch.question"
     ),
     "more examples than there are": Case(
-        setting("tasks.sums.data.options", {"smallest": 10, "largest": 12}), ["prepare@sums"], "different examples"
+        setting("tasks.sums.data.options", {"smallest": 10, "largest": 10}), ["prepare@sums"], "different examples"
     ),
     "an unknown option of a task": Case(
         setting("tasks.sums.data.options.biggest", 12), ["prepare@sums"], "options.biggest' is not a known"

@@ -265,6 +265,17 @@ def test_a_larger_training_split_leaves_the_test_split_as_it_is():
 
 
 def test_a_task_that_runs_dry_is_said_in_a_sentence():
-    options = module("sums").Options(smallest=1, largest=3)
-    with pytest.raises(UserError, match="expected 20 different examples, the task gave only 9"):
+    options = module("sums").Options(smallest=1, largest=1)  # one sum, in as many wordings as there are
+    with pytest.raises(
+        UserError, match=f"expected 20 different examples, the task gave only {len(module('sums').WORDINGS)}"
+    ):
         fill(module("sums").examples(1, options), {"train": 5, "validation": 5, "test": 5, "few_shot": 5})
+
+
+def test_what_is_to_be_done_does_not_name_what_helps():
+    for helps in importlib.import_module("pipeline.tasks.uses").USES.values():
+        for use, things in helps.items():
+            beginnings = {word[:4] for word in use.split() if len(word) > 3}
+            assert not [
+                thing for thing in things.split() if thing[:4] in beginnings or any(w in thing for w in beginnings)
+            ]
