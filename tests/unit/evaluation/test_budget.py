@@ -132,14 +132,14 @@ def test_work_is_counted_by_the_plan() -> None:
         200 * len(plan["cells"]),
         200 * sum(longest(params, cell) for cell in plan["cells"].values()),
     )
-    # twelve steps of ten prompts with six samples, and three validations of a hundred; one λ
-    expert = 12 * 10 * 6 + 3 * 100
+    # sixteen steps of twelve prompts with six samples, and five validations of two hundred; one λ
+    expert = 16 * 12 * 6 + 5 * 200
     moved = 5 * 8 * 4 + 2 * 50
     assert work["train_svf"][0] == 3 * expert + 3 * moved
     assert work["train_reinforce"] == (3 * expert, 3 * expert * 16)
     assert work["dispatch"] == (2 * 6 * 200, 0)
     searches = Counter(item["strategy"] for item in plan["adapt"].values())
-    assert searches == {"select": 3, "few_shot": 6, "uniform": 1}
+    assert searches == {"select": 3, "few_shot": 6, "uniform": 1, "scan": 1}
 
 
 def longest(params: dict, cell: dict) -> int:
