@@ -74,7 +74,7 @@ ORACLES = {
 }
 
 COMPLEX = ("angle_complex", "convert")  # their arguments stand as texts, because JSON has no complex numbers
-SECONDS, SLOW = 4, {"combinations_colors": 20}  # of CPU time for a call; this one lists 1.7 million combinations
+SECONDS = 4  # of CPU time for a call
 
 
 class Options(Section):
@@ -176,7 +176,7 @@ def _tests(row: Mapping[str, Any]) -> dict[str, Any]:
         },
         "atol": row["atol"],
         "oracle": ORACLES.get(function, ""),
-        "seconds": SLOW.get(function, SECONDS),
+        "seconds": SECONDS,
     }
 
 

@@ -98,7 +98,7 @@ def reading(answer: str, choices: Mapping[str, str]) -> Reading | None:
     An answer that is a choice's text, to the letter, names that choice, whatever words it is made of.
     """
     whole = answer.strip().casefold()
-    if exact := [label for label, text in choices.items() if text.strip().casefold() == whole]:
+    if exact := [label for label in choices if _text(label, choices).strip().casefold() == whole]:
         return Reading(exact[0], marked=True)
     text = _MATHS.sub("", _WORDS.sub(r"\1", answered(answer)))
     label = _behind_mark(text, choices) or _called_right(text, choices) or _first_label(text, choices)
@@ -157,15 +157,15 @@ def _alone(text: str, choices: Mapping[str, str]) -> Reading | None:
 def score(id: str, answer: str, expected: str, choices: Mapping[str, str]) -> Score:
     """Correct if the answer names the choice with the label ``expected``."""
     given = reading(answer, choices)
+    said = None if given is None else _text(given.label, choices)
     # A benchmark may offer one text under two labels: each is as right as the other.
-    correct = given is not None and (given.label == expected or choices[given.label] == choices.get(expected))
-    return Score(
-        id=id,
-        value=float(correct),
-        correct=correct,
-        parsed=None if given is None else choices[given.label],
-        marked=given is not None and given.marked,
-    )
+    correct = said is not None and said == _text(expected, choices)
+    return Score(id=id, value=float(correct), correct=correct, parsed=said, marked=given is not None and given.marked)
+
+
+def _text(label: str, choices: Mapping[str, str]) -> str:
+    """The text of a choice; one without a text is its label."""
+    return choices.get(label) or label
 
 
 def cloze(id: str, question: str, texts: Sequence[str], right: int) -> Example:

@@ -4,7 +4,8 @@ Used on both sides: by ``sandbox`` and inside it. Standard library only.
 
 Numbers, texts and None stand for themselves; everything else is ``[type, items...]``. What is equal to a list,
 tuple, set, dict, number or text (a Counter, a named tuple, an enumeration) crosses as that. A value of more than
-``LARGE`` characters crosses as its digest, which tells whether it is the one expected and nothing else.
+``LARGE`` characters crosses as its digest, which tells whether it is the one expected and nothing else; one of more
+than ``MOST`` items does not cross.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 LARGE = 1 << 16
+MOST = 1 << 20  # items of a value, all levels together: writing more down would take longer than any call may
 WRITTEN = 1 << 63  # larger whole numbers are written in hexadecimal: Python reads no more than 4300 decimal digits
 
 
@@ -26,12 +28,24 @@ class Digest:
 
 
 def line(value: Any) -> str:
-    """``value`` as one line of JSON."""
+    """``value`` as one line of JSON. Raises TypeError for what is no plain data, OverflowError for too much of it."""
+    _bounded(value)
     text = json.dumps(plain(value))
     if len(text) <= LARGE:
         return text
     whole = json.dumps(_whole(plain(value)))
     return json.dumps(["digest", hashlib.sha256(whole.encode()).hexdigest()])
+
+
+def _bounded(value: Any) -> None:
+    left, waiting = MOST, [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list | tuple | set | frozenset | dict):
+            left -= len(one)
+            if left < 0:
+                raise OverflowError(f"a value of more than {MOST} items")
+            waiting.extend(one.items() if isinstance(one, dict) else one)
 
 
 def _whole(value: Any) -> Any:

@@ -184,3 +184,11 @@ def test_an_answer_that_is_a_choice_to_the_letter_is_that_choice(text):
 def test_one_text_under_two_labels_is_right_under_both():
     offered = {"A": "red", "B": "blue", "C": "red"}
     assert choices.score("x", "red", "C", offered).correct and not choices.score("x", "blue", "C", offered).correct
+
+
+def test_a_choice_without_a_text_is_its_label():
+    offered = {"true": "", "false": ""}
+    right, wrong = (choices.score("x", f"the correct answer is {said}", "true", offered) for said in offered)
+    assert (right.correct, wrong.correct) == (True, False)
+    assert (right.parsed, wrong.parsed) == ("true", "false")
+    assert choices.read("", offered) is None and choices.read(" True", offered) == "true"

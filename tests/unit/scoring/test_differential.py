@@ -15,6 +15,12 @@ def test_of(base, expected, **changes):
     return {**whole, "seconds": 1, **changes}
 
 
+def _itself():
+    one = []
+    one.append(one)
+    return one
+
+
 test_of.__test__ = False  # type: ignore[attr-defined]
 
 
@@ -27,6 +33,12 @@ def test_values_cross_and_come_back_the_same(value):
 def test_arguments_keep_their_types_in_the_sandbox():
     calls = [[value] for value in VALUES]
     assert list(run([Program("def f(x):\n    return x", "f", calls)])[0].values) == VALUES
+
+
+@pytest.mark.parametrize("grow", [lambda: [0] * (1 << 21), lambda: {i: (i, i) for i in range(1 << 19)}, _itself])
+def test_what_has_too_many_items_does_not_cross(grow):
+    with pytest.raises(OverflowError, match="items"):
+        line(grow())
 
 
 def test_large_values_cross_as_digests_that_tell_equal_ones_apart():
