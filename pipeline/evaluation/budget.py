@@ -133,7 +133,8 @@ def rollouts(params: Mapping[str, Any], item: Item) -> int:
     where = parts(params, item["row"], item["method"], "reinforce")
     training = settings(params, where["training"])
     sweep = settings(params, where["sweep"]) if "sweep" in where else {"learning_rates": [0], "clips": [0]}
-    once = training["steps"] * training["batch"] * training["samples"]
+    chosen = settings(params, f"tasks.{item['task']}.decoding").get("choose_by")  # then nothing is sampled
+    once = training["steps"] * training["batch"] * (1 if chosen else training["samples"])
     once += _validations(training) * training["validation_examples"]
     return len(sweep["learning_rates"]) * len(sweep["clips"]) * len(training["kl_coefficients"]) * once
 

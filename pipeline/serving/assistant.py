@@ -82,22 +82,22 @@ class Assistant:
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        plain: bool = False,
     ) -> Job:
         """One question as the engine takes it, checked.
 
         max_new_tokens: at most; None: as many as fit, and no more than 256. seed: of what is drawn, which begins above
-            temperature 0.
+            temperature 0. plain: the question stands as it is; else an expert is asked in the form that it was trained
+            in, unless the turns begin with the system's (see ``pipeline.serving.forms``).
         """
         turns = chat_of(prompt)
-        ids = self.engine.prompt_ids(turns)
-        if max_new_tokens is None:
-            max_new_tokens = max(1, min(NEW_TOKENS, self.engine.room - len(ids)))
-        if not max_new_tokens >= 1:
-            raise UserError(f"expected at least 1 new token, got {max_new_tokens}; ask for more")
+        most = NEW_TOKENS if max_new_tokens is None else max_new_tokens
+        if not most >= 1:
+            raise UserError(f"expected at least 1 new token, got {most}; ask for more")
         if not 0 <= temperature <= 100:
             raise UserError(f"expected a temperature from 0 to 100, got {temperature}; correct it")
-        options = Options(max_new_tokens=max_new_tokens, temperature=temperature, seed=seed)
-        return Job(turns, self.strategy(strategy), options, tell, prompt=ids)
+        options = Options(max_new_tokens=most, temperature=temperature, seed=seed)
+        return Job(turns, self.strategy(strategy), options, tell, plain=plain, shrinks=max_new_tokens is None)
 
     def stream(self, prompt: Prompt, strategy: Chosen = "base", **how: Any) -> Iterator[Decision | str | Answered]:
         """The first pass's decision, then the answer piece by piece, then what it came to. how: as for ``generate``."""
@@ -117,7 +117,7 @@ class Assistant:
             self.engine.cancel(job)
 
     def generate(self, prompt: Prompt, strategy: Chosen = "base", **how: Any) -> Answered:
-        """One answer. how: ``max_new_tokens``, ``temperature`` (0: greedy) and ``seed``."""
+        """One answer. how: ``max_new_tokens``, ``temperature`` (0: greedy), ``seed`` and ``plain``."""
         (answer,) = self.answer([(prompt, strategy)], **how)
         return answer
 

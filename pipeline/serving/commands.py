@@ -32,6 +32,9 @@ Tokens = Annotated[
 ]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0: the likeliest token; above: sampled.")]
 Seed = Annotated[int, typer.Option(help="Of sampling.")]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Ask as it stands, not in the form that an expert was trained in.")
+]
 System = Annotated[str, typer.Option(help="A system message.", metavar="TEXT")]
 
 
@@ -83,8 +86,11 @@ def _show(assistant: "Assistant", turns: Any, strategy: str, **how: Any) -> str:
             print(flush=True)
             _note(_cost(news))
             return news.text
-        elif news.chosen != strategy:
-            _note(_decided(news))
+        else:
+            if news.chosen != strategy:
+                _note(_decided(news))
+            if news.form:
+                _note(f"asked in the form of the task {news.form}; --plain asks as it stands")
     return ""
 
 
@@ -95,14 +101,17 @@ def generate(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     system: System = "",
+    plain: Plain = False,
     project: Folder = Path(),
 ) -> None:
     """Answer one prompt, streamed.
 
-    What the first pass decided, and what the answer cost, is told on standard error.
+    An expert is asked in the form that it was trained in, behind the system turn and the worked questions of its task,
+    unless --plain or a --system of your own is given. What the first pass decided, and what the answer cost, is told
+    on standard error.
     """
     text = sys.stdin.read() if prompt == "-" else prompt
-    how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+    how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "plain": plain}
     _show(_open(project), _turns(text, system), strategy, **how)
 
 
@@ -112,6 +121,7 @@ def chat(
     temperature: Temperature = 0.0,
     seed: Seed = 0,
     system: System = "",
+    plain: Plain = False,
     project: Folder = Path(),
 ) -> None:
     """Talk to the model: each line is a turn, answers are streamed.
@@ -147,7 +157,7 @@ def chat(
             elif command.startswith("/"):
                 raise UserError(f"expected /strategy NAME, /strategies, /new or /quit, got '{command}'")
             elif line:
-                how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+                how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "plain": plain}
                 asked = [*turns, {"role": "user", "content": line}]
                 with contextlib.suppress(KeyboardInterrupt):
                     turns = [*asked, {"role": "assistant", "content": _show(assistant, asked, strategy, **how)}]
@@ -163,6 +173,7 @@ def compare(
     ] = None,
     max_new_tokens: Tokens = 64,
     system: System = "",
+    plain: Plain = False,
     project: Folder = Path(),
 ) -> None:
     """Answer one prompt under every strategy, side by side (they share one batch, greedily)."""
@@ -174,7 +185,7 @@ def compare(
     names = strategy or assistant.strategies()
     turns = _turns(prompt, system)
     with Console(stderr=True).status(f"answering under {len(names)} strategies"):
-        answers = assistant.answer([(turns, name) for name in names], max_new_tokens=max_new_tokens)
+        answers = assistant.answer([(turns, name) for name in names], max_new_tokens=max_new_tokens, plain=plain)
     table = Table(Column("strategy", no_wrap=True), "answer", "decided", "tokens", show_lines=True)
     for name, answer in zip(names, answers, strict=True):
         decided = "" if answer.decision.chosen == name else _decided(answer.decision)

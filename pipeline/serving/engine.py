@@ -16,6 +16,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from jinja2 import TemplateError
@@ -27,7 +28,8 @@ from pipeline.model.decoding.cache import Cache
 from pipeline.model.decoding.step import advance, choose, forward
 from pipeline.model.forward.adapters import Factors
 from pipeline.model.forward.base import Adapted, Base, Compute
-from pipeline.serving.choosing import Weighed, nucleus, penalised, weighed, weighed_prompt
+from pipeline.serving.choosing import Options, Weighed, nucleus, penalised, weighed, weighed_prompt
+from pipeline.serving.forms import Form
 from pipeline.serving.jobs import Decision, Job, Late
 from pipeline.serving.rows import Attached, Way
 
@@ -65,15 +67,25 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Put a job in line. Raises UserError where it could never be answered."""
-        job.prompt = job.prompt or self.prompt_ids(job.messages)
-        if job.columns > self.room:
-            raise UserError(
-                f"expected at most {self.room} tokens, prompt and answer together, got {len(job.prompt)} + "
-                f"{job.options.max_new_tokens}; shorten the prompt, or ask for fewer tokens"
-            )
+        known = job.strategy if isinstance(job.strategy, Way) else Way("")
+        job.prompt, job.options = self._fitted(job, known.form)
         with self._lock:
             self._waiting.append(job)
         self._arrived.set()
+
+    def _fitted(self, job: Job, form: Form) -> tuple[list[int], Options]:
+        """What a job reads and how it is answered, if its question is asked in a form."""
+        turns = job.messages if job.plain else form.before(job.messages)
+        ids = job.prompt if job.prompt and turns is job.messages else self.prompt_ids(turns)
+        left, options = self.room - len(ids), job.options
+        if job.shrinks and 1 <= left < options.max_new_tokens:
+            options = replace(options, max_new_tokens=left)
+        if options.max_new_tokens > left:
+            raise UserError(
+                f"expected at most {self.room} tokens, prompt and answer together, got {len(ids)} + "
+                f"{options.max_new_tokens}; shorten the prompt, or ask for fewer tokens"
+            )
+        return ids, options
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this answer any more: it is gone at the next step, and is told nothing."""
@@ -194,8 +206,11 @@ class Engine:
         else:
             self._attached.detach()
             decided = strategy(self.base, [job.messages for job in jobs])
-        for job, (way, decision) in zip(jobs, decided, strict=True):
-            job.way, job.decision = way, decision
+        fitted = [self._fitted(job, way.form) for job, (way, _) in zip(jobs, decided, strict=True)]
+        for job, (way, decision), (prompt, options) in zip(jobs, decided, fitted, strict=True):
+            asked = "" if job.plain or way.form.before(job.messages) is job.messages else way.form.task
+            job.way, job.decision = way, replace(decision, form=asked)
+            job.prompt, job.options = prompt, options
 
     def _room(self, jobs: Sequence[Job]) -> None:
         """Have the cache hold these jobs beside those that run."""

@@ -78,12 +78,14 @@ def expert(project: Project, strategy: str, folder: Path) -> None:
     _empty(folder)
     path = project.file_of(strategy)
     adapter, provenance = project.read(path)
+    form = project.form(provenance)
     config = {
         "kind": adapter.kind,
         "config": adapter.config(),
         "provenance": provenance,
         "base": _base_name(project),
         "base_sha256": base_digest(project.model),
+        "form": {"task": form.task, "turns": list(form.turns)},
     }
     with atomic_folder(folder) as temporary:
         write_tensors(temporary / WEIGHTS, adapter.state(), {})

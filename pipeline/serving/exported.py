@@ -2,10 +2,12 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.artifacts import digest, read_json, read_tensors
 from pipeline.core.errors import UserError
 from pipeline.model.forward.adapters import Adapter, method_module
+from pipeline.serving.forms import Form
 from pipeline.serving.project import intact
 
 WEIGHTS, CONFIG = "expert.safetensors", "config.json"
@@ -16,8 +18,8 @@ def base_digest(model: Path) -> str:
     return hashlib.sha256("".join(digest(path) for path in sorted(model.glob("*.safetensors"))).encode()).hexdigest()
 
 
-def read_exported(folder: Path, model: Path) -> Adapter:
-    """The expert that an exported folder holds, if it was trained for the base model in ``model``."""
+def read_exported(folder: Path, model: Path) -> tuple[Adapter, Form]:
+    """The expert that an exported folder holds, if it was trained for the base model in ``model``, and its form."""
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not {"kind", "config", "base_sha256"} <= set(config):
         raise UserError(f"expected an exported expert in {folder}, got another config.json; export it again")
@@ -31,4 +33,12 @@ def read_exported(folder: Path, model: Path) -> Adapter:
         raise UserError(
             f"expected an expert of kind '{config['kind']}' in {path}, got other tensors ({error!r}); export it again"
         ) from None
-    return intact(path, adapter)
+    return intact(path, adapter), _form(config.get("form") or {}, folder / CONFIG)
+
+
+def _form(value: Any, path: Path) -> Form:
+    try:
+        turns = tuple({"role": str(turn["role"]), "content": str(turn["content"])} for turn in value.get("turns", ()))
+        return Form(str(value.get("task", "")), turns)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"expected the turns of a form in {path}, got others ({error!r}); export it again") from None

@@ -31,12 +31,14 @@ class Decision:
     weights: what it was chosen by: probabilities of categories, or gates.
     tokens: read in the first pass, beside the prompt itself.
     seconds: of the pass, which several jobs may share.
+    form: the task in whose form the question is asked; empty: in none.
     """
 
     chosen: str
     weights: dict[str, float] = field(default_factory=dict)
     tokens: int = 0
     seconds: float = 0.0
+    form: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Job:
     tell: hears the Decision, then pieces of text, then Answered; or an exception, as the last. Where the options ask
         for log-probabilities, it hears of every token before the piece that the token belongs to.
     prompt: the tokens that are answered; none: those of the messages.
+    plain: the prompt stands as it is, whatever form the adapter was trained in.
+    shrinks: the answer may have fewer tokens than the options say, where no more fit behind the prompt.
     seconds: after which the answer ends where it is.
     """
 
@@ -78,6 +82,8 @@ class Job:
     options: Options
     tell: Callable[[Decision | Weighed | str | Answered | Exception], None]
     prompt: list[int] = field(default_factory=list)
+    plain: bool = False
+    shrinks: bool = False
     seconds: float = float("inf")
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from pipeline.methods.lora import Lora
 from pipeline.methods.svf import SvfAdapter
 from pipeline.model.forward.adapters import Adapter, Factors, load_adapter
 from pipeline.model.forward.base import Compute, layer_of
+from pipeline.serving.forms import ALONE, Form, form_of
 
 BASE = "base"  # the base model that is served; experts of others are there to be compared
 
@@ -91,6 +92,12 @@ class Project:
     def artifact(self, place: str, suffix: str = ".safetensors") -> Path:
         """The file of an artifact that the plan names."""
         return self.folder / "artifacts" / f"{place}{suffix}"
+
+    def form(self, provenance: Mapping[str, Any]) -> Form:
+        """The form of the task that an adapter was trained on or adapted to; none where there are several."""
+        tasks = provenance.get("tasks") or [provenance.get("task")]
+        (task,) = tasks if len(tasks) == 1 and tasks[0] in lookup(self.params, "tasks") else [""]
+        return form_of(task, self.folder / "data/tasks" / task) if task else ALONE
 
     def section(self, kind: type[Section]) -> Any:
         """A section of the project's settings."""

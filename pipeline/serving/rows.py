@@ -19,6 +19,7 @@ from torch import BoolTensor, LongTensor, Tensor, nn
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import row_scaled
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
+from pipeline.serving.forms import ALONE, Form
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +27,14 @@ class Way:
     """How an answer is computed. Nothing set: by the base model.
 
     z: module → (r,) scales of its singular values. lora: a low-rank sum. edits: of the prompt's hidden states.
+    form: the turns that it was trained behind.
     """
 
     name: str
     z: Mapping[str, Tensor] = field(default_factory=dict)
     lora: Lora | None = None
     edits: Adapter | None = None
+    form: Form = ALONE
 
 
 class Resident(Factors):

@@ -35,6 +35,7 @@ from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 from pipeline.model.forward.base import Base, decoder_layers
 from pipeline.serving.exported import read_exported
+from pipeline.serving.forms import ALONE, Form
 from pipeline.serving.jobs import Decision, FirstPass, Strategy
 from pipeline.serving.project import Project, nearest
 from pipeline.serving.rows import Way
@@ -77,29 +78,25 @@ class Strategies:
         return self._known(full)
 
     def _read(self, full: str) -> Strategy:
-        kind, _, name = full.partition(":")
         project = self.project
-        if kind == "base":
+        if full == "base":
             return Way(full)
-        if kind in ("prompt", "classifier"):
+        if full in ("prompt", "classifier"):
             return self._first_pass(full)
-        if kind == "expert":
-            return self.way(full, self._expert(name))
-        if kind == "mixture":
-            return self.way(full, project.read_svf(project.mixtures[name]))
-        return self.way(full, project.read(project.loras[name] if kind == "lora" else project.adapters[full])[0])
+        adapter, provenance = project.read(project.artifacts[full])
+        return self.way(full, adapter, project.form(provenance))
 
     def _read_file(self, name: str) -> Strategy:
         kind, _, rest = name.partition(":")
         if kind == "expert":
-            return self.way(name, read_exported(Path(rest), self.project.model))
+            return self.way(name, *read_exported(Path(rest), self.project.model))
         return self._mixture_file(name, Path(rest))
 
     def _expert(self, full: str) -> SvfAdapter:
         return self.project.read_svf(self.project.experts[full])
 
-    def way(self, name: str, adapter: Adapter) -> Way:
-        """An adapter, whatever its kind, as the way of a row."""
+    def way(self, name: str, adapter: Adapter, form: Form = ALONE) -> Way:
+        """An adapter, whatever its kind, as the way of a row. form: what it was trained in."""
         if isinstance(adapter, SvfAdapter):
             if adapter.mixture.axis == "prompt":
                 raise UserError(
@@ -107,11 +104,11 @@ class Strategies:
                     "mixture that the few-shot search found"
                 )
             self.project.check_svf(name, adapter)
-            return Way(name, z={module: adapter.z(module)[0] for module in adapter.experts})
+            return Way(name, z={module: adapter.z(module)[0] for module in adapter.experts}, form=form)
         if isinstance(adapter, Lora):
             self.project.check_lora(name, adapter, self.base.model)
-            return Way(name, lora=adapter)
-        return Way(name, edits=adapter)
+            return Way(name, lora=adapter, form=form)
+        return Way(name, edits=adapter, form=form)
 
     def _mixture_file(self, name: str, path: Path) -> Way:
         if path.suffix == ".safetensors":
@@ -152,7 +149,7 @@ class Strategies:
         settings: Dispatch = self.project.section(Dispatch)
         ways: dict[str, Way] = {OTHERS: Way("base")}
         for domain, expert in self.project.domains.items():
-            ways[domain] = self.way(f"expert:{expert}", self._expert(expert))
+            ways[domain] = cast(Way, self._known(f"expert:{expert}"))
         z: dict[str, Tensor] = {}
         if name == "classifier":
             if self.project.classifier is None:

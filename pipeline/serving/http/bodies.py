@@ -75,12 +75,17 @@ class Asked(BaseModel):
 
 
 class Chat(Asked):
-    """A request for ``/v1/chat/completions``. logprobs: of the answer's tokens, with ``top_logprobs`` others each."""
+    """A request for ``/v1/chat/completions``.
+
+    logprobs: of the answer's tokens, with ``top_logprobs`` others each. plain: the turns stand as they are; else those
+    that do not begin with a system turn are read in the form that the expert was trained in.
+    """
 
     messages: list[dict[str, Any]]
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool = False
     top_logprobs: int = Field(0, ge=0, le=20)
+    plain: bool = False
     # Served at the one value that asks for nothing.
     tools: list[Any] = Field([], max_length=0)
     tool_choice: Literal["none", "auto"] | None = None

@@ -23,11 +23,16 @@ class Gone(Exception):
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt. turns: what a first pass reads. ids: what is answered. echo: the text to be told before the answer."""
+    """A prompt. turns: what a first pass reads. ids: what is answered. echo: the text to be told before the answer.
+
+    plain, shrinks: see ``Job``.
+    """
 
     turns: Sequence[dict[str, str]]
     ids: Sequence[int]
     echo: str = ""
+    plain: bool = True
+    shrinks: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,16 @@ class Hearing:
             for number in range(several):
                 own = replace(options, seed=options.seed + number, max_new_tokens=max(1, options.max_new_tokens))
                 tell = self._teller(len(self._jobs))
-                job = Job(question.turns, strategy, own, tell, prompt=[*question.ids], seconds=seconds)
+                job = Job(
+                    question.turns,
+                    strategy,
+                    own,
+                    tell,
+                    prompt=[*question.ids],
+                    plain=question.plain,
+                    shrinks=question.shrinks,
+                    seconds=seconds,
+                )
                 self._jobs.append(job)
                 self._untold.append([])
                 self.heard.append(Heard(question.echo, nothing_new=options.max_new_tokens == 0))

@@ -189,6 +189,7 @@ def _decision(heard: Heard) -> dict[str, Any]:
     return {
         "selfadapt": {
             "chosen": decision.chosen,
+            "form": decision.form,
             "weights": decision.weights,
             "first_pass_tokens": decision.tokens,
             "first_pass_seconds": decision.seconds,

@@ -109,9 +109,10 @@ class Server:
         except UserError as error:
             raise Refused(400, str(error), field="messages") from None
         logprobs = asked.top_logprobs if asked.logprobs else None
-        options = self._options(asked, asked.tokens or self._fitting(len(ids)), logprobs=logprobs)
+        options = self._options(asked, asked.tokens or min(NEW_TOKENS, self.limits.max_new_tokens), logprobs=logprobs)
         reply = ChatReply(asked.model, self.assistant.base.tokenizer, several=asked.n)
-        return await self._answer(request, asked, [Question(turns, ids)], options, reply)
+        question = Question(turns, ids, plain=asked.plain, shrinks=asked.tokens is None)
+        return await self._answer(request, asked, [question], options, reply)
 
     async def complete(self, request: Request) -> Response:
         asked = bodies.read(Completion, await self._body(request))
@@ -140,10 +141,6 @@ class Server:
         if not questions:
             raise Refused(400, "expected a prompt, got none; write one", field="prompt")
         return questions
-
-    def _fitting(self, prompt: int) -> int:
-        """How many new tokens a request gets that asks for no number. prompt: its tokens."""
-        return max(1, min(NEW_TOKENS, self.limits.max_new_tokens, self.engine.room - prompt))
 
     def _options(self, asked: Asked, tokens: int, **more: Any) -> Options:
         if tokens > self.limits.max_new_tokens:
