@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, sentence
+from pipeline.core.progress import written_anywhere
 from pipeline.serving import commands
 
 PARAMS, PLAN, GRAPH = Path("params.yaml"), Path("plan.yaml"), Path("dvc.yaml")
@@ -226,12 +226,13 @@ def use(
 ) -> None:
     """Make a profile the active one: params.yaml becomes it, and plan.yaml what it plans."""
     from pipeline.core.artifacts import write_text
+    from pipeline.core.reading import yaml_of
     from pipeline.flow import profiles
     from pipeline.flow.plan import expand
 
     text = profiles.text(name)
     text = profiles.changed(text, changes) if changes else text
-    expand(yaml.safe_load(text))  # a profile that cannot be planned leaves everything as it was
+    expand(yaml_of(text, PARAMS))  # a profile that cannot be planned leaves everything as it was
     write_text(PARAMS, text)
     _say_plan()
     print(
@@ -377,11 +378,14 @@ def _sandbox() -> str:
 def _one_sentence() -> Iterator[Any]:
     try:
         yield
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if said := sentence(error):
+            sys.exit(f"error: {said}")
+        raise
 
 
 def main() -> None:
+    written_anywhere()
     with _one_sentence():
         app(prog_name="selfadapt")
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.core.artifacts import atomic, read_examples, read_jsonl
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
+from pipeline.core.reading import formed
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Completion
 from pipeline.scoring.metrics import summary
@@ -37,7 +38,8 @@ SHOWN = 8  # completions shown beside the run
 def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, object]:
     """Write one line per example: its score, and the tokens of its completion."""
     prompts = read_examples(examples)
-    answers = [Completion(**row) for row in read_jsonl(completions)]
+    with formed(completions, "completions"):
+        answers = [Completion(**row) for row in read_jsonl(completions)]
     if [prompt.id for prompt in prompts] != [answer.id for answer in answers]:
         raise UserError(
             f"expected one completion for each of the {len(prompts)} examples of {examples}, in order, got "

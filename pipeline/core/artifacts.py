@@ -4,7 +4,6 @@ Every file is byte-stable: the same content gives the same bytes in any process,
 Safetensors writes several metadata keys in no fixed order, so all provenance goes into one JSON value.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -17,25 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, refused
+from pipeline.core.reading import AGAIN, checked, formed, json_of, read_whole
 from pipeline.core.types import Example
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most who read or write a file have no tensors
     from torch import Tensor
 
 METADATA_KEY = "selfadapt"
-# What a person can put right where a file is written: no room, no permission, a file in place of a folder.
-REFUSALS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-}
 
 
 @contextmanager
@@ -44,14 +32,9 @@ def _one_sentence(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        # safetensors and transformers pass on what the system said as text
-        number = error.errno if isinstance(error, OSError) else None
-        if number not in REFUSALS and "I/O error" not in str(error):
-            raise
-        reason = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error)
-        raise UserError(
-            f"expected to write {path}, but the system refused ({reason}); make room, or allow it, and run this again"
-        ) from None
+        if said := refused(error, path):
+            raise said from None
+        raise
 
 
 @contextmanager
@@ -101,11 +84,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_of(read_whole(path, "JSON"), path)
     except FileNotFoundError:
         raise UserError(f"expected the file {path}, which is not there; run the stage that makes it") from None
-    except ValueError as error:
-        raise UserError(f"expected JSON in {path}, got: {error}; remove it and run its stage again") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -117,29 +98,23 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with checked(path, "lines of JSON").open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
-                try:
-                    rows.append(json.loads(line))
-                except ValueError as error:
-                    raise UserError(
-                        f"expected JSON on line {number} of {path}, got: {error}; remove it and run its stage again"
-                    ) from None
+                row = json_of(line, f"line {number} of {path}")
+                if not isinstance(row, dict):
+                    raise UserError(f"expected an object on line {number} of {path}, got {line[:60].strip()}; {AGAIN}")
+                rows.append(row)
     except FileNotFoundError:
         raise UserError(f"expected the file {path}, which is not there; run the stage that makes it") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"expected JSON in {path}, got: {error}; remove it and run its stage again") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"expected lines of JSON in {path}, got: {error}; {AGAIN}") from None
     return rows
 
 
 def read_examples(path: Path) -> list[Example]:
     """The examples of one split of a task."""
-    try:
+    with formed(path, "examples", "run 'dvc repro prepare'"):
         return [Example(**{**row, "messages": tuple(row["messages"])}) for row in read_jsonl(path)]
-    except (TypeError, KeyError) as error:
-        raise UserError(
-            f"expected examples in {path}, got rows of another form ({error}); run 'dvc repro prepare'"
-        ) from None
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], meta: Mapping[str, Any]) -> None:
@@ -158,7 +133,7 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
         raise UserError(f"expected the file {path}, which is not there; run the stage that makes it")
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+            meta = json_of((file.metadata() or {}).get(METADATA_KEY, "{}"), path)
             return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - no mapping
     except (SafetensorError, ValueError) as error:
         raise UserError(f"expected safetensors in {path}, got: {error}; remove it and run its stage again") from None

@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.core.errors import UserError
+from pipeline.core.reading import read_yaml
 
 SHARE = "SELFADAPT_THREADS"  # in the environment: how many threads a stage may have at most, as others run beside it
 
@@ -92,13 +92,11 @@ def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
 def read_params(path: Path) -> dict[str, Any]:
     """The whole of params.yaml, unchecked."""
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = read_yaml(path)
     except FileNotFoundError:
         raise UserError(
             f"expected the settings in {path}, which is not there; run 'selfadapt profile use laptop'"
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"expected YAML in {path}, got: {' '.join(str(error).split())}; correct it") from None
     if not isinstance(value, dict):
         raise UserError(f"expected a mapping of sections in {path}, got {type(value).__name__}; correct it")
     return value

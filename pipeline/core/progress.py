@@ -5,6 +5,7 @@ is the reporter's business. Bare, they are printed and drawn as a bar; under ``p
 Prefect task and a bar a progress artifact. So nothing but ``pipeline.flow`` knows Prefect.
 """
 
+import io
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,13 @@ class Reporter(Protocol):
     def markdown(self, key: str, text: str) -> None: ...
 
     def table(self, key: str, rows: Sequence[Mapping[str, object]]) -> None: ...
+
+
+def written_anywhere() -> None:
+    """Have what a terminal's encoding lacks (an α under ASCII) written as an escape, instead of ending the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _TqdmBar:

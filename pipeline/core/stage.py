@@ -33,8 +33,8 @@ from pipeline.core.artifacts import digest, write_json
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.code import FAMILIES, Code
 from pipeline.core.config import Section, read_params
-from pipeline.core.errors import UserError, out_of_memory
-from pipeline.core.progress import finished_steps
+from pipeline.core.errors import UserError, out_of_memory, sentence
+from pipeline.core.progress import finished_steps, written_anywhere
 
 STATE = Path(".selfadapt")  # run records and checkpoints: beside the artifacts, never in git or DVC
 In = Annotated[Path, "in"]
@@ -141,8 +141,8 @@ def execute(call: Call) -> Mapping[str, Any]:
     try:
         metrics = dict(call.run(**call.arguments))
     except Exception as error:
-        if sentence := out_of_memory(error):
-            raise sentence from None
+        if said := out_of_memory(error):
+            raise said from None
         raise
     for path in call.outputs:
         if not path.exists():
@@ -169,8 +169,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     # A terminated stage unwinds like an interrupted one, so that temporary files and child processes go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    written_anywhere()
     name = Path(sys.argv[0]).stem
     try:
         execute(parse(name, argv))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    except Exception as error:
+        if said := sentence(error):
+            sys.exit(f"error: {said}")
+        raise

@@ -26,7 +26,9 @@ from typing import Any, Literal, Self, cast
 from pipeline.core.artifacts import atomic_folder, digest, read_json
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
+from pipeline.core.model_folder import check_layers, check_template
 from pipeline.core.progress import step
+from pipeline.core.reading import foreign
 
 # What save_pretrained notes of the loading process (was the hub reachable, which folder): not of the tokenizer.
 PROCESS_KEYS = ("is_local", "local_files_only", "name_or_path")
@@ -136,7 +138,7 @@ class Local(Source):
 
     def fetch(self, folder: Path) -> int:
         path = Path(self.path).expanduser()
-        if not path.exists():
+        if not path.is_dir() and not path.is_file():
             raise UserError(f"expected a model at {path}, which is not there; correct 'path' in params.yaml")
         if self.sha256 is not None:
             _check(path, digest(path) if path.is_dir() else _sha256(path), self.sha256)
@@ -187,20 +189,15 @@ def _convert_gguf(path: Path, folder: Path, chat_template: str | None) -> int:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     with step(f"dequantise {path.name}"):
-        try:
-            with _parsed_once():
-                tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-                model = AutoModelForCausalLM.from_pretrained(
-                    path.parent,
-                    gguf_file=path.name,
-                    quantization_config=GgufConfig(dequantize=True),  # the default leaves the weights packed
-                    dtype=torch.float32,
-                )
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise UserError(
-                f"expected a GGUF model that transformers reads in {path.name}, got: {_first_line(error)}; "
-                "choose another file in params.yaml"
-            ) from None
+        remedy = "choose another file in params.yaml"
+        with foreign(path.name, "a GGUF model that transformers reads", remedy), _parsed_once():
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                quantization_config=GgufConfig(dequantize=True),  # the default leaves the weights packed
+                dtype=torch.float32,
+            )
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
     return _save(model, tokenizer, folder, chat_template)
@@ -228,14 +225,11 @@ def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:
 
     _refuse_pickles(path)
     with step(f"read {path.name}"):
-        try:
+        remedy = "choose another one in params.yaml"
+        check_layers(path, remedy)
+        with foreign(path, "a causal language model with its tokenizer, as safetensors,", remedy):
             tokenizer = AutoTokenizer.from_pretrained(path)
             model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"expected a causal language model with its tokenizer, as safetensors, in {path}, got: "
-                f"{_first_line(error)}; choose another one in params.yaml"
-            ) from None
     return _save(model, tokenizer, folder, chat_template)
 
 
@@ -257,6 +251,7 @@ def _save(model: Any, tokenizer: Any, folder: Path, chat_template: str | None) -
             "expected a tokenizer with a chat template and an end-of-sequence token, got one without; "
             "choose an instruction-tuned base model in params.yaml, or give it a 'chat_template' there"
         )
+    check_template(tokenizer, folder, "choose another base model in params.yaml, or give it a 'chat_template' there")
     with step("save as safetensors"), atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

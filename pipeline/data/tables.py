@@ -76,7 +76,7 @@ def _manifest(folder: Path) -> Mapping[str, Row]:
         return {entry["local"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
     except FileNotFoundError:
         raise UserError(f"expected a mirror with a {MANIFEST} in {folder}, found none; correct {MIRROR}") from None
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UserError(
             f"expected a list of files in {path}, got something else ({error}); get the mirror again"
         ) from None
@@ -164,7 +164,7 @@ def _rows(path: str, content: bytes, header: tuple[str, ...]) -> list[Any]:
             lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
             names = header or tuple(next(lines))
             return [dict(zip(names, line, strict=False)) for line in lines]
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"expected rows in {path}, got: {error}; the file is damaged: get it again") from None
     raise UserError(f"expected a parquet, JSON or TSV file, got {path}; correct the task's file")
 

@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from pipeline.core.config import lookup, settings
 from pipeline.core.errors import UserError
+from pipeline.core.reading import read_yaml
 from pipeline.data.bases import Source
 from pipeline.data.tables import available
 from pipeline.data.tasks import needed_tables, task_module
@@ -164,7 +163,7 @@ def tested_on(params: Mapping[str, Any], task: str, subset: str = "all") -> int 
         return int(size["each"]) * len(subsets)
     if size != "all":
         return int(size)
-    known = yaml.safe_load(SIZES.read_text(encoding="utf-8")).get(task)
+    known = read_yaml(SIZES).get(task)
     if isinstance(known, Mapping):
         known = sum(known[name] for name in subsets) if set(subsets) <= set(known) else None
     return None if known is None or data["few_shot"] == "all" else known - data["few_shot"]

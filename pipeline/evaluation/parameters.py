@@ -17,10 +17,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from pipeline.core.config import lookup, settings
 from pipeline.core.errors import UserError
+from pipeline.core.reading import foreign, read_yaml
 from pipeline.methods.svf import in_layers
 from pipeline.model.forward.base import linear_modules
 from pipeline.training.recipes import parts
@@ -82,16 +81,13 @@ def shape_of(base: Mapping[str, Any]) -> Any:
 
     folder = Path(str(base.get("path", ""))).expanduser()
     if base.get("path") and (folder / "config.json").is_file():
-        try:
+        with foreign(folder, "a config.json that transformers reads", "correct it"):
             return AutoConfig.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
-            said = " ".join(str(error).split())[:200]
-            raise UserError(f"expected a config.json that transformers reads in {folder}, got: {said}") from None
     if "layers" in base:
         return _configured(
             {**base, "hidden": base["hidden_size"], "intermediate": base["intermediate_size"], "tied": True}
         )
-    known = yaml.safe_load(SHAPES.read_text(encoding="utf-8"))
+    known = read_yaml(SHAPES)
     names = [str(base[key]) for key in ("repo", "requirement", "name") if base.get(key)]
     for name in names:
         if name in known:

@@ -11,6 +11,7 @@ import yaml
 
 from pipeline.core.artifacts import read_json
 from pipeline.core.errors import UserError
+from pipeline.core.reading import formed
 from pipeline.flow.stages import Stage
 
 
@@ -65,7 +66,11 @@ def locked_commands(lock: Path) -> dict[str, str]:
 
 def recorded_seconds(records: Path) -> dict[str, float]:
     """The seconds of each stage that ran here, the last time it did."""
-    return {path.stem: float(read_json(path)["seconds"]) for path in sorted(records.glob("*.json"))}
+    known = {}
+    for path in sorted(records.glob("*.json")):
+        with formed(path, "the record of a stage", "remove it"):
+            known[path.stem] = float(read_json(path)["seconds"])
+    return known
 
 
 def counted(found: Sequence[Kind], work: Mapping[str, tuple[int | None, int | None]]) -> list[str]:

@@ -9,8 +9,8 @@ import time
 import traceback
 from collections.abc import Sequence
 
-from pipeline.core.errors import UserError
-from pipeline.core.progress import report_to
+from pipeline.core.errors import UserError, sentence
+from pipeline.core.progress import report_to, written_anywhere
 from pipeline.flow import lock, server
 from pipeline.flow.reporter import Recorder, outcome
 
@@ -23,14 +23,17 @@ def main(argv: Sequence[str], *, recorded: bool = True) -> int:
     # A terminated stage unwinds like an interrupted one, so that temporary files and child processes go with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs would ignore it
+    written_anywhere()
     recorder = Recorder() if recorded and server.wanted() else None
     if recorder:
         report_to(recorder)
     try:
         _run_stage(argv[0], argv[1:], recorder)
         return 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        if not (said := sentence(error)):
+            raise
+        print(f"error: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from pipeline.core.artifacts import write_text
 from pipeline.core.config import settings
 from pipeline.core.errors import UserError
+from pipeline.core.reading import yaml_of
 from pipeline.evaluation.intervals import MEAN_OVER_TASKS, Estimate, Resampling, estimate, verdict
 from pipeline.reporting import site
 from pipeline.reporting.papers import TITLES
@@ -96,11 +96,11 @@ def read(commit: str | None) -> Snapshot:
         raise UserError(f"expected {REPORTS}/metrics.json in {name}, which is not there; {remedy}")
     try:
         values = json.loads(metrics)
-        params = settings(yaml.safe_load(content(commit, Path("params.yaml")) or "{}"), "")
+        params = settings(yaml_of(content(commit, Path("params.yaml")) or "{}", "params.yaml"), "")
         tasks = [task for table in TITLES for row in values.get(table, {}).values() for task in row]
         texts = {task: content(commit, REPORTS / f"site/data/{task}.js") for task in dict.fromkeys(tasks)}
         answers = {task: site.read_answers(text) for task, text in texts.items() if text}
-    except (ValueError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"expected the report of {name} to be readable, got: {error}; run 'dvc repro report' again"
         ) from None

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ConfigDict, Field, ValidationError
 
 from pipeline.core.config import Section, lookup
 from pipeline.core.errors import UserError
+from pipeline.core.reading import read_yaml
 from pipeline.reporting.papers import TITLES
 from pipeline.training.recipes import Objective, parts
 
@@ -253,15 +253,13 @@ class Plan(Section, at=""):
 def read_plan(path: Path) -> Plan:
     """The plan of the active profile, or of a published run."""
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+        loaded = read_yaml(path, "run 'selfadapt plan' to write it again")
         return Plan.model_validate_json(json.dumps(loaded["plan"]))
     except FileNotFoundError:
         problem = "no such file"
     except ValidationError as error:
         first = error.errors()[0]
         problem = f"at {'.'.join(str(part) for part in first['loc']) or 'the top'}: {first['msg'].lower()}"
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
     except (KeyError, TypeError):
         problem = "no mapping 'plan'"
     raise UserError(f"expected a plan in {path}, got {problem}; run 'selfadapt plan' to write it again")

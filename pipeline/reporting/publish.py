@@ -17,6 +17,7 @@ import yaml
 from pipeline.core.artifacts import atomic_folder, digest, read_jsonl, read_tensors, write_json, write_text
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
+from pipeline.core.reading import read_yaml
 from pipeline.core.stage import STATE
 from pipeline.data.splits import FILLED
 from pipeline.reporting.compose import accuracy_metrics, published_listings
@@ -98,7 +99,7 @@ def publish(cells: Sequence[str], name: str | None) -> Path:
     with atomic_folder(folder) as temporary:
         write_json(temporary / "run.json", about)
         shutil.copyfile(PARAMS, temporary / "params.yaml")
-        kept = chosen.of(yaml.safe_load(PLAN.read_text(encoding="utf-8"))["plan"])
+        kept = chosen.of(read_yaml(PLAN)["plan"])
         write_text(temporary / "plan.yaml", _dump({"plan": kept}))
         if plan.cells:
             _write_answers(temporary, plan, chosen.rules)

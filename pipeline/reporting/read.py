@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from pipeline.core.artifacts import read_examples as read_split
 from pipeline.core.artifacts import read_json, read_jsonl, read_tensors
 from pipeline.core.errors import UserError
+from pipeline.core.reading import formed, read_yaml
 from pipeline.core.types import Completion, Example
 from pipeline.evaluation.answers import with_positions
 from pipeline.reporting.papers import ROWS
@@ -248,7 +248,7 @@ def mean_gates(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
 
 def read_published(folder: Path) -> dict[str, Any]:
     """The papers' numbers, by file."""
-    return {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: read_yaml(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def read_records(folder: Path, stages: Collection[str]) -> dict[str, Mapping[str, Any]]:
@@ -257,8 +257,11 @@ def read_records(folder: Path, stages: Collection[str]) -> dict[str, Mapping[str
     A stage whose outputs were fetched from a cache has none.
     """
     paths = [path for stage in sorted(stages) if (path := folder / f"{stage}.json").is_file()]
-    records = sorted((read_json(path) for path in paths), key=lambda record: record["started_unix_seconds"])
-    return {record["stage"]: record for record in records}
+    records = {}
+    for path in paths:
+        with formed(path, "the record of a stage"):
+            records[float(read_json(path)["started_unix_seconds"]), path.stem] = read_json(path)
+    return {stage: record for (_, stage), record in sorted(records.items())}
 
 
 def read_needs(lock: Path, records: Mapping[str, Any], stages: Collection[str]) -> dict[str, list[str]]:
@@ -268,7 +271,7 @@ def read_needs(lock: Path, records: Mapping[str, Any], stages: Collection[str]) 
     """
     if not lock.is_file():
         return {}
-    locked = (yaml.safe_load(lock.read_text(encoding="utf-8")) or {}).get("stages", {})
+    locked = (read_yaml(lock) or {}).get("stages", {})
     known = {name: stage for name, stage in locked.items() if name in stages}
     places = {name: place for place, name in enumerate(records)}
     ordered = sorted(known, key=lambda name: places.get(name, -1))

@@ -19,7 +19,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import torch
-from jinja2 import TemplateError
 from torch import LongTensor, Tensor
 
 from pipeline.core.errors import UserError, out_of_memory
@@ -58,12 +57,7 @@ class Engine:
 
     def prompt_ids(self, turns: Sequence) -> list[int]:
         """The tokens of a chat, as the model's template writes it."""
-        try:
-            return self.base.prompt_ids(turns)
-        except TemplateError as error:
-            raise UserError(
-                f"expected turns that this model's chat template takes, but it says: {error}; change their roles"
-            ) from None
+        return self.base.prompt_ids(turns)
 
     def submit(self, job: Job) -> None:
         """Put a job in line. Raises UserError where it could never be answered."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from pipeline.core import model_folder
 from pipeline.core.artifacts import read_tensors, write_json, write_jsonl, write_tensors
 from pipeline.core.code import Code
 from pipeline.core.errors import UserError
@@ -120,8 +122,24 @@ def emptied(held: dict) -> None:
     held.clear()
 
 
-def mixed(content: str) -> Case:
-    return Case(text("mixed.json", content), [*ASK, "-s", "mixture:mixed.json"], "")
+def pipe(name: str) -> Callable[[Path], None]:
+    """A pipe in a file's place, that nobody writes to."""
+
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return spoil
+
+
+def config(**changes: object) -> Callable[[Path], None]:
+    """The model's configuration with other values."""
+
+    def spoil(folder: Path) -> None:
+        path = folder / MODEL / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
 
 
 SUMS = "artifacts/experts/svf-sums-0.safetensors"
@@ -131,6 +149,8 @@ MODEL = "artifacts/base/model"
 FACTORS = "artifacts/svd/base.safetensors"
 TRAIN = "data/tasks/sums/train.jsonl"
 ASK_SUMS = [*ASK, "-s", "expert:sums"]
+
+PROFILE = (ROOT / "pipeline/profiles/tiny.yaml").read_text()
 
 PARAMS = {
     "no settings": Case(gone("params.yaml"), ASK, "expected params.yaml in"),
@@ -201,6 +221,24 @@ PARAMS = {
     "settings that are like themselves": Case(
         setting("reft.adapter", {"like": "reft.adapter"}), ["train_skills@loreft-0"], "'reft.adapter' is like itself"
     ),
+}
+
+PARAMS |= {
+    f"settings with {kind}": Case(text("params.yaml", f"{content}\n{PROFILE}"), ASK, "expected ")
+    for kind, content in {
+        "a key twice": "profile: x",
+        "a set": "x: !!set {a}",
+        "bytes": "x: !!binary aGk=",
+        "an anchor in itself": "x: &x [*x]",
+        "a number of 400 digits": f"x: 1{'0' * 400}",
+        "a number of 5000 digits": f"x: 1{'0' * 5000}",
+        "no number": "x: .nan",
+        "lists without end": "x: " + "[" * 20000,
+        "a truth value as a key": "on: 1",
+    }.items()
+} | {
+    "a date for a number": Case(setting("compute.threads", date(2001, 1, 1)), ["factorize@base"], "compute.threads"),
+    "settings in a pipe": Case(pipe("params.yaml"), ASK, "expected params.yaml in"),
 }
 
 COMMANDS = {
@@ -283,9 +321,51 @@ FILES = {
     "a folder that holds no expert": Case(well, [*ASK, "-s", f"expert:{MODEL}"], "expected an exported expert in"),
     "no examples": Case(gone(TRAIN), ["train_svf@sums-0"], f"expected the input {TRAIN}"),
     "an empty data set": Case(text(TRAIN, ""), ["train_svf@sums-0"], "expected training and validation examples"),
-    "examples that are no JSON": Case(text(TRAIN, "{\n"), ["train_svf@sums-0"], f"expected JSON on line 1 of {TRAIN}"),
+    "examples that are no JSON": Case(text(TRAIN, "{\n"), ["train_svf@sums-0"], f"expected JSON in line 1 of {TRAIN}"),
     "examples of another form": Case(text(TRAIN, '{"a": 1}\n'), ["train_svf@sums-0"], f"expected examples in {TRAIN}"),
     "examples in bytes": Case(text(TRAIN, b"\xff\xfe\n"), ["train_svf@sums-0"], TRAIN),
+    **{
+        f"a configuration with {kind}": Case(config(**changes), ASK, MODEL)
+        for kind, changes in {
+            "a billion layers": {"num_hidden_layers": 10**9},
+            "no layers": {"num_hidden_layers": 0},
+            "layers in words": {"num_hidden_layers": "two"},
+            "a negative size": {"hidden_size": -64},
+            "no size": {"hidden_size": 0},
+            "a vocabulary of 10^15": {"vocab_size": 10**15},
+            "a list for a size": {"hidden_size": [64]},
+            "an unknown kind": {"model_type": "oracle"},
+            "no heads": {"num_attention_heads": 0},
+        }.items()
+    },
+    "a configuration nested without end": Case(text(f"{MODEL}/config.json", "[" * 100000), ASK, MODEL),
+    "a tokenizer of another form": Case(text(f"{MODEL}/tokenizer.json", '{"a": 1}'), ASK, MODEL),
+    "a tokenizer that is a list": Case(text(f"{MODEL}/tokenizer.json", "[]"), ASK, MODEL),
+    "a tokenizer in bytes": Case(text(f"{MODEL}/tokenizer.json", b"\xff\x00"), ASK, MODEL),
+    **{
+        f"a chat template that {does}": Case(text(f"{MODEL}/chat_template.jinja", template), ASK, "chat template")
+        for does, template in {
+            "divides by zero": "{{ 1 // 0 }}",
+            "asks for terabytes": "{{ 'x' * 10 ** 13 }}",
+            "never ends": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "gives nothing": "{# nothing #}",
+            "is no template": "{% for %}",
+            "wants what is not there": "{{ messages[7].content.x.y }}",
+            "refuses": "{{ raise_exception('no') }}",
+        }.items()
+    },
+    "examples in a pipe": Case(pipe(TRAIN), ["train_svf@sums-0"], TRAIN),
+    "an expert in a pipe": Case(pipe(SUMS), ASK_SUMS, SUMS),
+    "examples nested without end": Case(text(TRAIN, "[" * 100000), ["train_svf@sums-0"], f"in line 1 of {TRAIN}"),
+    "examples that are numbers": Case(text(TRAIN, "7\n"), ["train_svf@sums-0"], f"an object on line 1 of {TRAIN}"),
+    "a mixture nested without end": Case(text("m.json", "[" * 100000), [*ASK, "-s", "mixture:m.json"], "without end"),
+    "a mixture of 5000 digits": Case(
+        text("m.json", '{"experts": {"sums": 1' + "0" * 5000 + "}}"), [*ASK, "-s", "mixture:m.json"], "m.json"
+    ),
+    "a mixture of 400 digits": Case(
+        text("m.json", '{"experts": {"sums": 1' + "0" * 400 + "}}"), [*ASK, "-s", "mixture:m.json"], "from -1000 to"
+    ),
+    "a mixture in a pipe": Case(pipe("m.json"), [*ASK, "-s", "mixture:m.json"], "m.json"),
     "a model of NaN": Case(weights_of_nan, ASK, "expected numbers from the model, got NaN or infinity"),
 }
 CASES = PARAMS | COMMANDS | FILES
@@ -335,6 +415,7 @@ def holds(folder: Path) -> dict[str, bytes]:
 
 def called(words: list[str], commands: dict[str, list[str]], monkeypatch, capsys) -> tuple[int, str]:
     """The exit code of a call, and what it says on standard error."""
+    monkeypatch.setattr(model_folder, "TEMPLATE_SECONDS", 1.0)
     monkeypatch.setattr(one_stage.signal, "signal", lambda *_: None)  # a stage's handlers are not for this process
     stages = {stage.partition(":")[2] or stage for stage in words[:1]}
     if words[0].startswith("stage:") or "@" in words[0]:
@@ -456,6 +537,7 @@ def mounts() -> bool:
 WRITING = {
     "an export": '"$PYTHON" -m selfadapt.cli export base out',
     "a profile": '"$PYTHON" -m selfadapt.cli profile use laptop',
+    "a run": 'SELFADAPT_PREFECT=off "$PYTHON" -m selfadapt.cli run factorize@base',
     "a stage": '"$PYTHON" -m pipeline.flow factorize --model artifacts/base/model --factors out',
 }
 
@@ -515,3 +597,12 @@ def test_two_runs_at_once_in_one_folder_spoil_nothing(folder):
     again = dvc("repro", "--single-item", "factorize@base")
     assert "didn't change, skipping" in again.communicate(timeout=120)[0]
     assert not [path for path in factors.parent.iterdir() if path.name.startswith(".base")]
+
+
+@pytest.mark.parametrize("words", [["profile", "list"], ["generate", "Δα?", "-n", "3"], ["experts", "list"]])
+def test_what_a_terminal_cannot_write_is_written_otherwise(folder, words):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    call = [sys.executable, "-m", "selfadapt.cli", *words]
+    done = subprocess.run(call, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr[-2000:]
+    assert done.stdout.isascii()

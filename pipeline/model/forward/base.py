@@ -12,13 +12,14 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from pipeline.core.config import SHARE, Section
 from pipeline.core.errors import UserError
+from pipeline.core.model_folder import check_layers, check_template
+from pipeline.core.reading import foreign
 from pipeline.core.types import PLAIN
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.attention import ATTENTION
@@ -60,11 +61,9 @@ class Base:
         """The token ids of a chat up to where the answer begins, or of bare text (role ``plain``)."""
         if messages[0]["role"] == PLAIN:
             return list(self.tokenizer(messages[0]["content"])["input_ids"])
-        return list(
-            self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, return_dict=False
-            )
-        )
+        chat = [dict(message) for message in messages]
+        with foreign("a chat", "turns that this model's chat template takes", "change their roles"):
+            return list(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
 
     def answer_ids(self, text: str) -> list[int]:
         """The token ids of a reference answer, with the end-of-sequence token a chat answer ends with."""
@@ -126,16 +125,14 @@ def load_base(folder: Path, compute: Compute) -> Base:
     if not (folder / "config.json").is_file():
         raise UserError(f"expected a model folder in {folder}, which has no config.json; run 'dvc repro download'")
     transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
-    try:
+    remedy = "remove the folder and run 'dvc repro' again"
+    check_layers(folder, remedy)
+    with foreign(folder, "a whole model", remedy):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(
             folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION, use_safetensors=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"expected a whole model in {folder}, got: {reason}; remove the folder and run 'dvc repro' again"
-        ) from None
+    check_template(tokenizer, folder, remedy)
     model = model.to(compute.device).eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])

@@ -1,0 +1,62 @@
+"""A model folder, looked at before a library builds what it says: nonsense there asks for years or terabytes.
+
+The weights are what is there; the configuration may say anything. So it must not have more layers than the weights
+have tensors. A chat template is a program: it is tried once, for a while, before anything relies on it.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from pipeline.core.errors import UserError
+from pipeline.core.reading import foreign
+
+TEMPLATE_SECONDS = 30.0  # a chat template takes milliseconds; the machine may be busy
+LONGEST = 1 << 20  # characters that it may make of two words
+
+
+def check_layers(folder: Path, remedy: str) -> None:
+    """UserError where a folder's configuration cannot be that of its weights."""
+    from transformers import AutoConfig  # takes seconds, and most who import core need none of it
+
+    with foreign(folder / "config.json", "a configuration that transformers reads", remedy):
+        config: Any = AutoConfig.from_pretrained(folder)
+        text = config.get_text_config()
+        layers = int(text.num_hidden_layers)
+    with foreign(folder, "weights as safetensors", remedy):
+        tensors = 0
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="pt") as file:
+                tensors += len(file.keys())
+    if not 1 <= layers <= max(tensors, 1):
+        raise UserError(
+            f"expected a configuration of its weights in {folder}, got {layers} layers for {tensors} tensors; {remedy}"
+        )
+
+
+def check_template(tokenizer: Any, folder: Path, remedy: str) -> None:
+    """UserError where a chat template, if there is one, does not make a prompt of one question."""
+    if not tokenizer.chat_template:
+        return
+    made: list[str | Exception] = []
+
+    def render() -> None:
+        try:
+            chat = [{"role": "user", "content": "Who?"}]
+            made.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+        except Exception as error:
+            made.append(error)
+
+    thread = threading.Thread(target=render, daemon=True)  # which nothing can end, if the template does not
+    thread.start()
+    thread.join(TEMPLATE_SECONDS)
+    with foreign(folder, "a chat template that takes a question", remedy):
+        if not made:
+            raise TimeoutError(f"a template that takes more than {TEMPLATE_SECONDS:g} s")
+        (text,) = made
+        if isinstance(text, Exception):
+            raise text
+        if not text.strip() or len(text) > LONGEST:
+            raise ValueError(f"a prompt of {len(text)} characters" if text else "an empty prompt")
