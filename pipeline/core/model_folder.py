@@ -4,8 +4,12 @@ The weights are what is there; the configuration may say anything. So it must no
 have tensors. A chat template is a program: it is tried once, for a while, before anything relies on it.
 """
 
-import threading
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from safetensors import safe_open
@@ -40,23 +44,28 @@ def check_template(tokenizer: Any, folder: Path, remedy: str) -> None:
     """UserError where a chat template, if there is one, does not make a prompt of one question."""
     if not tokenizer.chat_template:
         return
-    made: list[str | Exception] = []
-
-    def render() -> None:
+    with foreign(folder, "a chat template that takes a question", remedy), _in_time(TEMPLATE_SECONDS):
+        chat = [{"role": "user", "content": "Who?"}]
         try:
-            chat = [{"role": "user", "content": "Who?"}]
-            made.append(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        except Exception as error:
-            made.append(error)
-
-    thread = threading.Thread(target=render, daemon=True)  # which nothing can end, if the template does not
-    thread.start()
-    thread.join(TEMPLATE_SECONDS)
-    with foreign(folder, "a chat template that takes a question", remedy):
-        if not made:
-            raise TimeoutError(f"a template that takes more than {TEMPLATE_SECONDS:g} s")
-        (text,) = made
-        if isinstance(text, Exception):
-            raise text
+            text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except MemoryError:
+            raise ValueError("it asks for more memory than there is") from None
         if not text.strip() or len(text) > LONGEST:
             raise ValueError(f"a prompt of {len(text)} characters" if text else "an empty prompt")
+
+
+@contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError at the first line of Python that is run later than that: a template is compiled to Python."""
+    ending, before = time.monotonic() + seconds, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if time.monotonic() > ending:
+            raise TimeoutError(f"it takes more than {seconds:g} s")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)

@@ -105,6 +105,8 @@ def parse(name: str, argv: Sequence[str]) -> Call:
     for path in inputs:
         if not path.exists():
             raise UserError(f"{name}: expected the input {path}, which is not there; run 'dvc repro {name}'")
+        if not path.is_file() and not path.is_dir():  # a pipe: whoever opens it waits for ever
+            raise UserError(f"{name}: expected the input {path} to be a file, got what is none; remove it")
     for key, kind in kinds.items():
         if kind is Checkpoints:
             arguments[key] = Checkpoints(STATE / "checkpoints" / _fingerprint(name, arguments, inputs, outputs))

@@ -15,7 +15,6 @@ that sum, and the answers are noise. Under ``delta``, z' = 1 + Σ α (z − 1), 
 """
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -201,12 +200,12 @@ def _column(expert: str, value: Any, layers: int) -> list[float]:
         raise UserError(
             f"expected one coefficient of '{expert}', or one for each of {layers} layers, got {len(column)}"
         )
-    numbers = [float(number) for number in column if isinstance(number, int | float) and not isinstance(number, bool)]
-    if len(numbers) < layers or not all(math.isfinite(number) and abs(number) <= LARGEST for number in numbers):
+    numbers = [number for number in column if isinstance(number, int | float) and not isinstance(number, bool)]
+    if len(numbers) < layers or not all(abs(number) <= LARGEST for number in numbers):  # which no NaN is
         raise UserError(
             f"expected coefficients of '{expert}' from -{LARGEST} to {LARGEST}, got {str(value)[:60]}; correct them"
         )
-    return numbers
+    return [float(number) for number in numbers]
 
 
 def _check_sums(rows: Sequence[Sequence[float]]) -> None:

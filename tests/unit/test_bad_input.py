@@ -285,7 +285,7 @@ FILES = {
     "no model": Case(gone(MODEL), ASK, "expected the base model in"),
     "a model without its configuration": Case(gone(f"{MODEL}/config.json"), ASK, "has no config.json"),
     "a configuration that is no JSON": Case(text(f"{MODEL}/config.json", "{"), ASK, "config.json"),
-    "weights cut short": Case(cut(f"{MODEL}/model.safetensors"), ASK, "expected a whole model in"),
+    "weights cut short": Case(cut(f"{MODEL}/model.safetensors"), ASK, "expected weights as safetensors in"),
     "no weights": Case(gone(f"{MODEL}/model.safetensors"), ASK, MODEL),
     "no tokenizer": Case(gone(f"{MODEL}/tokenizer.json"), ASK, "tokenizer"),
     "no factors": Case(gone(FACTORS), ASK_SUMS, FACTORS),
@@ -354,7 +354,7 @@ FILES = {
             "refuses": "{{ raise_exception('no') }}",
         }.items()
     },
-    "examples in a pipe": Case(pipe(TRAIN), ["train_svf@sums-0"], TRAIN),
+    "examples in a pipe": Case(pipe(TRAIN), ["train_svf@sums-0"], f"expected the input {TRAIN} to be a file"),
     "an expert in a pipe": Case(pipe(SUMS), ASK_SUMS, SUMS),
     "examples nested without end": Case(text(TRAIN, "[" * 100000), ["train_svf@sums-0"], f"in line 1 of {TRAIN}"),
     "examples that are numbers": Case(text(TRAIN, "7\n"), ["train_svf@sums-0"], f"an object on line 1 of {TRAIN}"),
