@@ -36,7 +36,8 @@ bench: $(STAMP)
 	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest tests/bench --benchmark-columns=median --timeout 0
 
 docs: $(VENV)/.docs
-	$(VENV)/bin/mkdocs build --strict
+	@# without the theme's word on its successor
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 $(VENV)/.docs: pyproject.toml $(STAMP)
 	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[docs]'
