@@ -1,6 +1,7 @@
 """For the documentation's pages: what a page says of the repository's files is text there, and no link.
 
-Pages are also read in the repository, where ``../reports/published`` is a link. A built page has no such file beside it.
+Pages are also read in the repository, where ``../reports/published`` is a link. A built page has no such file beside
+it.
 """
 
 import re
