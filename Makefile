@@ -2,6 +2,7 @@
 # make test    the tests
 # make ui      the Prefect server, in the foreground: where every run is seen
 # make check   lint, format, types
+# make docs    the documentation as pages: site/index.html
 # make bench   how fast it is against the usual ways: reports/bench.md (half an hour; after make repro)
 PYTHON ?= python3
 VENV := $(CURDIR)/.venv
@@ -15,7 +16,7 @@ export DO_NOT_TRACK := 1
 # is set (as in many containers), every process would compile torch again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: repro test ui check bench
+.PHONY: repro test ui check bench docs
 
 repro: $(STAMP)
 	$(RUN) $(VENV)/bin/selfadapt run
@@ -33,6 +34,14 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(RUN) HF_HUB_OFFLINE=1 $(VENV)/bin/python -m pytest tests/bench --benchmark-columns=median --timeout 0
+
+docs: $(VENV)/.docs
+	@# without the theme's word on its successor
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+$(VENV)/.docs: pyproject.toml $(STAMP)
+	$(VENV)/bin/python -m pip install --quiet --no-compile --editable '.[docs]'
+	@touch $@
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
