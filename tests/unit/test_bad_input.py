@@ -537,7 +537,6 @@ def mounts() -> bool:
 WRITING = {
     "an export": '"$PYTHON" -m selfadapt.cli export base out',
     "a profile": '"$PYTHON" -m selfadapt.cli profile use laptop',
-    "a run": '"$PYTHON" -m selfadapt.cli run factorize@base',
     "a stage": '"$PYTHON" -m pipeline.flow factorize --model artifacts/base/model --factors out',
 }
 

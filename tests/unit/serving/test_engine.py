@@ -299,7 +299,7 @@ def test_a_job_that_never_fits_is_refused_at_once(assistant):
 def test_turns_that_the_chat_template_refuses_are_one_sentence(assistant, monkeypatch):
     template = "{{ raise_exception('roles must alternate') }}"
     monkeypatch.setattr(assistant.base.tokenizer, "chat_template", template)
-    with pytest.raises(UserError, match="chat template takes, but it says: roles must alternate"):
+    with pytest.raises(UserError, match="chat template takes in a chat, got: roles must alternate"):
         assistant.generate("def")
 
 

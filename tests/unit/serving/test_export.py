@@ -86,7 +86,7 @@ def test_an_exported_expert_loads_back_to_the_bit_and_answers_the_same(project, 
     folder = tmp_path / "expert"
     export.expert(project, strategy, folder)
     original, _ = project.read(project.file_of(strategy))
-    found, wanted = read_exported(folder, project.model).state(), original.state()
+    found, wanted = read_exported(folder, project.model)[0].state(), original.state()
     assert found.keys() == wanted.keys()
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     back = assistant.generate(PROMPT, f"expert:{folder}", max_new_tokens=9)
