@@ -132,14 +132,20 @@ def test_work_is_counted_by_the_plan() -> None:
         200 * len(plan["cells"]),
         200 * sum(longest(params, cell) for cell in plan["cells"].values()),
     )
-    # sixteen steps of twelve prompts with six samples, and five validations of two hundred; one λ
-    expert = 16 * 12 * 6 + 5 * 200
+    # sixteen steps of twelve prompts with six samples, and three validations of two hundred; one λ
+    expert = 16 * 12 * 6 + 3 * 200
     moved = 5 * 8 * 4 + 2 * 50
     assert work["train_svf"][0] == 3 * expert + 3 * moved
     assert work["train_reinforce"] == (3 * expert, 3 * expert * 16)
     assert work["dispatch"] == (2 * 6 * 200, 0)
     searches = Counter(item["strategy"] for item in plan["adapt"].values())
     assert searches == {"select": 3, "few_shot": 6, "uniform": 1, "scan": 1}
+
+
+def test_choices_are_weighed_once_and_not_sampled() -> None:
+    params = profile("evidence-smollm")
+    work = budget.work(params, expand(params))
+    assert work["train_svf"] == work["train_reinforce"] == (3 * (100 * 32 + 6 * 400), 0)
 
 
 def longest(params: dict, cell: dict) -> int:
