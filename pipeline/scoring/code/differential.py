@@ -11,7 +11,7 @@ arguments alone, and what it returns is compared here, by EvalPlus's rules:
 
 **Deviations** from EvalPlus: a call's time limit is of CPU time and the same for all, and a program may sleep for three
 seconds; only the standard library can be imported; what is no plain data (a generator, a match object), or has more
-than a million items, counts as a raised call (which leaves out a few tests of MBPP+, lists of all combinations); a value
+than a million items, counts as a raised call (which leaves out a few tests of MBPP+, of all combinations); a value
 of more than 64 kB counts only if it is exactly the one expected. An answer's own assertions at its top level end
 nothing when they fail (EvalPlus cuts them off); what else stands there runs.
 """
