@@ -62,7 +62,7 @@ def test_a_planned_file_that_is_missing_is_one_sentence(
     ("text", "problem"),
     [
         (None, "no such file"),
-        ("plan: [", "while parsing"),
+        ("plan: [", ": while parsing"),
         ("cells: {}", "no mapping 'plan'"),
         ("plan: {cells: {sums-base: {row: base}}}", "at cells.sums-base.method: field required"),
     ],
@@ -71,7 +71,7 @@ def test_a_damaged_plan_is_one_sentence(tmp_path: Path, text: str | None, proble
     path = tmp_path / "plan.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=rf"expected a plan in .*, got {problem}.*; run 'selfadapt plan'") as caught:
+    with pytest.raises(UserError, match=rf"expected (a plan|YAML) in .*, got ?{problem}.*; run 'selfadapt plan'") as caught:
         read_plan(path)
     assert "\n" not in str(caught.value)
 
