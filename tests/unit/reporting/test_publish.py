@@ -339,7 +339,7 @@ def test_an_experiment_is_shown_as_it_was_written(made: tuple[Path, dict[str, An
         ("scores.csv", lambda text: "", "expected scores in"),
         ("rules.jsonl.xz", lambda text: "no archive", "expected compressed lines of JSON in"),
         ("params.yaml", lambda text: "cells: [", "expected YAML in"),
-        ("plan.yaml", lambda text: "plan: [", "expected a plan in"),
+        ("plan.yaml", lambda text: "plan: [", "expected YAML in"),
         ("plan.yaml", lambda text: text.replace("method: svf", "way: svf"), "-0.method: field required; run"),
     ],
 )
