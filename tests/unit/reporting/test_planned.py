@@ -71,7 +71,8 @@ def test_a_damaged_plan_is_one_sentence(tmp_path: Path, text: str | None, proble
     path = tmp_path / "plan.yaml"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=rf"expected (a plan|YAML) in .*, got ?{problem}.*; run 'selfadapt plan'") as caught:
+    said = rf"expected (a plan|YAML) in .*, got ?{problem}.*; run 'selfadapt plan'"
+    with pytest.raises(UserError, match=said) as caught:
         read_plan(path)
     assert "\n" not in str(caught.value)
 
