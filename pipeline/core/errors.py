@@ -29,9 +29,7 @@ REFUSALS = frozenset(
 
 def refused(error: Exception, path: object = "") -> UserError | None:
     """The sentence for what the system refused; None for any other error. path: what was to be written."""
-    if isinstance(error, OSError):
-        if error.errno not in REFUSALS:
-            return None
+    if isinstance(error, OSError) and error.errno in REFUSALS:
         reason = f"{error.strerror}: {error.filename}"
     elif "I/O error" in str(error):  # safetensors and transformers pass on what the system said as text
         reason = str(error)

@@ -1,14 +1,16 @@
 """Files that anybody may have written: whatever they hold, their reader gets one sentence, soon."""
 
+import errno
 import os
 import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from pipeline.core.artifacts import read_json, read_jsonl
-from pipeline.core.errors import UserError
+from pipeline.core.errors import UserError, refused
 from pipeline.core.reading import foreign, formed, json_of, read_yaml, yaml_of
 
 LAUGHS = "\n".join(["a: &a0 [x, x]", *(f"b{n}: &a{n} [*a{n - 1}, *a{n - 1}, *a{n - 1}]" for n in range(1, 30))])
@@ -117,3 +119,11 @@ def test_no_text_does_more_to_a_reader_than_a_sentence(pieces):
             reader(text, "p")
         except UserError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EROFS, "Read-only"), OSError("I/O error"), SafetensorError("I/O error")]
+)
+def test_what_the_system_refused_is_a_sentence_however_it_is_passed_on(error):
+    assert "but the system refused" in str(refused(error, "p"))
+    assert refused(OSError(errno.ENOENT, "not there")) is None and refused(ValueError("x")) is None
