@@ -259,8 +259,9 @@ def read_records(folder: Path, stages: Collection[str]) -> dict[str, Mapping[str
     paths = [path for stage in sorted(stages) if (path := folder / f"{stage}.json").is_file()]
     records = {}
     for path in paths:
+        record = read_json(path)
         with formed(path, "the record of a stage"):
-            records[float(read_json(path)["started_unix_seconds"]), path.stem] = read_json(path)
+            records[float(record["started_unix_seconds"]), path.stem] = record
     return {stage: record for (_, stage), record in sorted(records.items())}
 
 

@@ -28,7 +28,7 @@ from pipeline.model.decoding.step import advance, choose, forward
 from pipeline.model.forward.adapters import Factors
 from pipeline.model.forward.base import Adapted, Base, Compute
 from pipeline.serving.choosing import Options, Weighed, nucleus, penalised, weighed, weighed_prompt
-from pipeline.serving.forms import Form
+from pipeline.serving.forms import ALONE, Form
 from pipeline.serving.jobs import Decision, Job, Late
 from pipeline.serving.rows import Attached, Way
 
@@ -61,14 +61,22 @@ class Engine:
 
     def submit(self, job: Job) -> None:
         """Put a job in line. Raises UserError where it could never be answered."""
-        known = job.strategy if isinstance(job.strategy, Way) else Way("")
-        job.prompt, job.options = self._fitted(job, known.form)
+        if isinstance(job.strategy, Way):
+            self._take([job], [(job.strategy, Decision(job.strategy.name))])
+        else:
+            job.prompt, job.options, _ = self._fitted(job, ALONE)
         with self._lock:
             self._waiting.append(job)
         self._arrived.set()
 
-    def _fitted(self, job: Job, form: Form) -> tuple[list[int], Options]:
-        """What a job reads and how it is answered, if its question is asked in a form."""
+    def _take(self, jobs: Sequence[Job], decided: Sequence[tuple[Way, Decision]]) -> None:
+        """Have each job computed in its way. Raises UserError, and changes none, where one of them does not fit."""
+        fitted = [self._fitted(job, way.form) for job, (way, _) in zip(jobs, decided, strict=True)]
+        for job, (way, decision), (prompt, options, form) in zip(jobs, decided, fitted, strict=True):
+            job.way, job.decision, job.prompt, job.options = way, replace(decision, form=form), prompt, options
+
+    def _fitted(self, job: Job, form: Form) -> tuple[list[int], Options, str]:
+        """What a job reads, how it is answered, and whose form it is asked in, where ``form`` is its way's."""
         turns = job.messages if job.plain else form.before(job.messages)
         ids = job.prompt if job.prompt and turns is job.messages else self.prompt_ids(turns)
         left, options = self.room - len(ids), job.options
@@ -79,7 +87,7 @@ class Engine:
                 f"expected at most {self.room} tokens, prompt and answer together, got {len(ids)} + "
                 f"{options.max_new_tokens}; shorten the prompt, or ask for fewer tokens"
             )
-        return ids, options
+        return ids, options, "" if turns is job.messages else form.task
 
     def cancel(self, job: Job) -> None:
         """Nobody waits for this answer any more: it is gone at the next step, and is told nothing."""
@@ -185,7 +193,7 @@ class Engine:
     def _admit(self) -> None:
         """Decide how the next jobs are computed, and read their prompts."""
         jobs = self._next()
-        for strategy in dict.fromkeys(job.strategy for job in jobs):
+        for strategy in dict.fromkeys(job.strategy for job in jobs if not job.way):
             self._by_halves([job for job in jobs if job.strategy is strategy], self._decide)
         ready = [(job, job.way.edits) for job in jobs if job.way]
         # Edits are attached to the whole model, so prompts under different ones are read one after the other.
@@ -193,18 +201,11 @@ class Engine:
             self._by_halves([job for job, own in ready if own is edits], self._read)
 
     def _decide(self, jobs: Sequence[Job]) -> None:
-        """Find out what these jobs, which ask for the same strategy, are to be computed with."""
+        """Have the first pass that these jobs ask for find out what each is to be computed with."""
         strategy = jobs[0].strategy
-        if isinstance(strategy, Way):
-            decided = [(strategy, Decision(strategy.name))] * len(jobs)
-        else:
-            self._attached.detach()
-            decided = strategy(self.base, [job.messages for job in jobs])
-        fitted = [self._fitted(job, way.form) for job, (way, _) in zip(jobs, decided, strict=True)]
-        for job, (way, decision), (prompt, options) in zip(jobs, decided, fitted, strict=True):
-            asked = "" if job.plain or way.form.before(job.messages) is job.messages else way.form.task
-            job.way, job.decision = way, replace(decision, form=asked)
-            job.prompt, job.options = prompt, options
+        assert not isinstance(strategy, Way)  # those were taken when they came
+        self._attached.detach()
+        self._take(jobs, strategy(self.base, [job.messages for job in jobs]))
 
     def _room(self, jobs: Sequence[Job]) -> None:
         """Have the cache hold these jobs beside those that run."""

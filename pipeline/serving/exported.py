@@ -6,6 +6,7 @@ from typing import Any
 
 from pipeline.core.artifacts import digest, read_json, read_tensors
 from pipeline.core.errors import UserError
+from pipeline.core.reading import formed
 from pipeline.model.forward.adapters import Adapter, method_module
 from pipeline.serving.forms import Form
 from pipeline.serving.project import intact
@@ -37,8 +38,6 @@ def read_exported(folder: Path, model: Path) -> tuple[Adapter, Form]:
 
 
 def _form(value: Any, path: Path) -> Form:
-    try:
+    with formed(path, "the turns of a form", "export it again"):
         turns = tuple({"role": str(turn["role"]), "content": str(turn["content"])} for turn in value.get("turns", ()))
         return Form(str(value.get("task", "")), turns)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"expected the turns of a form in {path}, got others ({error!r}); export it again") from None

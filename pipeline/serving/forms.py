@@ -7,7 +7,6 @@ otherwise (``plain``) or brings a system turn, which is a form of the caller's o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 from pipeline.core.artifacts import read_jsonl
@@ -44,6 +43,6 @@ def form_of(task: str, folder: Path) -> Form:
     path = folder / "train.jsonl"
     if not path.is_file():
         return ALONE
-    begun = [row["messages"][:-1] for row in islice(read_jsonl(path), LOOKED_AT)]
+    begun = [row["messages"][:-1] for row in read_jsonl(path)[:LOOKED_AT]]
     common = [turns[0] for turns in zip(*begun, strict=False) if all(turn == turns[0] for turn in turns)]
     return Form(task, tuple(common)) if begun and all(len(turns) == len(common) for turns in begun) else ALONE
