@@ -19,6 +19,7 @@ from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
 LOGS = Path(".selfadapt/logs")
+REPRO = "pipeline.flow.repro"  # DVC, quicker with many stages
 # What DVC says where it finds its locks taken.
 BUSY = ("Unable to acquire lock. Most likely", "is busy, it is being blocked by")
 
@@ -185,7 +186,7 @@ class _Run:
         log.parent.mkdir(parents=True, exist_ok=True)
         # DVC itself waits without end for the lock that it needs for moments: it would fail after three seconds, even
         # when the stage has done its work. Where it finds another process at work on the stage's files, it fails.
-        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage]
+        command = [sys.executable, "-m", REPRO, "--wait-for-lock", "repro", "--single-item", stage]
         patience = lock.Patience()
 
         def go_on(process: int) -> bool:

@@ -2,7 +2,7 @@
 
 The right thing stands at each place equally often. Worked turns before the question show the form of the answer.
 
-SmolLM2-135M-Instruct answers 51.5 % of the 200 test prompts of the profile laptop.
+SmolLM2-135M-Instruct answers 51.0 % of the 200 test prompts of the profile laptop.
 """
 
 import random
@@ -81,13 +81,13 @@ WORDINGS = (
     "I want to {use}. What helps: {either}?",
     "{listed}: which of them helps to {use}?",
     "Which thing is used to {use}? {listed}",
-    "To {use}, would you take {either}?",
+    "To {use}, what is best: {either}?",
     "How can I {use}: with {either}?",
     "You want to {use}. Do you need {either}?",
     "Pick what you need to {use}: {listed}.",
     "What is best to {use}: {either}?",
     "Find the thing that helps to {use}: {listed}.",
-    "What would help me to {use}, {either}?",
+    "What would help me to {use}: {either}?",
 )
 TURNS = (
     ("I want to weigh flour. What helps: soap, carpet, scales or thumb?", "To weigh flour, use the scales."),
