@@ -2,7 +2,7 @@
 
 The right thing stands at each place equally often. Worked turns before the question show the form of the answer.
 
-SmolLM2-135M-Instruct answers 51.0 % of the 200 test prompts of the profile laptop.
+SmolLM2-135M-Instruct answers 51.5 % of the 200 test prompts of the profile laptop.
 """
 
 import random
