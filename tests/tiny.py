@@ -1,5 +1,6 @@
 """A random two-layer Llama with a stand-in tokenizer of letters: what the tests attach things to."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
@@ -10,6 +11,7 @@ from pipeline.methods.svf import decompose
 from pipeline.model.forward.adapters import Factors
 from pipeline.model.forward.attention import ATTENTION
 from pipeline.model.forward.base import Compute, linear_modules
+from pipeline.model.forward.lm_head import lm_head_of
 
 MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 END = 2
@@ -42,6 +44,7 @@ def tiny_base(layers: int = 2, vocab: int = 61, **shape: int) -> SimpleNamespace
     return SimpleNamespace(
         model=model,
         device=torch.device("cpu"),
+        lm_head=lm_head_of(model),
         end_ids=frozenset([END]),
         prompt_ids=lambda messages: [1, *(3 + ord(letter) % (vocab - 3) for letter in messages[-1]["content"])],
         answer_ids=lambda text: [*(3 + ord(letter) % (vocab - 3) for letter in text), END],
@@ -53,9 +56,9 @@ def tiny_compute(batch_tokens: int = 10_000, cache_tokens: int = 10_000) -> Comp
     return Compute(device="cpu", dtype="float32", threads=1, batch_tokens=batch_tokens, cache_tokens=cache_tokens)
 
 
-def tiny_factors(model: LlamaForCausalLM, folder) -> Factors:
+def tiny_factors(model: LlamaForCausalLM, folder, modules: Sequence[str] = MODULES) -> Factors:
     tensors = {}
-    for name in linear_modules(model, MODULES):
+    for name in linear_modules(model, modules):
         u, sigma, vt = decompose(model.get_submodule(name).weight)
         tensors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
     write_tensors(folder / "factors.safetensors", tensors, {})

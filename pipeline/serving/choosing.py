@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from pipeline.model.forward.lm_head import LmHead
 
 AT_ONCE = 64  # states whose logits are held together
 
@@ -96,7 +98,7 @@ def weighed(logits: Tensor, ids: Sequence[int], count: int, *, prompt: bool = Fa
     return [Weighed(id_, logprob, others, prompt) for id_, logprob, others in zip(ids, own, likeliest, strict=True)]
 
 
-def weighed_prompt(states: Tensor, head: nn.Module, ids: Sequence[int], count: int) -> list[Weighed]:
+def weighed_prompt(states: Tensor, head: LmHead, ids: Sequence[int], count: int) -> list[Weighed]:
     """A prompt's tokens with their log-probabilities. states: (tokens, hidden), each predicts the token behind it."""
     tokens = [Weighed(ids[0], None, (), prompt=True)]
     for start in range(0, len(ids) - 1, AT_ONCE):

@@ -252,8 +252,7 @@ class Engine:
         last = hidden[torch.arange(len(jobs), device=device), lengths - 1]
         for job, states in zip(jobs, hidden, strict=True):
             if job.options.echo and job.options.logprobs is not None:
-                head = base.model.get_output_embeddings()
-                job.echoed = weighed_prompt(states[: len(job.prompt)], head, job.prompt, job.options.logprobs)
+                job.echoed = weighed_prompt(states[: len(job.prompt)], base.lm_head, job.prompt, job.options.logprobs)
         self._running += jobs
         self._cache.rows = len(self._running)
         self._hold(torch.cat([self._hidden.to(last.dtype), last]), torch.cat([self._lengths, lengths]))
@@ -290,7 +289,7 @@ class Engine:
 
     def _chosen(self, jobs: Sequence[Job], drawn: dict[Job, Tensor]) -> dict[Job, tuple[int, Weighed | None]]:
         """The next token of each job, the most likely one or by its random number; weighed where that is asked for."""
-        logits = self.base.model.get_output_embeddings()(self._hidden[self._rows(jobs)])
+        logits = self.base.lm_head(self._hidden[self._rows(jobs)])
         shaped = penalised(logits, [job.options for job in jobs], [job.ids for job in jobs])
         ids, _ = choose(shaped, torch.arange(len(jobs), device=logits.device))
         places = [place for place, job in enumerate(jobs) if job in drawn]

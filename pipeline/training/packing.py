@@ -34,6 +34,7 @@ from torch import BoolTensor, LongTensor, Tensor
 
 from pipeline.model.decoding.cache import Past
 from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.attention import standing, window_of
 from pipeline.model.forward.prefixes import common_prefixes
 from pipeline.training.layout import Group, lay_out, token_batches
 
@@ -259,15 +260,20 @@ def packed_batches(
 def answer_hidden(decoder: torch.nn.Module, packed: Packed, attachment: Attachment) -> Tensor:
     """The final hidden states that predict the answers' tokens, (S, hidden); ``packed.state`` says which tokens."""
     past = Past() if packed.beginnings is not None or packed.others is not None else None
+    window = window_of(decoder)
 
     def compute(rows: Rows) -> Tensor:
-        return decoder(
-            input_ids=rows.ids,
-            position_ids=rows.positions,
-            attention_mask=rows.mask,
-            past_key_values=past,
-            use_cache=past is not None,
-        ).last_hidden_state.flatten(0, 1)
+        keys = None
+        if window is not None:
+            keys = rows.positions if past is None else past.stand(rows.positions)
+        with standing(rows.positions, keys):
+            return decoder(
+                input_ids=rows.ids,
+                position_ids=rows.positions,
+                attention_mask=rows.mask,
+                past_key_values=past,
+                use_cache=past is not None,
+            ).last_hidden_state.flatten(0, 1)
 
     if past is not None and packed.beginnings is not None:
         everywhere = torch.ones_like(packed.beginnings.ids, dtype=torch.bool)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.attention import standing
 from pipeline.model.forward.base import Base, decoder
 from pipeline.training.layout import Group
 from pipeline.training.packing import answer_hidden, packed_batches
@@ -39,7 +40,8 @@ class _Encoder(nn.Module):
         prompt = attention_mask[:, 0, :, 0]  # what sees the first token; the label behind it is never read
         last = prompt.sum(dim=1) - 1
         ids = input_ids.masked_fill(~prompt, self.pad_id)
-        states = self.body(input_ids=ids, attention_mask=prompt.long()).last_hidden_state
+        with standing(ids, None):  # an encoder's windows reach to both sides, and it hides what is outside itself
+            states = self.body(input_ids=ids, attention_mask=prompt.long()).last_hidden_state
         # The label is predicted from where the prompt ends, so the first token's state is put there.
         rows = torch.arange(len(states), device=states.device)
         return SimpleNamespace(last_hidden_state=states.index_put((rows, last), states[:, 0]))
@@ -127,7 +129,7 @@ def predict(reading: Reader, attachment: Attachment, examples: Sequence[Example]
     with torch.no_grad():
         for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=reading.device):
             hidden = answer_hidden(decoder(reading.model), packed, attachment)[packed.state]
-            logits = reading.model.get_output_embeddings()(hidden)
+            logits = reading.lm_head(hidden)
             for index, best in zip(batch, logits.argmax(dim=-1).tolist(), strict=True):
                 given[index] = reading.labels[best]
     return given

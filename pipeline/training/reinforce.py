@@ -36,7 +36,7 @@ from pipeline.core.progress import show_markdown
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, Compute, decoder
-from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective
+from pipeline.model.forward.logprobs import Penalty, policy_objective
 from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Run, Training, optimise, order_of, seeded_shuffles
 from pipeline.training.packing import Packed, answer_hidden, packed_batches
@@ -134,7 +134,6 @@ def loss_and_gradient(
     groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
     weights = [item.weights(advantage, kl_coefficient) / len(rollouts) for item in rollouts]
     penalised = kl_coefficient > 0 and not exact  # the shares of given answers carry their penalty already
-    weight = head_weight(base.model)
     sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
     with learner.learning(base.model) as attachment:  # what it lets prompts share
         batches = list(packed_batches(groups, attachment, batch_tokens=compute.batch_tokens, device=base.device))
@@ -148,7 +147,7 @@ def loss_and_gradient(
         with learner.learning(base.model) as attachment:
             objective = policy_objective(
                 answer_hidden(decoder(base.model), packed, attachment),
-                weight,
+                base.lm_head,
                 packed.target,
                 packed.state,
                 advantage=weighted,

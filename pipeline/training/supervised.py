@@ -18,13 +18,14 @@ from typing import Protocol
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, Compute, decoder
+from pipeline.model.forward.lm_head import LmHead
 from pipeline.model.forward.logprobs import policy_objective, token_logprobs
 from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Training, optimise, order_of, successive_shuffles
@@ -84,24 +85,19 @@ def answer_losses(packed: Packed, logprobs: Tensor) -> Tensor:
 
 def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group], batch_tokens: int) -> float:
     """Mean over the examples, in nats per answer token."""
-    head, losses = base.model.get_output_embeddings(), []
+    head, losses = base.lm_head, []
     with torch.no_grad():
         for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
             hidden = answer_hidden(decoder(base.model), packed, attachment)
-            if _trained(head):
+            if head.trained:
                 logprobs = _logprobs(head, hidden, packed)
             else:
-                logprobs, _ = token_logprobs(hidden[packed.state], head.weight, packed.target)
+                logprobs, _ = token_logprobs(hidden[packed.state], head, packed.target)
             losses.append(answer_losses(packed, logprobs).double().sum().item())
     return math.fsum(losses) / len(groups)
 
 
-def _trained(head: nn.Module) -> bool:
-    """Whether the head is trained, too, as a classification head is and the frozen model's own is not."""
-    return any(parameter.requires_grad for parameter in head.parameters())
-
-
-def _logprobs(head: nn.Module, hidden: Tensor, packed: Packed) -> Tensor:
+def _logprobs(head: LmHead, hidden: Tensor, packed: Packed) -> Tensor:
     """log p of each answer token, (N,), with gradients that reach the head; it has few outputs."""
     return -functional.cross_entropy(head(hidden).float()[packed.state], packed.target, reduction="none")
 
@@ -187,16 +183,16 @@ def _accumulate(
     base: Base, learner: Trainable, attachment: Attachment, groups: Sequence[Group], batch_tokens: int
 ) -> float:
     """Add one batch's gradient to the learner's parameters; the answers' mean loss, in nats per token."""
-    total, head = 0.0, base.model.get_output_embeddings()
+    total, head = 0.0, base.lm_head
     for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
         hidden = answer_hidden(decoder(base.model), packed, attachment)
         lengths = packed.answer.bincount(minlength=packed.answers)
         weights = 1 / (lengths[packed.answer] * len(groups))
-        if _trained(head):
+        if head.trained:
             logprobs = _logprobs(head, hidden, packed)
             loss = -(weights * logprobs).sum()
         else:
-            objective = policy_objective(hidden, head.weight, packed.target, packed.state, advantage=weights)
+            objective = policy_objective(hidden, head, packed.target, packed.state, advantage=weights)
             loss, logprobs = objective.loss, objective.logprobs
         extra = learner.extra_loss()
         if extra is not None:

@@ -18,7 +18,7 @@ from pipeline.model.decoding.batch import Decoding
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Adapted, Base, decoder, load_base
-from pipeline.model.forward.logprobs import head_weight, token_logprobs
+from pipeline.model.forward.logprobs import token_logprobs
 from pipeline.tasks import groceries
 from tests.bench.conftest import COMPUTE, EXAMPLES, MODEL
 
@@ -294,6 +294,6 @@ def test_logprobs_of_the_loop_are_those_of_one_pass(base, prompts):
     differences = []
     for prompt, (answer,) in zip(asked, answers, strict=True):
         hidden = decoder(base.model)(input_ids=torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]
-        again, _ = token_logprobs(hidden[len(prompt) - 1 : -1], head_weight(base.model), torch.tensor(answer.ids))
+        again, _ = token_logprobs(hidden[len(prompt) - 1 : -1], base.lm_head, torch.tensor(answer.ids))
         differences.append((torch.tensor(answer.logprobs) - again).abs())
     assert torch.cat(differences).mean() < 0.05

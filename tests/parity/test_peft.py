@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArgumen
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.types import Example
 from pipeline.methods import dora, ia3, lora
+from pipeline.model.forward.lm_head import lm_head_of
 from pipeline.training import supervised
 from pipeline.training.loop import Data, Training, order_of, successive_shuffles
 from tests.tiny import OPTIMISATION, tiny_compute
@@ -50,8 +51,10 @@ def base_model() -> SimpleNamespace:
         initializer_range=0.1,
         use_cache=False,
     )
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
     return SimpleNamespace(
-        model=LlamaForCausalLM(config).eval().requires_grad_(False),
+        model=model,
+        lm_head=lm_head_of(model),
         device=torch.device("cpu"),
         prompt_ids=lambda messages: [1, *(3 + ord(letter) % 50 for letter in messages[-1]["content"])],
         answer_ids=lambda text: [*(3 + ord(letter) % 50 for letter in text), 2],

@@ -30,7 +30,7 @@ from pipeline.model.decoding.repetition import History, Repetition
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.decoding.step import advance, choose
 from pipeline.model.forward.base import Adapted, Base
-from pipeline.model.forward.logprobs import head_weight, token_logprobs
+from pipeline.model.forward.logprobs import token_logprobs
 
 KEEP = 0.75  # rows are given up when fewer than this share of them are needed: moving the cache costs, too
 
@@ -67,7 +67,7 @@ def generate(
         history = None
         if repetition:
             asked = [prompts[index] for index in batch for _ in range(samples)]
-            history = History(repetition, asked, len(head_weight(adapted.base.model)), adapted.base.device)
+            history = History(repetition, asked, len(adapted.base.lm_head.weight), adapted.base.device)
         of_batch = _decode(filled, max_new_tokens, uniform=drawn, temperature=temperature, history=history)
         for place, index in enumerate(batch):
             answers[index] = of_batch[place * samples : (place + 1) * samples]
@@ -121,7 +121,7 @@ def _begin_by_drafts(filled: Filled, longest: int) -> list[float]:
     base = filled.adapted.base
     states = torch.cat([draft.states for draft in filled.drafts])
     target = torch.tensor([id_ for draft in filled.drafts for id_ in draft.ids], device=states.device)
-    logprobs, likeliest = token_logprobs(states, head_weight(base.model), target)
+    logprobs, likeliest = token_logprobs(states, base.lm_head, target)
     sums, at = [], 0
     for row, draft in enumerate(filled.drafts):
         values = logprobs[at : at + len(draft.ids)].tolist()
@@ -214,7 +214,7 @@ def _decode(
         if begun:
             row = _branched(cache, row, written.last(active))
             hidden = _advanced(filled, written, active, row=row, mask=mask)
-        logits = base.model.get_output_embeddings()(hidden)
+        logits = base.lm_head(hidden)
         drawn = None if draws is None else draws[active, written.counts[active]]
         if history is None:
             ids, logprobs = choose(logits, row, uniform=drawn, temperature=temperature)

@@ -11,6 +11,8 @@ import torch
 from torch import LongTensor, Tensor
 from transformers import PreTrainedModel
 
+from pipeline.model.forward.attention import window_of
+
 # How one pass uses one layer's cache. Receives what the layer holds and the keys (or values) of the pass's tokens;
 # stores the new ones where they belong; returns what the tokens attend to.
 Place = Callable[[Tensor, Tensor], Tensor]
@@ -35,6 +37,10 @@ class Cache:
         self.room = rows if room is None else room
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
+        # Where each column's token stands, (room, 1, columns, 1): asked for where a layer may not see all of them.
+        self.window = window_of(model)
+        shape = (self.room, 1, columns if self.window else 0, 1)
+        self.positions = torch.zeros(shape, dtype=torch.long, device=self.device)
         self._place: Place | None = None
 
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
@@ -51,11 +57,16 @@ class Cache:
         return 0  # positions and masks are given
 
     @contextmanager
-    def placing(self, place: Place) -> Iterator[None]:
-        """The block is one pass of the model, whose tokens go where ``place`` says."""
+    def placing(self, place: Place, positions: LongTensor) -> Iterator[LongTensor | None]:
+        """The block is one pass of the model, whose tokens go where ``place`` says.
+
+        positions: (rows, tokens) of the pass. Yields the positions of what they look at, (rows, columns); None where
+        every layer may see all of it.
+        """
         self._place = place
+        keys = place(self.positions, positions[:, None, :, None])[:, 0, :, 0] if self.window else None
         try:
-            yield
+            yield keys if self.window is None or self.columns > self.window else None
         finally:
             self._place = None
 
@@ -83,18 +94,22 @@ class Cache:
 
     def copy(self, source: LongTensor, target: LongTensor) -> None:
         """Rows ``target``, in use or the next ones, become what rows ``source`` are."""
-        for kept in (*self.keys, *self.values):
+        for kept in (*self.keys, *self.values, *([self.positions] if self.window else [])):
             kept[target, :, : self.used] = kept[source, :, : self.used]
         self.rows = max(self.rows, int(target.max()) + 1)
 
     def keep(self, rows: LongTensor, *, room: int, columns: int | None = None) -> None:
         """Drop all other rows, and have memory for ``room`` rows and ``columns`` columns (default: as many as now)."""
         self.columns = self.columns if columns is None else columns
-        for tensors in (self.keys, self.values):
-            for layer, old in enumerate(tensors):
-                new = old.new_zeros((room, old.shape[1], self.columns, old.shape[3]))
-                new[: len(rows), :, : self.used] = old[:, :, : self.used].index_select(0, rows)
-                tensors[layer] = new
+
+        def moved(old: Tensor) -> Tensor:
+            new = old.new_zeros((room, old.shape[1], self.columns, old.shape[3]))
+            new[: len(rows), :, : self.used] = old[:, :, : self.used].index_select(0, rows)
+            return new
+
+        self.keys, self.values = [moved(old) for old in self.keys], [moved(old) for old in self.values]
+        if self.window:
+            self.positions = moved(self.positions)
         self.rows, self.room = len(rows), room
 
     def leave(self, rows: Sequence[int]) -> list[int]:
@@ -123,6 +138,13 @@ class Past:
     def __init__(self) -> None:
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
         self._rows: LongTensor | None = None
+        self._stood: Tensor | None = None
+
+    def stand(self, positions: LongTensor) -> LongTensor:
+        """Where what the coming pass looks at stands, (rows, looked back + tokens). positions: (rows, tokens) of it."""
+        before = None if self._rows is None or self._stood is None else self._stood.index_select(0, self._rows)
+        self._stood = positions if before is None else torch.cat([before, positions], 1)
+        return self._stood
 
     def branch(self, rows: LongTensor) -> None:
         """Row i of the coming pass sees row ``rows[i]`` of the last one, and all that this row saw."""

@@ -8,6 +8,7 @@ from torch import LongTensor, Tensor
 
 from pipeline.model.decoding.cache import Cache, Place
 from pipeline.model.decoding.sampling import greedy, sample
+from pipeline.model.forward.attention import standing
 from pipeline.model.forward.base import Adapted, Base, decoder
 
 
@@ -17,7 +18,7 @@ def forward(base: Base, cache: Cache, place: Place, *, ids: LongTensor, position
     ids, positions: (rows, tokens). mask: True where a token may look, or a number to add, (rows, 1, tokens, columns).
     place: where the tokens go in the cache, and what they look at.
     """
-    with cache.placing(place):
+    with cache.placing(place, positions) as keys, standing(positions, keys):
         return decoder(base.model)(
             input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=cache, use_cache=True
         ).last_hidden_state

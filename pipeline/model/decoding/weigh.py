@@ -10,7 +10,7 @@ from pipeline.model.decoding.batch import Filled, job
 from pipeline.model.decoding.prefill import filled_batches
 from pipeline.model.decoding.step import forward
 from pipeline.model.forward.base import Adapted
-from pipeline.model.forward.logprobs import head_weight, token_logprobs
+from pipeline.model.forward.logprobs import token_logprobs
 
 
 @job
@@ -131,4 +131,4 @@ def _logprobs(filled: Filled, part: Sequence[int], layout: _Layout) -> list[floa
     )
     states = torch.cat([filled.hidden[rows], hidden.flatten(0, 1)])[torch.tensor(layout.source, device=device)]
     target = torch.tensor(layout.target, device=device)
-    return token_logprobs(states, head_weight(base.model), target)[0].tolist()
+    return token_logprobs(states, base.lm_head, target)[0].tolist()

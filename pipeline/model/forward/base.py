@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +24,7 @@ from pipeline.core.reading import foreign
 from pipeline.core.types import PLAIN
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.attention import ATTENTION
+from pipeline.model.forward.lm_head import LmHead, lm_head_of
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -57,13 +59,28 @@ class Base:
     def device(self) -> torch.device:
         return self.model.device
 
+    @cached_property
+    def lm_head(self) -> LmHead:
+        return lm_head_of(self.model)
+
     def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The token ids of a chat up to where the answer begins, or of bare text (role ``plain``)."""
         if messages[0]["role"] == PLAIN:
             return list(self.tokenizer(messages[0]["content"])["input_ids"])
         chat = [dict(message) for message in messages]
+        if chat[0]["role"] == "system" and len(chat) > 1 and not self._takes_system:
+            chat[:2] = [{**chat[1], "content": f"{chat[0]['content']}\n\n{chat[1]['content']}"}]
         with foreign("a chat", "turns that this model's chat template takes", "change their roles"):
             return list(self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the chat template has a place for a system turn. Gemma's has none: the user says it there."""
+        chat = [{"role": "system", "content": "S1S"}, {"role": "user", "content": "U2U"}]
+        try:
+            return "S1S" in self.tokenizer.apply_chat_template(chat, tokenize=False)
+        except Exception:  # a template raises what it likes
+            return False
 
     def answer_ids(self, text: str) -> list[int]:
         """The token ids of a reference answer, with the end-of-sequence token a chat answer ends with."""

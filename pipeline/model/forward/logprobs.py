@@ -9,30 +9,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import LongTensor, Tensor, nn
+from torch import LongTensor, Tensor
+
+from pipeline.model.forward.lm_head import LmHead
 
 CHUNK = 64  # positions at a time: 64 × 49 152 float32 logits are 12 MiB, which stays in a CPU's cache
 
 
-def head_weight(model: nn.Module) -> Tensor:
-    """The language-model head, (vocab, hidden)."""
-    return model.get_output_embeddings().weight
-
-
-def _logits(hidden: Tensor, weight: Tensor, temperature: float = 1.0) -> Tensor:
-    logits = (hidden @ weight.T).float()
+def _tempered(logits: Tensor, temperature: float) -> Tensor:
+    """The logits divided by the temperature, in place."""
     return logits if temperature == 1 else logits.div_(temperature)
 
 
 @torch.no_grad()
-def token_logprobs(hidden: Tensor, weight: Tensor, target: LongTensor) -> tuple[Tensor, Tensor]:
+def token_logprobs(hidden: Tensor, head: LmHead, target: LongTensor) -> tuple[Tensor, Tensor]:
     """log p(target) of each position, (N,) float32 in nats, and whether no other token is likelier, (N,).
 
-    hidden: (N, hidden). weight: the language-model head, (vocab, hidden). target: (N,).
+    hidden: (N, hidden). target: (N,).
     """
     logprobs, likeliest = [], []
     for states, ids in zip(hidden.split(CHUNK), target.split(CHUNK), strict=True):
-        logits = _logits(states, weight)
+        logits = head.logits(states)
         logprobs.append(logits.gather(1, ids[:, None]).squeeze(1) - logits.logsumexp(1))
         likeliest.append(logits.argmax(1) == ids)
     if not logprobs:
@@ -101,7 +98,7 @@ class _Linear(torch.autograd.Function):
 
 def policy_objective(
     hidden: Tensor,
-    weight: Tensor,
+    head: LmHead,
     target: LongTensor,
     state: LongTensor,
     *,
@@ -112,7 +109,6 @@ def policy_objective(
     """−Σ A · log π(target) + λ Σ KL(π ‖ π_base), over N tokens (Transformer², Eq. 1).
 
     hidden: the policy's states, (S, hidden).
-    weight: the language-model head, (vocab, hidden).
     target: the tokens, (N,).
     state: (N,) which of the S states predicts each token. Samples that begin alike have states in common, whose logits
         are computed once.
@@ -130,7 +126,9 @@ def policy_objective(
         for start, tokens in zip(starts, order.tensor_split(ends.cpu()), strict=False):
             piece = slice(start, start + CHUNK)
             rows, ids, weights = state[tokens] - start, target[tokens], advantage[tokens].float()
-            log_p = _logits(hidden[piece], weight, temperature)
+            logits = head.logits(hidden[piece])
+            of_head = head.slope(logits)
+            log_p = _tempered(logits, temperature)
             log_p -= log_p.logsumexp(1, keepdim=True)
             p = log_p.exp()
             sampled = log_p[rows, ids]
@@ -139,7 +137,7 @@ def policy_objective(
             at_target = -weights
             kl, slope = torch.zeros_like(sampled), None
             if penalty is not None:
-                log_q = _logits(penalty.reference[piece], weight, temperature)
+                log_q = _tempered(head.logits(penalty.reference[piece]), temperature)
                 if penalty.estimator == "full":
                     kl, slope = penalty.of_vocabulary(log_p, p, log_q, rows)
                 else:
@@ -150,7 +148,9 @@ def policy_objective(
             direction.index_put_((rows, ids), at_target, accumulate=True)
             if temperature != 1:
                 direction.div_(temperature)
-            gradient[piece] = direction.to(weight.dtype) @ weight
+            if isinstance(of_head, Tensor) or of_head != 1:
+                direction.mul_(of_head)
+            gradient[piece] = direction.to(head.weight.dtype) @ head.weight
             loss += (-weights * sampled).sum() + (penalty.coefficient * kl.sum() if penalty is not None else 0.0)
             logprobs.append(sampled)
             kls.append(kl)

@@ -7,6 +7,7 @@ from pipeline.model.decoding.cache import Cache
 from tests.tiny import tiny_model
 
 HEADS, SIZE = 2, 3
+STANDING = torch.zeros(0, 0)  # positions, which nobody asks for: the model has no windows
 
 
 def filled(rows: int, columns: int = 5, *, room: int | None = None) -> Cache:
@@ -18,7 +19,7 @@ def filled(rows: int, columns: int = 5, *, room: int | None = None) -> Cache:
         kept[:rows] = new
         return new
 
-    with cache.placing(place):
+    with cache.placing(place, STANDING):
         cache.update(new, -new, 0)
     cache.used = columns
     return cache
@@ -69,13 +70,13 @@ def test_tokens_go_to_one_column_or_to_columns_of_their_own():
     new = torch.full((2, HEADS, 1, SIZE), 9.0)
     cache = filled(3)
     for column in (3, torch.tensor([3, 3])):
-        with cache.placing(cache.one_token(column, slice(1, 3))):
+        with cache.placing(cache.one_token(column, slice(1, 3)), STANDING):
             keys, _ = cache.update(new, -new, 0)
         assert keys.shape == (2, HEADS, 4, SIZE)
         assert keys[:, 0, :, 0].tolist() == [[1, 1, 1, 9], [2, 2, 2, 9]]
         assert cache.keys[0][:, 0, 4, 0].tolist() == [0, 1, 2]
         cache = filled(3)
-    with cache.placing(cache.one_token(torch.tensor([4, 1]), slice(1, 3))):
+    with cache.placing(cache.one_token(torch.tensor([4, 1]), slice(1, 3)), STANDING):
         keys, _ = cache.update(new, -new, 0)
     assert keys[:, 0, :, 0].tolist() == [[1, 1, 1, 1, 9], [2, 9, 2, 2, 2]]
     assert cache.keys[0][0].eq(0).all()

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from pipeline.methods import reft, svf
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
-from pipeline.model.forward.logprobs import Penalty, head_weight, policy_objective, token_logprobs
+from pipeline.model.forward.lm_head import LmHead
+from pipeline.model.forward.logprobs import Penalty, policy_objective, token_logprobs
 from pipeline.training.layout import STARTING, Group, lay_out, token_batches
 from pipeline.training.packing import answer_hidden, pack, packed_batches
 from tests.tiny import MODULES, tiny_base, tiny_factors
@@ -72,7 +73,7 @@ def test_ragged_answers_share_rows_without_seeing_each_other(base):
 
 def of_answers(base, hidden, packed):
     """The log-likelihood of each answer of a batch."""
-    logprobs = token_logprobs(hidden[packed.state], head_weight(base.model), packed.target)[0]
+    logprobs = token_logprobs(hidden[packed.state], base.lm_head, packed.target)[0]
     return torch.zeros(packed.answers).index_add_(0, packed.answer, logprobs)
 
 
@@ -185,7 +186,7 @@ def test_a_tree_has_the_gradient_of_its_answers_alone(base, estimator, tmp_path)
             with learner.learning(base.model) as attachment:
                 policy_objective(
                     answer_hidden(decoder(base.model), packed, attachment),
-                    head_weight(base.model),
+                    base.lm_head,
                     packed.target,
                     packed.state,
                     advantage=torch.cat([groups[index][1] for index in batch])[packed.answer],
@@ -270,27 +271,39 @@ def test_batches_are_cut_where_it_costs_least(sizes, shared, budget):
     )
 
 
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize(
+    ("bias", "scale", "cap"), [(False, 1.0, None), (True, 1.0, None), (False, 0.25, None), (True, 2.0, 3.0)]
+)
 @pytest.mark.parametrize("estimator", ["full", "k3"])
-def test_the_fused_gradient_equals_autograd(base, estimator):
+def test_the_fused_gradient_equals_autograd(base, estimator, bias, scale, cap, temperature):
     generator = torch.Generator().manual_seed(0)
-    hidden = torch.randn(150, 32, generator=generator, requires_grad=True)
-    reference = torch.randn(150, 32, generator=generator)
+    hidden = (0.4 * torch.randn(150, 32, generator=generator)).requires_grad_(True)
+    reference = 0.4 * torch.randn(150, 32, generator=generator)
     state = torch.randint(0, 150, (200,), generator=generator)  # some predict several tokens, some none
     target = torch.randint(0, 61, (200,), generator=generator)
     advantage = torch.randn(200, generator=generator)
-    weight = head_weight(base.model)
+    module = torch.nn.Linear(32, 61, bias=bias).requires_grad_(False)
+    module.weight.copy_(torch.randn(61, 32, generator=generator))
     objective = policy_objective(
         hidden,
-        weight,
+        LmHead(module, scale, cap),
         target,
         state,
         advantage=advantage,
         penalty=Penalty(reference, 0.3, estimator),
+        temperature=temperature,
     )
     (2 * objective.loss).backward()
     found = hidden.grad.clone()
     hidden.grad = None
-    log_p, log_q = (hidden @ weight.T).log_softmax(-1), (reference @ weight.T).log_softmax(-1)
+
+    def log_softmax(states):
+        logits = module(states) * scale
+        logits = logits if cap is None else cap * torch.tanh(logits / cap)
+        return (logits / temperature).log_softmax(-1)
+
+    log_p, log_q = log_softmax(hidden), log_softmax(reference)
     p_token, q_token = (log[state, target] for log in (log_p, log_q))
     if estimator == "full":
         kl = (log_p.exp() * (log_p - log_q)).sum(1)[state]
@@ -309,12 +322,12 @@ def test_the_fused_gradient_equals_autograd(base, estimator):
 def test_kl_is_zero_at_equality_and_has_the_stated_direction(base):
     generator = torch.Generator().manual_seed(0)
     hidden, other = torch.randn(2, 20, 32, generator=generator)
-    weight, target = head_weight(base.model), torch.zeros(20, dtype=torch.long)
+    target = torch.zeros(20, dtype=torch.long)
 
     def kl(policy, reference):
         return policy_objective(
             policy,
-            weight,
+            base.lm_head,
             target,
             torch.arange(20),
             advantage=torch.zeros(20),
@@ -322,7 +335,9 @@ def test_kl_is_zero_at_equality_and_has_the_stated_direction(base):
         ).kl
 
     torch.testing.assert_close(kl(hidden, hidden), torch.zeros(20), atol=1e-5, rtol=0)
-    policy, base_model = (torch.distributions.Categorical(logits=states @ weight.T) for states in (hidden, other))
+    policy, base_model = (
+        torch.distributions.Categorical(logits=states @ base.lm_head.weight.T) for states in (hidden, other)
+    )
     expected = torch.distributions.kl_divergence(policy, base_model)  # KL(π ‖ π_base)
     torch.testing.assert_close(kl(hidden, other), expected, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(kl(other, hidden), expected, rtol=0.05)

@@ -15,6 +15,7 @@ from pipeline.methods.svf import SvfLearner, Targets
 from pipeline.model.decoding.batch import Answer
 from pipeline.model.decoding.choose import continuations
 from pipeline.model.forward.adapters import Attachment
+from pipeline.model.forward.lm_head import lm_head_of
 from pipeline.training import reinforce
 from pipeline.training.loop import Training
 from pipeline.training.questions import teaching
@@ -29,6 +30,15 @@ def settings(**changes) -> reinforce.Reinforce:
     return reinforce.Reinforce.parse({**REINFORCE, "steps": 4, "batch": 3, **changes}, "reinforce")
 
 
+class BanditBody(nn.Module):
+    def __init__(self, state: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.state = state
+
+    def forward(self, input_ids, **_):
+        return SimpleNamespace(last_hidden_state=self.state[0].expand(*input_ids.shape, -1))
+
+
 class BanditModel(nn.Module):
     """A language model of one decision: whatever the prompt, the logits of the next token are those of the learner."""
 
@@ -40,7 +50,7 @@ class BanditModel(nn.Module):
         self.state = [torch.zeros(arms)]  # in a list: a module would take a parameter for its own
 
     def get_decoder(self):
-        return lambda input_ids, **_: SimpleNamespace(last_hidden_state=self.state[0].expand(*input_ids.shape, -1))
+        return BanditBody(self.state)
 
     def get_output_embeddings(self):
         return self.head
@@ -69,7 +79,7 @@ def test_the_gradient_on_a_bandit_equals_the_analytic_one(estimator):
     kl = (p * (p.log() + torch.tensor(3.0).log())).sum()
     analytic = -p * (reward - (p * reward).sum()) + 0.3 * p * (p.log() + torch.tensor(3.0).log() - kl)
     model, learner = BanditModel(3), BanditLearner(theta)
-    base = SimpleNamespace(model=model, device=torch.device("cpu"))
+    base = SimpleNamespace(model=model, lm_head=lm_head_of(model), device=torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     rollouts = []
     for _ in range(3000):
@@ -91,7 +101,8 @@ def test_the_policy_that_is_sampled_is_the_one_whose_gradient_is_taken(temperatu
     # ∂/∂θ of E[r] − λ KL under softmax(θ/τ): that under softmax(θ), over τ
     analytic = -p * (reward - (p * reward).sum()) + 0.3 * p * (p.log() + torch.tensor(3.0).log() - kl)
     learner = BanditLearner(theta)
-    base = SimpleNamespace(model=BanditModel(3), device=torch.device("cpu"))
+    model = BanditModel(3)
+    base = SimpleNamespace(model=model, lm_head=lm_head_of(model), device=torch.device("cpu"))
     counts = (p * 1000).round().int().tolist()  # as many answers of each kind as are expected
     arms = torch.tensor([arm for arm, count in enumerate(counts) for _ in range(count)])
     answers = [Answer((int(arm),), (), True) for arm in arms]
@@ -121,7 +132,8 @@ def test_with_all_answers_listed_the_gradient_on_a_bandit_is_exact(coefficient):
     kl = (log_q.exp() * (log_q - base_log_q)).sum()
     (-(log_q.exp() * reward).sum() + coefficient * kl).backward()
     learner = BanditLearner(theta.float())
-    base = SimpleNamespace(model=BanditModel(3), device=torch.device("cpu"))
+    model = BanditModel(3)
+    base = SimpleNamespace(model=model, lm_head=lm_head_of(model), device=torch.device("cpu"))
     answers = [Answer((arm,), (), True) for arm in range(3)]
     shares = Shares(log_q.detach(), slopes, base_log_q)
     measured = reinforce.loss_and_gradient(
@@ -146,7 +158,8 @@ def test_an_exact_gradient_of_samples_is_refused():
 
 def test_the_halves_of_a_step_agree_where_all_is_signal_and_not_where_it_is_noise():
     """One prompt a micro-batch; the first half of the step and the second are compared."""
-    base = SimpleNamespace(model=BanditModel(3), device=torch.device("cpu"))
+    model = BanditModel(3)
+    base = SimpleNamespace(model=model, lm_head=lm_head_of(model), device=torch.device("cpu"))
     answers = [Answer((arm,), (), True) for arm in range(3)]
 
     def cosine(*rewards):

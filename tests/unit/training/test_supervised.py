@@ -14,7 +14,8 @@ from pipeline.core.types import Example
 from pipeline.methods import csreft, lora, reft
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import decoder
-from pipeline.model.forward.logprobs import head_weight, token_logprobs
+from pipeline.model.forward.lm_head import lm_head_of
+from pipeline.model.forward.logprobs import token_logprobs
 from pipeline.training import supervised
 from pipeline.training.loop import Data, Training
 from pipeline.training.packing import answer_hidden, packed_batches
@@ -37,6 +38,7 @@ def base():
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     return SimpleNamespace(
         model=model,
+        lm_head=lm_head_of(model),
         device=torch.device("cpu"),
         prompt_ids=lambda messages: [1, *(3 + ord(letter) % 50 for letter in messages[-1]["content"])],
         answer_ids=lambda text: [*(3 + ord(letter) % 50 for letter in text), END],
@@ -102,7 +104,7 @@ def test_loss_is_the_mean_over_answer_tokens_of_each_example_alone(base):
     with torch.no_grad():
         ((batch, packed),) = packed_batches(groups, Attachment(), batch_tokens=1000, device=base.device)
         hidden = answer_hidden(decoder(base.model), packed, Attachment())
-        logprobs, _ = token_logprobs(hidden[packed.state], head_weight(base.model), packed.target)
+        logprobs, _ = token_logprobs(hidden[packed.state], base.lm_head, packed.target)
         losses = supervised.answer_losses(packed, logprobs)
         for group, loss in zip([groups[index] for index in batch], losses, strict=True):
             ids = torch.tensor([[*group.prompt, *group.answers[0]]])
