@@ -4,6 +4,7 @@ On a CPU each matrix has a thread of its own. LAPACK's threads bring little, and
 rounded otherwise.
 """
 
+from functools import partial
 from multiprocessing.pool import ThreadPool
 
 import torch
@@ -21,14 +22,16 @@ def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[
     prepare_process(compute)
     with step("load the base model"):
         # float32 whatever the run computes in: the factors are of the weights as they were published
-        base = load_base(model, compute.model_copy(update={"dtype": "float32"}))
+        # On the CPU even where there is a GPU: that one holds a matrix at a time, and not 71 GB of factors of 8B.
+        base = load_base(model, compute.model_copy(update={"dtype": "float32", "device": "cpu"}))
         names = in_layers(linear_modules(base.model, targets.modules), targets.layers)
     tensors: dict[str, Tensor] = {}
     error = 0.0
     weights = [base.model.get_submodule(name).weight for name in names]
-    side_by_side = torch.get_num_threads() if base.device.type == "cpu" else 1
+    side_by_side = torch.get_num_threads() if compute.device == "cpu" else 1
     with step("decompose"), ThreadPool(side_by_side, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        decomposed = zip(names, weights, pool.imap(decompose, weights), strict=True)
+        made = pool.imap(decompose, weights) if compute.device == "cpu" else map(partial(_on, compute.device), weights)
+        decomposed = zip(names, weights, made, strict=True)
         for name, weight, (u, sigma, vt) in progress("decompose", decomposed, len(names)):
             error = max(error, float(((u * sigma) @ vt - weight).abs().max()))
             tensors |= {f"{name}.u": u, f"{name}.sigma": sigma, f"{name}.vt": vt}
@@ -37,6 +40,11 @@ def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[
     components = sum(tensor.numel() for name, tensor in tensors.items() if name.endswith(".sigma"))
     show_table("factors", [{"matrices": len(names), "singular values": components, "largest error": error}])
     return {"matrices": len(names), "singular_values": components, "largest_error": error}
+
+
+def _on(device: str, weight: Tensor) -> tuple[Tensor, ...]:
+    """The factors of a matrix, computed on a device, which keeps nothing of it."""
+    return tuple(factor.cpu() for factor in decompose(weight.to(device)))
 
 
 if __name__ == "__main__":

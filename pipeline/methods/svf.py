@@ -229,6 +229,7 @@ class SvfLearner:
         self.flat = nn.Parameter(start)
         self.sizes = sizes
         self._scaled: dict[str, FactoredLinear] = {}
+        self._sigmas = {self.flat.device: {name: factors[name][1] for name in self.modules}}
 
     def parameters(self) -> list[nn.Parameter]:
         return [self.flat]
@@ -240,13 +241,23 @@ class SvfLearner:
         with torch.no_grad():
             self.flat.copy_(state["flat"])
 
-    def z(self) -> dict[str, Tensor]:
-        """Module name → effective z, (r,); differentiable with respect to the trained vector."""
-        pieces = self.flat.split(self.sizes)
+    def z(self, device: torch.device | None = None) -> dict[str, Tensor]:
+        """Module name → effective z, (r,); differentiable with respect to the trained vector.
+
+        device: where it is wanted (default: where the trained vector is). The vector goes there as a whole.
+        """
+        pieces = self.flat.to(device or self.flat.device).split(self.sizes)
+        sigmas = self._on(pieces[0].device)
         return {
-            name: effective_z(piece, self.factors[name][1].to(piece.device), self.targets.parametrisation)
+            name: effective_z(piece, sigmas[name], self.targets.parametrisation)
             for name, piece in zip(self.modules, pieces, strict=True)
         }
+
+    def _on(self, device: torch.device) -> dict[str, Tensor]:
+        """The singular values of every module on a device, moved there once."""
+        if device not in self._sigmas:
+            self._sigmas[device] = {name: sigma.to(device) for name, sigma in self._sigmas[self.flat.device].items()}
+        return self._sigmas[device]
 
     def adapter(self, name: str) -> SvfAdapter:
         """The expert as trained so far."""
@@ -289,8 +300,10 @@ class SvfLearner:
 
     def _rescale(self) -> None:
         """Compute with z as it is now."""
-        for name, z in self.z().items():
-            self._scaled[name].scale = z * self.factors[name][1].to(z.device)
+        device = self._scaled[self.modules[0]].u.device
+        sigmas = self._on(device)
+        for name, z in self.z(device).items():
+            self._scaled[name].scale = z * sigmas[name]
 
 
 class _Rescaled(Attachment):

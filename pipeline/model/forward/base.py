@@ -105,6 +105,7 @@ class Adapted:
 
 def prepare_process(compute: Compute, seed: int = 0) -> None:
     """Fix threads, determinism and the seeds of global generators; have freed memory kept."""
+    _check_device(compute)
     _keep_freed_memory()
     torch.set_num_threads(_threads(compute))
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -112,6 +113,11 @@ def prepare_process(compute: Compute, seed: int = 0) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def _check_device(compute: Compute) -> None:
+    if compute.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("expected a CUDA device, but torch sees none; set compute.device to cpu in params.yaml")
 
 
 def _keep_freed_memory() -> None:
@@ -137,8 +143,7 @@ def _threads(compute: Compute) -> int:
 
 def load_base(folder: Path, compute: Compute) -> Base:
     """A base model from a folder that the stage ``download`` wrote."""
-    if compute.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("expected a CUDA device, but torch sees none; set compute.device to cpu in params.yaml")
+    _check_device(compute)
     if not (folder / "config.json").is_file():
         raise UserError(f"expected a model folder in {folder}, which has no config.json; run 'dvc repro download'")
     transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
