@@ -41,6 +41,12 @@ class LmHead:
         """∂ logits / ∂ (h Wᵀ + b) where the logits are these: a number, or (…, vocab)."""
         return self.scale if self.cap is None else (1 - (logits / self.cap) ** 2) * self.scale
 
+    def of_states(self, of_logits: Tensor, slope: Tensor | float) -> Tensor:
+        """∂L/∂h, (…, hidden), of ∂L/∂logits, (…, vocab), which is overwritten. slope: where the logits are."""
+        if isinstance(slope, Tensor) or slope != 1:
+            of_logits.mul_(slope)
+        return of_logits.to(self.weight.dtype) @ self.weight
+
     def _shaped(self, raw: Tensor) -> Tensor:
         if self.scale != 1:
             raw = raw * self.scale

@@ -146,11 +146,7 @@ def policy_objective(
             everywhere = torch.zeros(len(p), device=p.device).index_add_(0, rows, -at_target)[:, None]
             direction = p.mul_(everywhere if slope is None else slope.add_(everywhere))
             direction.index_put_((rows, ids), at_target, accumulate=True)
-            if temperature != 1:
-                direction.div_(temperature)
-            if isinstance(of_head, Tensor) or of_head != 1:
-                direction.mul_(of_head)
-            gradient[piece] = direction.to(head.weight.dtype) @ head.weight
+            gradient[piece] = head.of_states(_tempered(direction, temperature), of_head)
             loss += (-weights * sampled).sum() + (penalty.coefficient * kl.sum() if penalty is not None else 0.0)
             logprobs.append(sampled)
             kls.append(kl)
