@@ -22,6 +22,13 @@ REINFORCE = {**OPTIMISATION, "samples": 4, "temperature": 1.0, "advantage": "rlo
 REINFORCE |= {"kl_coefficients": [0.1], "kl_estimator": "full"}
 
 
+class Numbers:
+    """A tokenizer that writes ids as they are."""
+
+    def decode(self, ids, skip_special_tokens=True):
+        return " ".join(map(str, ids))
+
+
 def tiny_model(layers: int = 2, vocab: int = 61, **shape: int) -> LlamaForCausalLM:
     """shape: sizes of LlamaConfig that are to be others."""
     torch.manual_seed(0)

@@ -15,9 +15,9 @@ from typing import Any
 from pipeline.core.artifacts import write_text
 
 HEAD = "schema: '2.0'\nstages:\n"  # what the record begins with, as DVC writes it
-OTHER = re.compile(
-    r"^\S|[ ][&*]id\d", re.MULTILINE
-)  # another section, or a reference, whose name the whole file shares
+# Another section, or a reference: its name is one for the whole file.
+OTHER = re.compile(r"^\S|[ ][&*]id\d", re.MULTILINE)
+NEXT = re.compile(r"^ {0,2}\S", re.MULTILINE)  # the line on which another entry begins
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def replaced(record: str, entry: str) -> str:
     begin = record.find(f"\n{name}") + 1
     if not begin:
         return record + entry
-    following = re.compile(r"^ {0,2}\S", re.MULTILINE).search(record, begin + len(name))
+    following = NEXT.search(record, begin + len(name))
     return record[:begin] + entry + record[following.start() if following else len(record) :]
 
 

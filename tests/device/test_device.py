@@ -32,20 +32,12 @@ from stages import (
 )
 from stages import generate as answer
 from tests.device.pretended import CPU, Mismatch
-from tests.tiny import tiny_compute, tiny_factors, tiny_model
+from tests.tiny import END, Numbers, tiny_compute, tiny_factors, tiny_model
 from tests.unit.training.conftest import EDITS, LOW_RANK, TRAINING
 
 
-class Letters:
-    eos_token_id = pad_token_id = 2
-
-    def decode(self, ids, skip_special_tokens=True):
-        return " ".join(map(str, ids))
-
-
-def on_gpu(**compute):
-    model = tiny_model().to("cuda")
-    return Adapted(Base(model, Letters(), frozenset([2])), tiny_compute(**compute))
+def on_gpu():
+    return Adapted(Base(tiny_model().to("cuda"), Numbers(), frozenset([END])), tiny_compute())
 
 
 METHODS = {

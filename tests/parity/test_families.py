@@ -30,9 +30,9 @@ from pipeline.serving.jobs import Job
 from pipeline.serving.rows import Way
 from pipeline.training.layout import Group
 from pipeline.training.packing import answer_hidden, packed_batches
-from tests.tiny import tiny_compute, tiny_factors
+from tests.tiny import END, Numbers, tiny_compute, tiny_factors
 
-VOCABULARY, WINDOW, END = 67, 5, 2
+VOCABULARY, WINDOW = 67, 5
 SIZES = {"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 128}
 SIZES |= {"initializer_range": 0.2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END}
@@ -97,13 +97,8 @@ def reference(family):
 def adapted(family):
     model = built(family)
     model.set_attn_implementation(ATTENTION)
-    base = Base(model, Letters(), frozenset([END]))
+    base = Base(model, Numbers(), frozenset([END]))
     return Adapted(base, tiny_compute(batch_tokens=120, cache_tokens=150))
-
-
-class Letters:
-    def decode(self, ids, skip_special_tokens=True):
-        return " ".join(map(str, ids))
 
 
 def logprobs(family, prompt, answer, temperature=1.0):
@@ -215,7 +210,7 @@ def test_a_merged_checkpoint_is_the_model_with_its_expert(family, tmp_path):
     factors = tiny_factors(model, tmp_path, kinds)
     draw = torch.Generator().manual_seed(4)
     z = {name: 1 + 0.3 * torch.randn(len(factors[name][1]), generator=draw) for name in factors.modules}
-    base = Base(model, Letters(), frozenset([END]))
+    base = Base(model, Numbers(), frozenset([END]))
     with single(z, "expert").attached(model, factors) as attachment:
         answers = generate(Adapted(base, tiny_compute(), attachment), PROMPTS[:2], max_new_tokens=6)
     with materialised_weights(model, factors, z):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from pipeline.core.errors import UserError
 from pipeline.core.reading import foreign
@@ -28,16 +29,14 @@ WINDOWS = ("sliding_window", "attention_chunk_size")
 
 def try_model(folder: Path, remedy: str) -> None:
     """UserError where our passes over the model in ``folder`` give other numbers than transformers'."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it would list the layers that are left out
-    logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would list the layers that are left out
+    transformers_logging.disable_progress_bar()
     try:
         with foreign(folder, "a causal language model that this project can compute", remedy):
             differs = difference(folder)
     finally:
-        logging.set_verbosity(verbosity)
+        transformers_logging.set_verbosity(verbosity)
     if not differs <= TOLERANCE:
         raise UserError(
             f"expected the same log-probabilities from transformers and from this project for the model in {folder}, "

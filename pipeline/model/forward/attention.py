@@ -64,11 +64,9 @@ def standing(queries: LongTensor, keys: LongTensor | None) -> Iterator[None]:
 
 
 def window_of(model: nn.Module) -> int | None:
-    """The smallest window of a model's layers, in tokens; None where each sees everything."""
-    found = [getattr(module, "sliding_window", None) for module in model.modules()]
-    config: Any = getattr(model, "config", None)  # Mistral's layers ask it
-    found.append(getattr(config.get_text_config(), "sliding_window", None) if config is not None else None)
-    return min((window for window in found if isinstance(window, int)), default=None)
+    """The window of those of a model's layers that have one, in tokens; None where each layer sees everything."""
+    config: Any = getattr(model, "config", None)
+    return None if config is None else getattr(config.get_text_config(), "sliding_window", None)
 
 
 class _GroupedAttention(torch.autograd.Function):
