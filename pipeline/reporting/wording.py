@@ -26,8 +26,8 @@ def percent(fraction: float, places: int = 1) -> str:
 
 
 def signed(fraction: float) -> str:
-    """A difference of fractions in points, with its sign."""
-    return f"{100 * fraction:+.1f}".replace("-", "−")
+    """A difference of fractions in points, with its sign; what rounds to nothing has none."""
+    return f"{100 * fraction:+z.1f}".replace("-", "−").replace("+0.0", "0.0")
 
 
 def hundredths(value: float) -> float | None:
