@@ -14,6 +14,7 @@ from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
+from pipeline.data.tasks import task_module
 from pipeline.methods.svf import Mixing
 from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Factors, save_adapter
@@ -41,7 +42,7 @@ def run(
     """Search for ``row`` of params.yaml by ``strategy``, a module of ``pipeline.adaptation``."""
     prepare_process(compute, seed)
     search = importlib.import_module(f"pipeline.adaptation.{strategy}").search
-    score = importlib.import_module(f"pipeline.tasks.{task}").score
+    score = task_module(task).score
     with step("load the base model and the experts"):
         base, pool = load_base(model, compute), Pool.read(experts, mixing.mix)
         exam = Exam(read_examples(shots)[: settings.shots], score, decoding)

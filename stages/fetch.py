@@ -14,7 +14,7 @@ from pipeline.core.progress import show_table, step
 from pipeline.core.stage import Out, main
 from pipeline.data.splits import text_digest
 from pipeline.data.tables import read_table
-from pipeline.data.tasks import needed_tables, task_module
+from pipeline.data.tasks import built_in, needed_tables
 
 
 class Tasks(Section, at="tasks"):
@@ -37,8 +37,7 @@ def run(*, settings: Tasks, raw: Out) -> Mapping[str, Any]:
     held_out: dict[str, list[str]] = {}
     with atomic_folder(raw) as folder:
         for task, entry in settings.tasks.items():
-            module = task_module(task)
-            if not hasattr(module, "TABLES"):
+            if "rows" in entry["data"] or not hasattr(module := built_in(task), "TABLES"):
                 continue
             options = module.Options.parse(entry["data"]["options"], f"tasks.{task}.data.options")
             with step(f"read the tables of {task}"):

@@ -1,7 +1,5 @@
 """Answer a task's test prompts by rules that need no model: what its scores are read beside."""
 
-import importlib
-
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +7,7 @@ import pyarrow.parquet as pq
 from pipeline.core.artifacts import atomic, read_examples
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
+from pipeline.data.tasks import task_module
 from pipeline.evaluation import heuristics
 
 COLUMNS = {"rule": pa.string(), "id": pa.string(), "value": pa.float64(), "answer": pa.string()}
@@ -16,7 +15,7 @@ COLUMNS = {"rule": pa.string(), "id": pa.string(), "value": pa.float64(), "answe
 
 def run(*, task: str, train: In, test: In, rules: Out) -> dict[str, float]:
     """Write a line for each rule and example; returns the accuracy of each rule."""
-    module = importlib.import_module(f"pipeline.tasks.{task}")
+    module = task_module(task)
     own = getattr(module, "HEURISTICS", {})
     with step(f"answer {task} by rules"):
         applied = heuristics.applied(read_examples(train), read_examples(test), module.score, own)

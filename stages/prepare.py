@@ -1,35 +1,16 @@
 """Draw or read the examples of a task, divide them among its splits, and write each split as JSONL."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pipeline.core.artifacts import atomic_folder, write_text
-from pipeline.core.config import Section, settings, sources
+from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.progress import show_table, step
+from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import SPLITS, Example
 from pipeline.data.splits import divide, fill, of_each_subset
-from pipeline.data.tasks import held_out_of_others, native_splits, task_module
-
-Size = int | Literal["all"]
-
-
-class Each(Section):
-    """As many examples of each subset of a benchmark that is the union of several."""
-
-    each: int
-
-
-class Sizes(Section, at="splits"):
-    """How many examples each split has, in the tasks that do not say it themselves."""
-
-    train: Size | Literal["rest"] | None = None
-    validation: Size | None = None
-    test: Size | Each | None = None
-    few_shot: Size | None = None
+from pipeline.data.tasks import built_in, held_out_of_others, native_splits
+from pipeline.data.written import Domain, Each, Size, with_shared_sizes, write_splits
 
 
 class TaskData(Section, at="tasks.{task}.data"):
@@ -41,7 +22,7 @@ class TaskData(Section, at="tasks.{task}.data"):
     options: the task's own, checked by its ``Options``.
     """
 
-    domain: Literal["math", "code", "reasoning", "others"]
+    domain: Domain
     seed: int
     train: Size | Literal["rest"]
     validation: Size
@@ -51,23 +32,17 @@ class TaskData(Section, at="tasks.{task}.data"):
 
     @classmethod
     def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
-        shared = sources(params, Sizes.at) if Sizes.at in params else ()
-        return tuple(dict.fromkeys([*shared, *sources(params, cls.location(arguments))]))
+        return with_shared_sizes(params, cls.location(arguments))[1]
 
     @classmethod
     def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> Self:
         where = cls.location(arguments)
-        own = settings(params, where)
-        if Sizes.at in params and isinstance(own, Mapping):
-            shared = settings(params, Sizes.at)
-            Sizes.parse(shared, Sizes.at)  # a mistake in there is named there
-            own = {**shared, **own}
-        return cls.parse(own, where)
+        return cls.parse(with_shared_sizes(params, where)[0], where)
 
 
 def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, Any]:
     """Prepare a task; returns the sizes of its splits, and how many rows of a benchmark were dropped, and why."""
-    module = task_module(task)
+    module = built_in(task)
     options = module.Options.parse(data.options, f"tasks.{task}.data.options")
     each = data.test.each if isinstance(data.test, Each) else None
     sizes: dict[str, Any] = {split: "all" if split == "test" and each else getattr(data, split) for split in SPLITS}
@@ -86,28 +61,8 @@ def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, An
     else:
         with step("draw examples"):
             splits = fill(module.examples(data.seed, options), sizes)
-    with step("write splits"), atomic_folder(examples) as folder:
-        for split in SPLITS:
-            lines = (line_of(row) for row in rows_of(splits[split], task, data.domain))
-            write_text(folder / f"{split}.jsonl", "".join(lines))
-    shown = splits["test"][:5]
-    show_table("examples", [{"prompt": example.messages[-1]["content"], "target": example.target} for example in shown])
+    write_splits(splits, task=task, domain=data.domain, folder=examples)
     return {**{split: len(rows) for split, rows in splits.items()}, **dropped}
-
-
-def rows_of(examples: Sequence[Example], task: str, domain: str) -> list[dict[str, Any]]:
-    """Examples as JSON values, each with its task and domain."""
-    rows = [asdict(example) for example in examples]
-    return [{**row, "meta": {**row["meta"], "task": task, "domain": domain}} for row in rows]
-
-
-def line_of(row: Mapping[str, Any]) -> str:
-    """An example as a line of JSON, keys sorted but for those of the choices, which stand in the order of mention."""
-    choices = row["meta"].get("choices")
-    plain = json.loads(json.dumps(row, sort_keys=True, allow_nan=False))
-    if isinstance(choices, Mapping):
-        plain["meta"]["choices"] = dict(choices)
-    return json.dumps(plain, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A scorer's further metrics stand in columns of their own, ``also.<name>``. Metri
 (F1, a correlation) are named in the column ``metrics``; what they are computed of stands in ``given`` and ``expected``.
 """
 
-import importlib
 from collections.abc import Sequence
 
 import pandas as pd
@@ -20,6 +19,7 @@ from pipeline.core.progress import show_table, step
 from pipeline.core.reading import formed
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import Completion
+from pipeline.data.tasks import task_module
 from pipeline.scoring.metrics import summary
 
 COLUMNS = {
@@ -46,7 +46,7 @@ def run(*, task: str, examples: In, completions: In, scores: Out) -> dict[str, o
             f"{len(answers)} others in {completions}; run the stage generate again"
         )
     with step(f"score {len(answers)} completions"):
-        module = importlib.import_module(f"pipeline.tasks.{task}")
+        module = task_module(task)
         scored = module.score(prompts, [answer.text for answer in answers])
     columns, found = dict(COLUMNS), summary(scored)
     frame = pd.DataFrame(

@@ -1,12 +1,12 @@
 """Train one adapter of any method on one task by policy gradient: REINFORCE on the rewards of its own answers."""
 
-import importlib
 from typing import Any
 
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.progress import show_table, step
 from pipeline.core.stage import In, Out, main
+from pipeline.data.tasks import task_module
 from pipeline.model.decoding.batch import Decoding
 from pipeline.model.forward.adapters import Factors, save_trained
 from pipeline.model.forward.base import Compute, load_base, prepare_process
@@ -46,7 +46,7 @@ def run(
     with step("load the base model"):
         base = load_base(model, compute)
         begin = beginning(base.model, method, settings.adapter, factors=Factors(factors), seed=seed)
-        score = importlib.import_module(f"pipeline.tasks.{task}").score
+        score = task_module(task).score
         data = read_data(train, validation, chosen)
         reward = rewarding(base, score, chosen.wrong_reward)
         questions = questions_of(base, data, reward, training=chosen, decoding=decoding, compute=compute)

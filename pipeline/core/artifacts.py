@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from pipeline.core.errors import UserError, refused
-from pipeline.core.reading import AGAIN, checked, formed, json_of, read_whole
+from pipeline.core.reading import AGAIN, checked, foreign, formed, json_of, read_whole
 from pipeline.core.types import Example
 
 if TYPE_CHECKING:  # torch takes seconds to import, and most who read or write a file have no tensors
     from torch import Tensor
 
 METADATA_KEY = "selfadapt"
+CHECKSUMS = "crc32"  # of each tensor, beside the provenance
+CHECKED = 64 << 20  # bytes: what is larger is not held to its checksums whenever it is read
 
 
 @contextmanager
@@ -118,25 +121,68 @@ def read_examples(path: Path) -> list[Example]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], meta: Mapping[str, Any]) -> None:
-    """Write tensors and one JSON value of provenance as safetensors, on the CPU."""
+    """Write tensors and one JSON value of provenance as safetensors, on the CPU, with a checksum of each tensor."""
     from safetensors.torch import save_file
 
-    value = json.dumps(meta, sort_keys=True, ensure_ascii=False, allow_nan=False)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    about = {**meta, CHECKSUMS: {name: _checksum(tensor) for name, tensor in stored.items()}}
+    value = json.dumps(about, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with atomic(path) as temporary:
         save_file(stored, temporary, metadata={METADATA_KEY: value})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
-    """The tensors of a safetensors file (memory-mapped) and its provenance."""
+    """The tensors of a safetensors file (memory-mapped) and its provenance.
+
+    A file of at most ``CHECKED`` bytes is held to its checksums, if it has any: a larger one is read a part at a time
+    by whoever needs the part, and ``check_tensors`` is there for it.
+    """
     if not path.is_file():
         raise UserError(f"expected the file {path}, which is not there; run the stage that makes it")
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json_of((file.metadata() or {}).get(METADATA_KEY, "{}"), path)
-            return {name: file.get_tensor(name) for name in file.keys()}, meta  # noqa: SIM118 - no mapping
+            meta = _provenance(file, path)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, ValueError) as error:
         raise UserError(f"expected safetensors in {path}, got: {error}; remove it and run its stage again") from None
+    sums = meta.pop(CHECKSUMS, {})
+    if path.stat().st_size <= CHECKED:
+        _hold_to(tensors, sums, path)
+    return tensors, meta
+
+
+def check_tensors(path: Path) -> int:
+    """Hold every tensor of a file to its checksum, however large it is; the number of those that have one."""
+    with foreign(path, "safetensors", "remove it and run its stage again"), safe_open(path, framework="pt") as file:
+        sums = _provenance(file, path).get(CHECKSUMS, {})
+        for name in file.keys():  # noqa: SIM118 - no mapping
+            _hold_to({name: file.get_tensor(name)}, sums, path)
+    return len(sums)
+
+
+def _provenance(file: Any, path: Path) -> dict[str, Any]:
+    """What an open file says of itself."""
+    about = json_of((file.metadata() or {}).get(METADATA_KEY, "{}"), path)
+    if not isinstance(about, dict):
+        raise UserError(f"expected a mapping as the provenance in {path}, got {about!r:.40}; {AGAIN}")
+    return about
+
+
+def _hold_to(tensors: Mapping[str, "Tensor"], sums: Mapping[str, int], path: Path) -> None:
+    """Compare tensors with their checksums, where there are any."""
+    for name, tensor in tensors.items():
+        if name in sums and _checksum(tensor) != sums[name]:
+            raise UserError(
+                f"expected the bytes of '{name}' in {path} as they were written, got others: the file is damaged; "
+                "remove it, and run 'dvc checkout' or its stage again"
+            )
+
+
+def _checksum(tensor: "Tensor") -> int:
+    """CRC-32 of a tensor's bytes: it tells damage, not intent."""
+    import torch
+
+    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy())
 
 
 def digest(path: Path) -> str:

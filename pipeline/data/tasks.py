@@ -1,6 +1,7 @@
 """Tasks by name: the module of a task, and the tables of those that are benchmarks."""
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -10,15 +11,27 @@ from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Table
 
+OWN = "own"  # the module of rows of one's own
+
+
+def is_built_in(task: str) -> bool:
+    """Whether ``pipeline.tasks`` has a module of this name."""
+    return task != OWN and task.isidentifier() and importlib.util.find_spec(f"pipeline.tasks.{task}") is not None
+
+
+def built_in(task: str) -> ModuleType:
+    """The module of ``pipeline.tasks`` with this name. UserError if there is none."""
+    if not is_built_in(task):
+        raise UserError(
+            f"params.yaml names the task '{task}', which has neither a file nor rows of its own; add "
+            f"pipeline/tasks/{task}.py, give 'tasks.{task}.data' its 'rows', or remove it"
+        )
+    return importlib.import_module(f"pipeline.tasks.{task}")
+
 
 def task_module(task: str) -> ModuleType:
-    """The module of ``pipeline.tasks`` with this name. UserError if there is none."""
-    try:
-        return importlib.import_module(f"pipeline.tasks.{task}")
-    except ModuleNotFoundError as error:
-        if error.name != f"pipeline.tasks.{task}":
-            raise  # the task is there, and what it imports is not
-        raise UserError(f"params.yaml names the task '{task}'; add pipeline/tasks/{task}.py or remove it") from None
+    """The module that scores a task's answers: that of its name, or, for rows of one's own, the one of all such."""
+    return built_in(task) if is_built_in(task) else importlib.import_module(f"pipeline.tasks.{OWN}")
 
 
 def needed_tables(module: ModuleType, options: Section) -> dict[str, Table]:

@@ -15,7 +15,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.reading import read_yaml
 from pipeline.data.bases import Source
 from pipeline.data.tables import available
-from pipeline.data.tasks import needed_tables, task_module
+from pipeline.data.tasks import built_in, needed_tables
 from pipeline.evaluation.parameters import BY_REWARD, Item, Plan, counts, meta_model, of_base, shape_of
 from pipeline.methods.svf import Targets, in_layers
 from pipeline.model.forward.base import linear_modules
@@ -203,7 +203,7 @@ def sources(params: Mapping[str, Any], plan: Plan) -> list[str]:
         if len(getattr(source, "revision", "0" * 40)) != 40:
             found.append(f"params.yaml: expected 'bases.{name}.revision' to be a commit; pin it")
     for task in plan["prepare"]:
-        module = task_module(task)
+        module = built_in(task)
         options = module.Options.parse(settings(params, f"tasks.{task}.data.options"), f"tasks.{task}.data.options")
         for name, table in needed_tables(module, options).items():
             try:

@@ -1,8 +1,10 @@
 """What a run would make, and about how long that takes: the plan beside the lock file and earlier runs' records."""
 
+import math
 import re
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -50,6 +52,57 @@ def kinds(
         for entry, group in by_entry.items()
         if group
     ]
+
+
+@dataclass
+class Waiting:
+    """What is left of a run, and about how long it takes.
+
+    ended: whether, of each stage. seconds: what each stage that may run is likely to take; NaN where nothing is known.
+    """
+
+    ended: dict[str, bool]
+    seconds: dict[str, float]
+    jobs: int
+
+    @classmethod
+    def of(
+        cls, needs: Mapping[str, Sequence[str]], changed: Collection[str], known: Mapping[str, float], jobs: int
+    ) -> "Waiting":
+        """needs, changed: of the graph, in its order. known: seconds of earlier runs; a new stage takes its kind's."""
+        stale: set[str] = set()
+        for stage, before in needs.items():
+            if stage in changed or stale.intersection(before):
+                stale.add(stage)
+        kinds: dict[str, list[float]] = {}
+        for stage, took in known.items():
+            kinds.setdefault(stage.partition("@")[0], []).append(took)
+        usual = {kind: mean(several) for kind, several in kinds.items()}
+        seconds = {one: known.get(one, usual.get(one.partition("@")[0], math.nan)) for one in needs if one in stale}
+        return cls(dict.fromkeys(needs, False), seconds, jobs)
+
+    @property
+    def stale(self) -> list[str]:
+        """The stages that may run, in the graph's order."""
+        return list(self.seconds)
+
+    def end(self, stage: str) -> None:
+        """A stage has ended."""
+        self.ended[stage] = True
+        self.seconds.pop(stage, None)
+
+    def left(self, running: Mapping[str, float]) -> str:
+        """The time that is left, in words; nothing where it is not known. running: since when, by the same clock."""
+        if not self.seconds or any(map(math.isnan, self.seconds.values())):
+            return ""
+        now = time.monotonic()
+        known = [max(0.0, took - (now - running.get(stage, now))) for stage, took in self.seconds.items()]
+        return f", about {_time(max(sum(known) / self.jobs, max(known)))}"
+
+    def said(self, running: Mapping[str, float]) -> str:
+        """How far it is."""
+        left = self.left(running)
+        return f"{sum(self.ended.values())} of {len(self.ended)} stages{left}{' left' if left else ''}"
 
 
 def locked_commands(lock: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ from pipeline.flow.rows import BASE, Heads, Profile, Row, Table
 SLOTS = {"data": 8, "experts": 8, "asked": 12, "settings": 8, "folders": 6}
 # The sections of the plan, in the order of dvc.yaml.
 SECTIONS = (
-    *("download", "initialise", "merge", "factorize", "prepare"),
+    *("download", "initialise", "merge", "factorize", "prepare", "prepare_own"),
     *("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills", "train_head"),
     *("fit_classifier", "dispatch", "transfer", "adapt"),
     *("cells", "heuristics", "weigh", "spectra", "agree", "judge", "compare_skills", "compare_benchmarks", "report"),
@@ -276,7 +276,11 @@ class Planner:
         """Tasks whose splits are prepared."""
         names = [self.profile.task(name, "tasks") for name in tasks]
         for name in names:
-            self.add("prepare", name)
+            rows = lookup(self.params, f"tasks.{name}.data").get("rows")
+            if rows is None:
+                self.add("prepare", name)
+            else:
+                self.add("prepare_own", name, rows=str(lookup(self.params, f"tasks.{name}.data.rows.path")))
         return names
 
     def together(self, tasks: Sequence[str]) -> Item:

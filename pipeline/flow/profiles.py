@@ -8,6 +8,7 @@ What is written to ``params.yaml`` is the whole of it, with its comments: DVC re
 
 import difflib
 import io
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import CommentMark, YAMLError
 from ruamel.yaml.tokens import CommentToken
 
-from pipeline.core.config import read_params
+from pipeline.core.config import lookup, read_params
 from pipeline.core.errors import UserError
 
 FOLDER = Path(__file__).parents[1] / "profiles"
@@ -56,26 +57,53 @@ def text(name: str) -> str:
     return head + whole[whole.index("profile:") :]
 
 
-def changed(params: str, changes: list[str], where: str = "params.yaml") -> str:
-    """Settings with ``place=value`` changes made, e.g. ``seeds=[0, 1, 2]`` or ``reinforce.steps=20``; comments stay."""
+def edited(params: str, change: Callable[[CommentedMap], None], where: str = "params.yaml") -> str:
+    """Settings after ``change`` has changed them in place; comments stay."""
     loaded = _loaded(params, where)
+    change(loaded)
+    return _dumped(loaded)
+
+
+def changed(params: str, changes: list[str], where: str = "params.yaml") -> str:
+    """Settings with ``place=value`` changes made, e.g. ``seeds=[0, 1, 2]`` or ``reinforce.steps=20``; comments stay.
+
+    The last part of a place may be new (``tables.table1.seeds``): ``added`` names such places.
+    """
+
+    def make(loaded: CommentedMap) -> None:
+        for place, value in _places(changes):
+            *parents, key = place.split(".")
+            section: Any = loaded
+            for parent in parents:
+                if not isinstance(section.get(parent), dict):
+                    known = [name for name, one in section.items() if isinstance(one, dict)]
+                    raise UserError(
+                        f"{where}: '{place}' is not there, no section '{parent}'; sections: {', '.join(known)}"
+                    )
+                section = section[parent]
+            section[key] = _loaded(f"value: {value}", f"'{place}={value}'")["value"]
+
+    return edited(params, make, where)
+
+
+def added(before: Mapping[str, Any], changes: list[str]) -> list[str]:
+    """The places that changes name and settings have not got."""
+    new = []
+    for place, _ in _places(changes):
+        try:
+            lookup(before, place)
+        except UserError:
+            new.append(place)
+    return new
+
+
+def _places(changes: list[str]) -> Iterator[tuple[str, str]]:
+    """Each change as its place and its value."""
     for change in changes:
         place, sign, value = change.partition("=")
         if not (sign and place):
             raise UserError(f"expected a change as place=value, got '{change}'; write, say, seeds=[0,1,2]")
-        *parents, key = place.strip().split(".")
-        section: Any = loaded
-        for parent in parents:
-            if not isinstance(section.get(parent), dict):
-                known = [name for name, one in section.items() if isinstance(one, dict)]
-                raise UserError(f"{where}: '{place}' is not there, no section '{parent}'; sections: {', '.join(known)}")
-            section = section[parent]
-        if key not in section:
-            close = difflib.get_close_matches(key, list(section), n=1)
-            hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(map(str, section))}"
-            raise UserError(f"{where}: '{place}' is not there; {hint}")
-        section[key] = _loaded(f"value: {value}", f"'{change}'")["value"]
-    return _dumped(loaded)
+        yield place.strip(), value
 
 
 def _whole(name: str, inside: tuple[str, ...]) -> CommentedMap:

@@ -74,7 +74,8 @@ class Row(Section):
 class Table(Section):
     """Tasks × rows: a table, or a part of one that has other rows for other tasks.
 
-    tasks: names, or a group: ``trained``, ``unseen``, ``skills`` (the first trained task of each domain).
+    tasks: names, or a group: ``trained``, ``unseen``, ``skills`` (the first trained task of each domain). A task with
+    the role ``own`` is in no group: it is trained where a table names it.
     base: the model that all its rows adapt. seeds: default: those of the profile. weigh: the choices of its tasks are
     weighed by likelihood, too. judges: who judges its answers, where they have no score.
     """
@@ -165,7 +166,7 @@ class Profile:
 
     def teacher(self, task: str) -> str:
         """The task whose expert answers ``task``: itself where it is trained, else the trained one of its domain."""
-        if self.roles[self.task(task, "tables")] == "trained":
+        if self.roles[self.task(task, "tables")] in ("trained", "own"):
             return task
         same = [name for name in self.group("skills", "tasks") if self.domain(name) == self.domain(task)]
         if not same:

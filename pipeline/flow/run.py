@@ -82,11 +82,11 @@ class Outcome:
     reason: str = ""
 
 
-def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | str], None]) -> list[Outcome]:
+def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outcome | str], None]) -> list[Outcome]:
     """Run what is stale of DVC's graph, ``jobs`` stages side by side, as the flow ``selfadapt``.
 
-    tell: hears the name of a stage that starts, and every outcome. When a stage fails, those that need it are skipped
-    and all others still run.
+    tell: hears the graph, the name of a stage that starts, and every outcome. When a stage fails, those that need it
+    are skipped and all others still run.
     """
     identity.complete()
     with ThreadPoolExecutor(1) as pool:
@@ -100,6 +100,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Outcome | st
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
             "run 'dvc repro', which needs none"
         )
+    tell(graph)
     run = _Run(graph, jobs=jobs, tell=tell, environment=dict(os.environ))
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
@@ -120,7 +121,7 @@ class _Run:
     """
 
     def __init__(
-        self, graph: Graph, *, jobs: int, tell: Callable[[Outcome | str], None], environment: Mapping[str, str]
+        self, graph: Graph, *, jobs: int, tell: Callable[[Graph | Outcome | str], None], environment: Mapping[str, str]
     ) -> None:
         self.graph, self.jobs, self.tell, self.environment = graph, jobs, tell, environment
         self.outcomes: dict[str, Outcome] = {}

@@ -9,6 +9,7 @@ import logging
 import shlex
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +113,14 @@ def plain_arguments(stage: Stage) -> dict[str, str]:
     return {key: " ".join(values) for key, values in stage.arguments.items()}
 
 
-def problems(params: Path) -> list[str]:
-    """What is wrong with the settings ``params`` for the stages of ``dvc.yaml``, a sentence each."""
+PLANNED = ("tables", "rows", "heads", "skill_reports", "benchmark_reports")  # read, strictly, by the plan itself
+
+
+def problems(params: Path, added: Sequence[str] = ()) -> list[str]:
+    """What is wrong with the settings ``params`` for the stages of ``dvc.yaml``, a sentence each.
+
+    added: places that are new in them, which some stage has to read.
+    """
     try:
         values = read_params(params)
         stages = resolve(params)
@@ -130,4 +137,9 @@ def problems(params: Path) -> list[str]:
             wrong[f"{stage.name}: expected --{error.args[0]} in its cmd, which names its settings; add it"] = None
         except UserError as error:
             wrong[str(error)] = None
+    read = {place for stage in stages for place in stage.params if place}
+    for place in added:
+        known = any(place == one or place.startswith(f"{one}.") or one.startswith(f"{place}.") for one in read)
+        if not known and place.partition(".")[0] not in PLANNED:
+            wrong[f"params.yaml: '{place}' is not there, and no stage reads it; correct its name"] = None
     return list(wrong)

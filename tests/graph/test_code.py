@@ -120,7 +120,7 @@ def test_one_scorer_changes_its_tasks_alone(copy: Path) -> None:
 
 def test_the_splits_change_what_reaches_them(copy: Path) -> None:
     changed = changed_units(copy, "pipeline/data/splits.py", "PATIENCE = 20_000", "PATIENCE = 30_000")
-    assert changed == {"stages/prepare", "stages/fetch"}
+    assert changed == {"stages/prepare", "stages/prepare_own", "stages/fetch"}
 
 
 def test_a_template_belongs_to_the_pages_and_a_started_script_to_its_scorer(copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from pipeline.core import artifacts
 from pipeline.core.checkpoints import Checkpoints
@@ -99,3 +100,48 @@ def test_a_digest_tells_names_and_bytes_apart(tmp_path):
     digests = {folder: artifacts.digest(tmp_path / folder) for folder in "xyzw"}
     assert digests["x"] == digests["y"]
     assert len(set(digests.values())) == 3
+
+
+def flipped(path, byte=-3):
+    """The same file with one bit of another value."""
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.float64])
+def test_a_flipped_bit_is_noticed_and_named(tmp_path, dtype):
+    path = tmp_path / "a.safetensors"
+    tensors = {"one": torch.ones(()).to(dtype), "two": torch.arange(6).reshape(2, 3).to(dtype), "none": torch.ones(0)}
+    artifacts.write_tensors(path, tensors, {"kind": "k"})
+    assert artifacts.read_tensors(path)[1] == {"kind": "k"}
+    assert artifacts.check_tensors(path) == 3
+    flipped(path)
+    for read in (artifacts.read_tensors, artifacts.check_tensors):
+        with pytest.raises(UserError, match=f"expected the bytes of '(one|two)' in {path} as they were written"):
+            read(path)
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(tmp_path):
+    kept = Checkpoints(tmp_path)
+    kept.save("state", {"z": torch.ones(4)}, {"step": 3})
+    flipped(tmp_path / "state.safetensors")
+    with pytest.raises(UserError, match="the file is damaged"):
+        kept.load("state")
+
+
+def test_a_large_file_is_held_to_its_checksums_where_it_is_asked_for(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    artifacts.write_tensors(path, {"z": torch.ones(4)}, {})
+    flipped(path)
+    monkeypatch.setattr(artifacts, "CHECKED", 10)
+    assert artifacts.read_tensors(path)[0]["z"].shape == (4,)
+    with pytest.raises(UserError, match="the file is damaged"):
+        artifacts.check_tensors(path)
+
+
+def test_a_file_of_others_needs_no_checksums(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"z": torch.ones(4)}, path)
+    assert artifacts.read_tensors(path)[1] == {}
+    assert artifacts.check_tensors(path) == 0

@@ -1,0 +1,66 @@
+"""A task's splits as files, and how large the settings have them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.core.artifacts import atomic_folder, write_text
+from pipeline.core.config import Section, settings, sources
+from pipeline.core.progress import show_table, step
+from pipeline.core.types import SPLITS, Example
+
+Size = int | Literal["all"]
+Domain = Literal["math", "code", "reasoning", "others"]
+SHOWN = 5  # examples shown beside the run
+
+
+class Each(Section):
+    """As many examples of each subset of a benchmark that is the union of several."""
+
+    each: int
+
+
+class Sizes(Section, at="splits"):
+    """How many examples each split has, in the tasks that do not say it themselves."""
+
+    train: Size | Literal["rest"] | None = None
+    validation: Size | None = None
+    test: Size | Each | None = None
+    few_shot: Size | None = None
+
+
+def with_shared_sizes(params: Mapping[str, Any], where: str) -> tuple[Any, tuple[str, ...]]:
+    """A task's settings of its data with the sizes that ``splits`` gives all tasks, and the places that were read."""
+    value, places = settings(params, where), sources(params, where)
+    if Sizes.at not in params or not isinstance(value, Mapping):
+        return value, places
+    shared = settings(params, Sizes.at)
+    Sizes.parse(shared, Sizes.at)  # a mistake in there is named there
+    return {**shared, **value}, tuple(dict.fromkeys([*sources(params, Sizes.at), *places]))
+
+
+def write_splits(splits: Mapping[str, Sequence[Example]], *, task: str, domain: str, folder: Path) -> None:
+    """Write a file for each split, and show some of the test examples beside the run."""
+    with step("write splits"), atomic_folder(folder) as made:
+        for split in SPLITS:
+            lines = (line_of(row) for row in rows_of(splits[split], task, domain))
+            write_text(made / f"{split}.jsonl", "".join(lines))
+    shown = splits["test"][:SHOWN]
+    show_table("examples", [{"prompt": example.messages[-1]["content"], "target": example.target} for example in shown])
+
+
+def rows_of(examples: Sequence[Example], task: str, domain: str) -> list[dict[str, Any]]:
+    """Examples as JSON values, each with its task and domain."""
+    rows = [asdict(example) for example in examples]
+    return [{**row, "meta": {**row["meta"], "task": task, "domain": domain}} for row in rows]
+
+
+def line_of(row: Mapping[str, Any]) -> str:
+    """An example as a line of JSON, keys sorted but for those of the choices, which stand in the order of mention."""
+    choices = row["meta"].get("choices")
+    plain = json.loads(json.dumps(row, sort_keys=True, allow_nan=False))
+    if isinstance(choices, Mapping):
+        plain["meta"]["choices"] = dict(choices)
+    return json.dumps(plain, ensure_ascii=False) + "\n"
