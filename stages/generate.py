@@ -5,6 +5,7 @@ A task says how it is answered: its answers are written, or the likeliest of the
 
 from collections.abc import Callable, Sequence
 
+from pipeline.core import processes
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.progress import bar, show_table, step
 from pipeline.core.stage import In, Out, main
@@ -39,7 +40,17 @@ def run(
         bar("prompts", len(asked)) as drawn,
     ):
         adapted = Adapted(base, compute, attachment)
-        answers = answered(adapted, asked, decoding, attachment.rows([example.id for example in asked]), drawn.advance)
+        places = attachment.rows([example.id for example in asked])
+        parts = processes.parts(list(zip(asked, places, strict=True)), compute.units)
+        group = processes.joined(len(parts))
+
+        def texts(part: Sequence[tuple[Example, int]]) -> list[tuple[Sequence[int], bool]]:
+            examples, places = [example for example, _ in part], [row for _, row in part]
+            given = answered(adapted, examples, decoding, places, drawn.advance)
+            return [(answer.ids, answer.finished) for answer in given]
+
+        every = group.gathered(len(parts), {unit: texts(parts[unit]) for unit in group.own(len(parts))})
+        answers = [Answer(tuple(ids), (), finished) for part in every for ids, finished in part]
     rows = [
         Completion(example.id, base.text(answer.ids), len(answer.ids), len(prompt), answer.finished)
         for example, prompt, answer in zip(asked, prompts, answers, strict=True)

@@ -8,7 +8,7 @@ an empty folder, one started again unchanged goes on and ends with the same byte
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pipeline.core.artifacts import read_tensors, write_tensors
 
@@ -32,6 +32,10 @@ class Checkpoints:
             return None
         tensors, meta = read_tensors(path)
         return {key: tensor.clone() for key, tensor in tensors.items()}, meta
+
+    def within(self, name: str) -> Self:
+        """Those of a part of the run."""
+        return type(self)(self.folder / name)
 
     def clear(self) -> None:
         """Forget the run: it has finished."""

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
+from pipeline.core import processes
 from pipeline.core.artifacts import digest, write_json
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.code import FAMILIES, Code
@@ -90,6 +91,7 @@ def parse(name: str, argv: Sequence[str]) -> Call:
         elif get_origin(kind) is list and get_args(kind)[0] in (In, Out):
             parser.add_argument(flag, type=Path, nargs="+", required=True, metavar="PATH")
     given = vars(parser.parse_args(argv))
+    processes.command[:] = [name, *argv]
     params = read_params(given.pop("params"))
     plain = {key: str(value) for key, value in given.items()}
     arguments = dict(given)

@@ -24,6 +24,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.core import processes
 from pipeline.core.artifacts import read_examples
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.config import Section
@@ -82,7 +83,7 @@ class Training(Generic[Settings]):
     def at(self, learning_rate: float, clip: float) -> Self:
         """The same training with another rate and clip; its checkpoints are its own."""
         settings = self.settings.model_copy(update={"learning_rate": learning_rate, "clip": clip})
-        kept = Checkpoints(self.checkpoints.folder / f"{learning_rate}-{clip}")
+        kept = self.checkpoints.within(f"{learning_rate}-{clip}")
         return replace(self, settings=settings, checkpoints=kept)
 
 
@@ -206,6 +207,7 @@ def optimise(learner: Learner, objective: Objective, *, training: Training[Optim
     parts = learner.parts() if isinstance(learner, Parted) else {}
     optimizer = optimizer_of(_groups(learner), settings, parts)
     run = _resume(training.checkpoints, name, learner, optimizer) or Run()
+    processes.current().meet()  # before the first of them saves a state that others have yet to read
     with bar(f"train ({name})", settings.steps) as drawn:
         drawn.advance(max(0, len(run.curve) - 1))
         while len(run.curve) <= settings.steps and run.since_best <= settings.patience:

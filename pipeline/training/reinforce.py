@@ -21,28 +21,30 @@ Deviations
    most likely answers and their gradient at 1.)
 """
 
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from pipeline.core import processes
 from pipeline.core.progress import show_markdown
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, Compute, decoder
 from pipeline.model.forward.logprobs import Penalty, policy_objective
+from pipeline.training.agreement import agreement
 from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Run, Training, optimise, order_of, seeded_shuffles
 from pipeline.training.packing import Packed, answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
 from pipeline.training.rollouts import Draw, Estimator, Reward, Rollout, judged
 from pipeline.training.screening import Screen
+from pipeline.training.units import summed
 
 
 class Reinforce(Optimisation, at="reinforce"):
@@ -118,6 +120,17 @@ def rollout(
     return judged(base, examples, drawn, questions.reward)
 
 
+class Whole(NamedTuple):
+    """How many prompts a step has, and how many tokens their answers have together."""
+
+    prompts: int
+    tokens: int
+
+    @classmethod
+    def of(cls, rollouts: Sequence[Rollout]) -> "Whole":
+        return cls(len(rollouts), sum(len(answer.ids) for item in rollouts for answer in item.answers))
+
+
 def loss_and_gradient(
     base: Base,
     learner: Learner,
@@ -127,12 +140,16 @@ def loss_and_gradient(
     advantage: Estimator,
     kl_coefficient: float,
     compute: Compute,
+    whole: Whole | None = None,
 ) -> dict[str, float]:
-    """Add the gradient of −J to the learner's parameters, micro-batch by micro-batch; J's parts as measured."""
+    """Add the gradient of −J to the learner's parameters, micro-batch by micro-batch; J's parts as measured.
+
+    whole: what the rollouts are a part of, where they are not all of a step; J's parts then are this part's share.
+    """
     exact = advantage == "exact"
-    tokens = sum(len(answer.ids) for item in rollouts for answer in item.answers)
+    prompts, tokens = whole or Whole.of(rollouts)
     groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
-    weights = [item.weights(advantage, kl_coefficient) / len(rollouts) for item in rollouts]
+    weights = [item.weights(advantage, kl_coefficient) / prompts for item in rollouts]
     penalised = kl_coefficient > 0 and not exact  # the shares of given answers carry their penalty already
     sums = {"loss": 0.0, "kl": 0.0, "entropy": 0.0}
     with learner.learning(base.model) as attachment:  # what it lets prompts share
@@ -160,8 +177,8 @@ def loss_and_gradient(
         sums["entropy"] += float(objective.entropy.sum()) / tokens
     if exact:
         shares = [item.shares for item in rollouts if item.shares is not None]
-        sums["kl"] = sum(each.kl for each in shares) / len(shares)
-        sums["entropy"] = sum(each.entropy for each in shares) / len(shares)
+        sums["kl"] = sum(each.kl for each in shares) / prompts
+        sums["entropy"] = sum(each.entropy for each in shares) / prompts
     return sums | halves.agreement()
 
 
@@ -174,8 +191,7 @@ def _penalty(base: Base, packed: Packed, coefficient: float, settings: Reinforce
 class _Halves:
     """How far the gradients of the two halves of a step agree: how much of a step is signal.
 
-    Two halves that carry the same signal and nothing else have a cosine of 1, two that carry noise alone one of 0. The
-    halves are of micro-batches, each with prompts of its own.
+    The halves are of micro-batches, each with prompts of its own.
     """
 
     def __init__(self, learner: Learner, batches: int) -> None:
@@ -196,17 +212,35 @@ class _Halves:
         """The cosine of the two halves' gradients, as ``cosine``; nothing where one of them is zero."""
         if self.first is None:
             return {}
-        second = self._gradient() - self.first
-        cosine = float(torch.nn.functional.cosine_similarity(self.first, second, dim=0, eps=0.0))
-        return {"cosine": cosine} if math.isfinite(cosine) else {}
+        return agreement(self.first, self._gradient() - self.first)
 
 
-def accuracy(base: Base, learner: Sampled, questions: Questions) -> float:
-    """Share of the validation prompts whose greedy answer is right."""
-    with learner.sampling(base.model) as attachment:
-        drawn = questions.draw(attachment, questions.validation, None)
-    rollouts = judged(base, questions.validation, drawn, questions.reward)
-    return sum(item.right for item in rollouts) / len(rollouts)
+def accuracy(base: Base, learner: Sampled, questions: Questions, units: int = 1) -> float:
+    """Share of the validation prompts whose greedy answer is right. units: see ``Compute``."""
+    parts = processes.parts(questions.validation, units)
+    group = processes.joined(len(parts))
+
+    def right(examples: Sequence[Example]) -> float:
+        with learner.sampling(base.model) as attachment:
+            drawn = questions.draw(attachment, examples, None)
+        return sum(item.right for item in judged(base, examples, drawn, questions.reward))
+
+    counts = group.gathered(len(parts), {unit: right(parts[unit]) for unit in group.own(len(parts))})
+    return sum(counts) / len(questions.validation)
+
+
+def _counted(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """What is counted of some rollouts, to be added to what is counted of others."""
+    answers = [answer for item in rollouts for answer in item.answers]
+    return {
+        "prompts": len(rollouts),
+        "answers": len(answers),
+        "tokens": sum(len(answer.ids) for answer in answers),
+        "finished": sum(answer.finished for answer in answers),
+        "mixed": sum(item.mixed for item in rollouts),
+        "reward": sum(item.reward for item in rollouts),
+        "right": sum(item.right for item in rollouts),
+    }
 
 
 class _ExpectedReward:
@@ -230,41 +264,49 @@ class _ExpectedReward:
     def gradient(self, step: int) -> dict[str, float]:
         asked = self.questions
         places = order_of(step, self.settings.batch, len(asked.train), self.shuffle)
-        rollouts = rollout(
-            self.base,
-            self.learner,
-            [asked.train[place] for place in places],
-            asked,
-            # A generator of its own for every step: a resumed run draws what an undisturbed one would.
-            generator=torch.Generator().manual_seed(self.seed * 1_000_003 + step),
-        )
-        measured = loss_and_gradient(
-            self.base,
-            self.learner,
-            rollouts,
-            settings=self.settings,
-            advantage=asked.advantage,
-            kl_coefficient=self.kl_coefficient,
-            compute=self.compute,
-        )
-        answers = [answer for item in rollouts for answer in item.answers]
-        of_answers = {
-            "tokens": sum(len(answer.ids) for answer in answers) / len(answers),
-            "finished": sum(answer.finished for answer in answers) / len(answers),
-            "mixed": sum(item.mixed for item in rollouts) / len(rollouts),
-        }
+        parts = processes.parts(places, self.compute.units)
+        group = processes.joined(len(parts))
+        drawn = {unit: self._drawn(step, unit, parts) for unit in group.own(len(parts))}
+        counted = group.gathered(len(parts), {unit: _counted(rollouts) for unit, rollouts in drawn.items()})
+        counts = {name: sum(one[name] for one in counted) for name in counted[0]}
+        whole = Whole(int(counts["prompts"]), int(counts["tokens"]))
+
+        def one(unit: int) -> dict[str, float]:
+            return loss_and_gradient(
+                self.base,
+                self.learner,
+                drawn[unit],
+                settings=self.settings,
+                advantage=asked.advantage,
+                kl_coefficient=self.kl_coefficient,
+                compute=self.compute,
+                whole=whole,
+            )
+
+        measured = summed(self.learner, group, len(parts), one)
+        of_answers = {name: counts[name] / counts["answers"] for name in ("tokens", "finished")}
+        of_answers["mixed"] = counts["mixed"] / whole.prompts
         return {
-            "train": sum(item.reward for item in rollouts) / len(rollouts),
-            "right": sum(item.right for item in rollouts) / len(rollouts),
+            "train": counts["reward"] / whole.prompts,
+            "right": counts["right"] / whole.prompts,
             **({} if asked.advantage == "exact" else of_answers),  # of given answers they say nothing
-            **measured,
+            **{name: sum(part[name] for part in measured) for name in ("loss", "kl", "entropy")},
+            **{name: value for name, value in measured[-1].items() if name == "cosine"},
         }
+
+    def _drawn(self, step: int, unit: int, parts: Sequence[Sequence[int]]) -> list[Rollout]:
+        """The answers of a unit of a step."""
+        # A generator of its own for every step and unit: a resumed run draws what an undisturbed one would.
+        seed = (self.seed * 1_000_003 + step) * len(parts) + unit
+        examples = [self.questions.train[place] for place in parts[unit]]
+        generator = torch.Generator().manual_seed(seed)
+        return rollout(self.base, self.learner, examples, self.questions, generator=generator)
 
     def row(self, measured: Mapping[str, float], norm: float) -> Row:
         return {**measured, "gradient_norm": norm}
 
     def validate(self) -> Row:
-        return {"validation": accuracy(self.base, self.learner, self.questions)}
+        return {"validation": accuracy(self.base, self.learner, self.questions, self.compute.units)}
 
     def merit(self, validated: Row) -> tuple[float, ...]:
         return (validated["validation"],)

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.core import processes
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
@@ -31,6 +32,7 @@ from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Training, optimise, order_of, successive_shuffles
 from pipeline.training.packing import Packed, answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
+from pipeline.training.units import summed
 
 
 class Answering(Optimisation):
@@ -83,8 +85,8 @@ def answer_losses(packed: Packed, logprobs: Tensor) -> Tensor:
     return total / packed.answer.bincount(minlength=packed.answers)
 
 
-def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group], batch_tokens: int) -> float:
-    """Mean over the examples, in nats per answer token."""
+def validation_losses(base: Base, attachment: Attachment, groups: Sequence[Group], batch_tokens: int) -> list[float]:
+    """Of each micro-batch the sum over its examples, in nats per answer token."""
     head, losses = base.lm_head, []
     with torch.no_grad():
         for _, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
@@ -94,7 +96,7 @@ def validation_loss(base: Base, attachment: Attachment, groups: Sequence[Group],
             else:
                 logprobs, _ = token_logprobs(hidden[packed.state], head, packed.target)
             losses.append(answer_losses(packed, logprobs).double().sum().item())
-    return math.fsum(losses) / len(groups)
+    return losses
 
 
 def _logprobs(head: LmHead, hidden: Tensor, packed: Packed) -> Tensor:
@@ -112,13 +114,13 @@ class _Answers:
         attachment: Attachment,
         data: Data,
         *,
-        batch_tokens: int,
+        compute: Compute,
         training: Training[Answering],
         measure: Callable[[Attachment], float] | None,
     ) -> None:
         self.facts = {"objective": "next_token"}
         self.base, self.learner, self.attachment = base, learner, attachment
-        self.batch_tokens, self.measure = batch_tokens, measure
+        self.compute, self.measure = compute, measure
         self.batch, self.seed = training.settings.batch, training.seed
         longest = training.settings.max_tokens
         self.examples, self.held_out = (encode(base, part, longest) for part in (data.train, data.validation))
@@ -126,17 +128,35 @@ class _Answers:
 
     def gradient(self, step: int) -> dict[str, float]:
         rows = order_of(step, self.batch, len(self.examples), self.shuffle)
-        groups = [self.examples[row] for row in rows]
-        # Dropout draws from the global generator: seeded by the step, so that a resumed run draws the same.
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed * 1_000_003 + step - 1)
-            return {"loss": _accumulate(self.base, self.learner, self.attachment, groups, self.batch_tokens)}
+        parts = processes.parts([self.examples[row] for row in rows], self.compute.units)
+
+        def one(unit: int) -> dict[str, float]:
+            # Dropout draws from the global generator: seeded by the step, so that a resumed run draws the same.
+            with torch.random.fork_rng():
+                torch.manual_seed((self.seed * 1_000_003 + step - 1) * len(parts) + unit)
+                return {"loss": self._accumulated(parts[unit], whole=len(rows))}
+
+        measured = summed(self.learner, processes.joined(len(parts)), len(parts), one)
+        return {"loss": sum(part["loss"] for part in measured)}
+
+    def _accumulated(self, groups: Sequence[Group], whole: int) -> float:
+        """Add the gradient of a part of a step, that has ``whole`` examples, and give the part's share of the loss."""
+        return _accumulate(self.base, self.learner, self.attachment, groups, self.compute.batch_tokens, whole=whole)
 
     def row(self, measured: Mapping[str, float], norm: float) -> Row:
         return {"train": measured["loss"]}
 
     def validate(self) -> Row:
-        row: Row = {"validation": validation_loss(self.base, self.attachment, self.held_out, self.batch_tokens)}
+        parts = processes.parts(self.held_out, self.compute.units)
+        group = processes.joined(len(parts))
+        losses: list[list[float]] = group.gathered(
+            len(parts),
+            {
+                unit: validation_losses(self.base, self.attachment, parts[unit], self.compute.batch_tokens)
+                for unit in group.own(len(parts))
+            },
+        )
+        row: Row = {"validation": math.fsum(loss for several in losses for loss in several) / len(self.held_out)}
         if self.measure is None:
             return row
         measured = self.measure(self.attachment)
@@ -171,7 +191,7 @@ def train(
             learner,
             attachment,
             data,
-            batch_tokens=compute.batch_tokens,
+            compute=compute,
             training=training,
             measure=measure,
         )
@@ -180,14 +200,14 @@ def train(
 
 
 def _accumulate(
-    base: Base, learner: Trainable, attachment: Attachment, groups: Sequence[Group], batch_tokens: int
+    base: Base, learner: Trainable, attachment: Attachment, groups: Sequence[Group], batch_tokens: int, *, whole: int
 ) -> float:
-    """Add one batch's gradient to the learner's parameters; the answers' mean loss, in nats per token."""
+    """Add the gradient of some of a step's ``whole`` examples; their share of the mean loss, in nats per token."""
     total, head = 0.0, base.lm_head
     for batch, packed in packed_batches(groups, attachment, batch_tokens=batch_tokens, device=base.device):
         hidden = answer_hidden(decoder(base.model), packed, attachment)
         lengths = packed.answer.bincount(minlength=packed.answers)
-        weights = 1 / (lengths[packed.answer] * len(groups))
+        weights = 1 / (lengths[packed.answer] * whole)
         if head.trained:
             logprobs = _logprobs(head, hidden, packed)
             loss = -(weights * logprobs).sum()
@@ -196,7 +216,7 @@ def _accumulate(
             loss, logprobs = objective.loss, objective.logprobs
         extra = learner.extra_loss()
         if extra is not None:
-            loss = loss + extra * len(batch) / len(groups)
+            loss = loss + extra * len(batch) / whole
         loss.backward()
         total += answer_losses(packed, logprobs.detach()).double().sum().item()
-    return total / len(groups)
+    return total / whole

@@ -38,6 +38,9 @@ class Compute(Section, at="compute"):
         bytes with one thread and with two, LoReFT's and CS-ReFT's had not.
     batch_tokens: tokens (padding included) in one forward pass of training or prefill; bounds the memory.
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
+    units: parts of a training step, and of the prompts that are answered, that are computed apart, so that several
+        processes may share them (``pipeline.core.processes``). It is a setting because sums of other parts round
+        differently, and each part draws by a generator of its own; how many processes there are changes nothing.
     """
 
     device: Literal["cpu", "cuda"]
@@ -45,6 +48,7 @@ class Compute(Section, at="compute"):
     threads: int = Field(ge=1)
     batch_tokens: int = Field(ge=1)
     cache_tokens: int = Field(ge=1)
+    units: int = Field(default=1, ge=1)
 
 
 @dataclass(frozen=True)

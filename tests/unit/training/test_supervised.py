@@ -120,7 +120,7 @@ def test_gradient_does_not_depend_on_the_micro_batches(base):
         adapter = adapters(base)["reft"]
         with adapter.learning(base.model) as attachment:
             groups = supervised.encode(base, EXAMPLES)
-            supervised._accumulate(base, adapter, attachment, groups, batch_tokens)
+            supervised._accumulate(base, adapter, attachment, groups, batch_tokens, whole=len(groups))
         gradients.append(adapter.weight.grad)
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
 
@@ -136,7 +136,7 @@ def test_beginnings_shared_by_told_gates_have_the_gradient_of_each_prompt_alone(
             for some in [groups] if together else [[group] for group in groups]:
                 ((_, packed), *_) = packed_batches(some, attachment, batch_tokens=1000, device=base.device)
                 assert (packed.shared > 0) == together
-                supervised._accumulate(base, adapter, attachment, some, 1000)
+                supervised._accumulate(base, adapter, attachment, some, 1000, whole=len(some))
         scale = 1 if together else len(groups)
         gradients.append({name: one.grad / scale for name, one in adapter.named_parameters()})
     for name, gradient in gradients[0].items():
@@ -172,7 +172,9 @@ def test_training_lowers_the_loss_and_keeps_the_best_state(base, tmp_path, kind)
     assert {row["objective"] for row in curve} == {"next_token"}
     with adapter.learning(base.model) as attachment:
         groups = supervised.encode(base, EXAMPLES[:4])
-        assert supervised.validation_loss(base, attachment, groups, 64) == chosen["validation"]
+        assert (
+            math.fsum(supervised.validation_losses(base, attachment, groups, 64)) / len(groups) == chosen["validation"]
+        )
     assert same_tensors(dict(base.model.state_dict()), weights)
 
 
