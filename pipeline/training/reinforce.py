@@ -137,7 +137,6 @@ def loss_and_gradient(
     rollouts: Sequence[Rollout],
     *,
     settings: Reinforce,
-    advantage: Estimator,
     kl_coefficient: float,
     compute: Compute,
     whole: Whole | None = None,
@@ -146,7 +145,8 @@ def loss_and_gradient(
 
     whole: what the rollouts are a part of, where they are not all of a step; J's parts then are this part's share.
     """
-    exact = advantage == "exact"
+    exact = rollouts[0].shares is not None
+    advantage: Estimator = "exact" if exact else settings.advantage
     prompts, tokens = whole or Whole.of(rollouts)
     groups = [Group(item.prompt, [answer.ids for answer in item.answers]) for item in rollouts]
     weights = [item.weights(advantage, kl_coefficient) / prompts for item in rollouts]
@@ -277,7 +277,6 @@ class _ExpectedReward:
                 self.learner,
                 drawn[unit],
                 settings=self.settings,
-                advantage=asked.advantage,
                 kl_coefficient=self.kl_coefficient,
                 compute=self.compute,
                 whole=whole,

@@ -75,9 +75,7 @@ def test_where_a_step_of_rl_spends_its_time(note, base, factors):
     rollouts = sampling()
 
     def learning() -> None:
-        reinforce.loss_and_gradient(
-            base, learner, rollouts, settings=SETTINGS, advantage="rloo", kl_coefficient=0.05, compute=COMPUTE
-        )
+        reinforce.loss_and_gradient(base, learner, rollouts, settings=SETTINGS, kl_coefficient=0.05, compute=COMPUTE)
 
     learning()  # pays for what later calls find ready
     layers = sum(p.numel() for p in decoder(base.model).layers.parameters())

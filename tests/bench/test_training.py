@@ -170,8 +170,7 @@ def test_rl_learning(paired, base, factors):
             base,
             learner,
             rollouts,
-            settings=SimpleNamespace(kl_estimator="full", learnt_at=1.0),
-            advantage=advantage,
+            settings=SimpleNamespace(kl_estimator="full", learnt_at=1.0, advantage=advantage),
             kl_coefficient=0.05,
             compute=COMPUTE,
         )
@@ -219,8 +218,7 @@ reinforce.loss_and_gradient(
     base,
     learner,
     items,
-    settings=SimpleNamespace(kl_estimator="full", learnt_at=1.0),
-    advantage="rloo",
+    settings=SimpleNamespace(kl_estimator="full", learnt_at=1.0, advantage="rloo"),
     kl_coefficient=0.1,
     compute=compute,
 )

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.flow import profiles
 from pipeline.flow.stages import problems, resolve
-from selfadapt import cli
+from selfadapt import settings
 
 PROFILE = "# {name}: for a test.\nprofile: {name}\nseeds: [{number}]\nbases: {{base: {{source: hub}}}}\ntasks: {{}}\n"
 
@@ -30,30 +30,30 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_using_a_profile_copies_it_byte_for_byte_and_leaves_nothing_else(folder: Path) -> None:
-    cli.use("small")
-    cli.use("large")
+    settings.use("small")
+    settings.use("large")
     assert (folder / "params.yaml").read_text() == PROFILE.format(name="large", number=2)
     assert sorted(path.name for path in folder.iterdir()) == ["dvc.yaml", "params.yaml", "plan.yaml"]
 
 
 def test_using_a_profile_with_changes_says_what_they_add(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.use("small", ["seeds=[3, 4]"])
+    settings.use("small", ["seeds=[3, 4]"])
     assert "seeds: [3, 4]" in (folder / "params.yaml").read_text()
     assert "+1 download (base)" in capsys.readouterr().out
 
 
 def test_a_profile_that_cannot_be_planned_leaves_everything_as_it_was(folder: Path) -> None:
-    cli.use("small")
+    settings.use("small")
     before = {path.name: path.read_text() for path in folder.iterdir()}
     with pytest.raises(UserError, match="seeds"):
-        cli.use("large", ["seeds=none"])
+        settings.use("large", ["seeds=none"])
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
 
 
 def test_the_active_profile_is_marked(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cli.use("small")
+    settings.use("small")
     capsys.readouterr()
-    cli.list_profiles()
+    settings.list_profiles()
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
         ["large", "for", "a", "test."],
         ["*", "small", "for", "a", "test."],
@@ -61,11 +61,11 @@ def test_the_active_profile_is_marked(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_an_unknown_profile_is_refused_with_the_nearest_name_and_changes_nothing(folder: Path) -> None:
-    cli.use("small")
+    settings.use("small")
     with pytest.raises(UserError, match="expected a profile, got 'lagre'; did you mean 'large'?"):
-        cli.use("lagre")
+        settings.use("lagre")
     with pytest.raises(UserError, match="the profiles are: large, small"):
-        cli.use("xyz")
+        settings.use("xyz")
     assert (folder / "params.yaml").read_text() == PROFILE.format(name="small", number=1)
 
 

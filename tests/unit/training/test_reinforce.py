@@ -87,7 +87,7 @@ def test_the_gradient_on_a_bandit_equals_the_analytic_one(estimator):
         answers = [Answer((int(arm),), (float(p[arm].log()),), True) for arm in arms]
         rollouts.append(Rollout([0], answers, reward[arms]))
     reinforce.loss_and_gradient(
-        base, learner, rollouts, settings=settings(), advantage=estimator, kl_coefficient=0.3, compute=COMPUTE
+        base, learner, rollouts, settings=settings(advantage=estimator), kl_coefficient=0.3, compute=COMPUTE
     )
     torch.testing.assert_close(learner.theta.grad, analytic, atol=0.015, rtol=0)
 
@@ -112,7 +112,6 @@ def test_the_policy_that_is_sampled_is_the_one_whose_gradient_is_taken(temperatu
         learner,
         [Rollout([0], answers, reward[arms])],
         settings=asked,
-        advantage="rloo",
         kl_coefficient=0.3,
         compute=COMPUTE,
     )
@@ -141,7 +140,6 @@ def test_with_all_answers_listed_the_gradient_on_a_bandit_is_exact(coefficient):
         learner,
         [Rollout([0], answers, reward, shares)] * 2,
         settings=settings(),
-        advantage="exact",
         kl_coefficient=coefficient,
         compute=COMPUTE,
     )
@@ -170,7 +168,6 @@ def test_the_halves_of_a_step_agree_where_all_is_signal_and_not_where_it_is_nois
             BanditLearner(torch.zeros(3)),
             rollouts,
             settings=settings(),
-            advantage="rloo",
             kl_coefficient=0.0,
             compute=one_at_a_time,
         )
