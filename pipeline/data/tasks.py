@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,9 @@ OWN = "own"  # the module of rows of one's own
 
 def is_built_in(task: str) -> bool:
     """Whether ``pipeline.tasks`` has a module of this name."""
-    return task != OWN and task.isidentifier() and importlib.util.find_spec(f"pipeline.tasks.{task}") is not None
+    module = f"pipeline.tasks.{task}"
+    there = module in sys.modules or (task.isidentifier() and importlib.util.find_spec(module) is not None)
+    return task != OWN and there
 
 
 def built_in(task: str) -> ModuleType:

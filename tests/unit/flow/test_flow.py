@@ -204,7 +204,7 @@ def test_the_whole_graph_cancelled_in_the_ui_ends_with_its_stages(slow: Project)
     wait_for(slow, "toy@slow", "RUNNING")
     cancel(slow, wait_for(slow, "up to toy@slow", "RUNNING"))
     said, _ = process.communicate(timeout=120)
-    assert said.splitlines()[0] == "toy@slow"
+    assert said.splitlines()[1] == "toy@slow"
     assert "state='failed'" in said and "reason='interrupted'" in said
     assert slow.flow_run("toy@slow")["state_type"] == "CANCELLED"
     assert slow.flow_run("up to toy@slow")["state_type"] == "CANCELLED"

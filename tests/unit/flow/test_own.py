@@ -101,7 +101,7 @@ def test_a_setting_may_be_new_where_something_reads_it(tmp_path: Path, monkeypat
 
     assert wrong("tables.table1.seeds=[0, 1]", "lora.sweep={learning_rates: [1.0e-3], clips: [1.0]}") == []
     assert wrong("seeds=[0, 1]") == []
-    assert "'reinforce.stpes' is not a known setting; did you mean 'steps'?" in wrong("reinforce.stpes=3")[0]
+    assert ".stpes' is not a known setting; did you mean 'steps'?" in wrong("reinforce.stpes=3")[0]
     assert "'lora.swep' is not there, and no stage reads it" in wrong("lora.swep={}")[0]
     with pytest.raises(UserError, match="'tables.table1.sedes' is not a known setting; did you mean 'seeds'"):
         expand(yaml_of(profiles.changed(TINY, ["tables.table1.sedes=[0]"]), "params.yaml"))
