@@ -154,15 +154,17 @@ def train(
     The rows become a task and a table of params.yaml, where all of it can be changed afterwards; DVC watches the file.
     What was trained is 'expert:NAME' (or 'lora:NAME') to generate, compare, serve and export.
     """
-    from pipeline.core.artifacts import write_text
+    from pipeline.core.artifacts import read_jsonl, write_text
     from pipeline.core.reading import yaml_of
     from pipeline.flow import own
     from pipeline.flow.plan import expand
+    from pipeline.tasks import own as own_task
 
     in_a_project()
     methods = method or ["svf"]
     given = {"prompt": prompt, "answer": answer, "scorer": scorer, "options": options, "pattern": pattern}
     rows = own.read(file, name=own.named(file, name), given={**given, "system": system, "worked": worked})
+    own_task.examples(rows.name, read_jsonl(file), own_task.Rows.parse(rows.rows, f"tasks.{rows.name}.data.rows"))
     text = own.added(params_text(), rows, methods=methods, seed=seed)
     plan = expand(yaml_of(text, PARAMS))  # what cannot be planned leaves everything as it was
     print(rows.said, flush=True)

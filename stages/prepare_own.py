@@ -49,11 +49,8 @@ def run(*, task: str, rows: In, data: OwnData, examples: Out) -> Mapping[str, An
             f"params.yaml: expected a new name for rows of your own, got '{task}', a task; name it otherwise"
         )
     with step(f"read {rows}"):
-        try:
-            with formed(rows, "a JSON object a line", "correct it"):
-                read = own.examples(task, read_jsonl(rows), data.rows)
-        except FileNotFoundError:
-            raise UserError(f"expected rows of '{task}' in {rows}, which is not there; correct its path") from None
+        with formed(rows, "a JSON object a line", "correct it"):
+            read = own.examples(task, read_jsonl(rows), data.rows)
         random.Random(f"own {data.seed}").shuffle(read)
     sizes: dict[str, Any] = {split: getattr(data, split) for split in SPLITS}
     distinct = len({normalised(example) for example in read})

@@ -18,6 +18,7 @@ PROMPTS = ("prompt", "question", "instruction", "input", "problem", "text", "que
 ANSWERS = ("answer", "completion", "response", "output", "target", "solution", "label")
 CHOICES = ("choices", "options")
 NUMBER = re.compile(r"\s*[-+]?(\d[\d,]*)?\.?\d+\s*")
+ON_ONE_TASK = ("train_svf", "train_reinforce", "train_supervised")  # the stages that train on a task alone
 FEWEST = 40  # rows: fewer make no test that says anything
 LARGEST = 200  # of the validation and test splits
 
@@ -49,12 +50,11 @@ def named(path: Path, name: str | None) -> str:
 
 def read(path: Path, *, name: str, given: Mapping[str, Any]) -> Own:
     """What a file's rows seem to be. given: what its owner says of them (keys of ``pipeline.tasks.own.Rows``)."""
-    try:
-        with formed(path, "a JSON object a line", "correct it"):
-            rows = read_jsonl(path)
-            columns = [column for column in rows[0] if all(column in row for row in rows)] if rows else []
-    except FileNotFoundError:
-        raise UserError(f"expected a file of rows in {path}, which is not there; correct its name") from None
+    if not path.is_file():
+        raise UserError(f"expected a file of rows in {path}, which is not there; correct its name")
+    with formed(path, "a JSON object a line", "correct it"):
+        rows = read_jsonl(path)
+        columns = [column for column in rows[0] if all(column in row for row in rows)] if rows else []
     if len(rows) < FEWEST:
         raise UserError(
             f"expected at least {FEWEST} rows in {path}, got {len(rows)}: a test of fewer says nothing; add some"
@@ -111,11 +111,12 @@ def added(params: str, own: Own, *, methods: Sequence[str], seed: int | None) ->
 
     def lay(settings: CommentedMap) -> None:
         known = settings.get("rows", {})
+        trained = [name for name, one in known.items() if one.get("from") in ON_ONE_TASK and "shots" not in one]
         for row in methods:
-            if row not in known:
-                trained = [name for name, one in known.items() if str(one.get("from", "")).startswith("train_")]
+            if row not in trained:
+                rows = ", ".join(trained)
                 raise UserError(
-                    f"expected a row of params.yaml that is trained, got '{row}'; rows are: {', '.join(trained)}"
+                    f"expected a row of params.yaml that is trained on one task, got '{row}'; rows are: {rows}"
                 )
         if own.name in settings["tasks"] and settings["tasks"][own.name].get("role") != "own":
             raise UserError(

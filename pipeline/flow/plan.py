@@ -280,7 +280,13 @@ class Planner:
             if rows is None:
                 self.add("prepare", name)
             else:
-                self.add("prepare_own", name, rows=str(lookup(self.params, f"tasks.{name}.data.rows.path")))
+                path = str(lookup(self.params, f"tasks.{name}.data.rows.path"))
+                if not re.fullmatch(r"[\w./+@-]+", path):  # it stands in a command line
+                    raise UserError(
+                        f"params.yaml: expected letters, digits and ./+@_- in the path of the rows of '{name}', got "
+                        f"'{path}'; rename the file"
+                    )
+                self.add("prepare_own", name, rows=path)
         return names
 
     def together(self, tasks: Sequence[str]) -> Item:

@@ -15,8 +15,8 @@ from tests.graph.code import ROOT
 TINY = profiles.text("tiny")
 
 
-def file_of(folder: Path, row: dict, count: int = 100) -> Path:
-    path = folder / "My rows-2.jsonl"
+def file_of(folder: Path, row: dict, count: int = 100, name: str = "My rows-2") -> Path:
+    path = folder / f"{name}.jsonl"
     path.write_text("".join(json.dumps({**row, "number": number}) + "\n" for number in range(count)), encoding="utf-8")
     return path
 
@@ -59,7 +59,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
         own.read(file_of(tmp_path, {"question": "q", "answer": "a"}, 3), name="mine", given={})
     with pytest.raises(UserError, match="a column for the answer in every row of .*, got question, number; name it by"):
         own.read(file_of(tmp_path, {"question": "q"}), name="mine", given={})
-    with pytest.raises(UserError, match="which is not there"):
+    with pytest.raises(UserError, match="which is not there; correct its name"):
         own.read(tmp_path / "none.jsonl", name="mine", given={})
     with pytest.raises(UserError, match="a name of small letters"):
         own.named(tmp_path / "1.jsonl", None)
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
 
 def test_rows_become_a_task_and_a_table_and_comments_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    path = file_of(tmp_path, {"question": "q", "answer": "1"})
+    path = file_of(tmp_path, {"question": "q", "answer": "1"}, name="rows")
     rows = own.read(path, name="mine", given={"worked": 2})
     text = own.added(TINY, rows, methods=["svf", "lora"], seed=None)
     assert text.startswith(TINY[: TINY.index("tasks:")])
@@ -87,8 +87,22 @@ def test_a_taken_name_and_an_unknown_method_are_refused(tmp_path: Path) -> None:
     rows = own.read(file_of(tmp_path, {"question": "q", "answer": "1"}), name="sums", given={})
     with pytest.raises(UserError, match="expected a new name for rows of your own, got 'sums', a task"):
         own.added(TINY, rows, methods=["svf"], seed=None)
-    with pytest.raises(UserError, match="expected a row of params.yaml that is trained, got 'loar'; rows are: svf, "):
+    with pytest.raises(
+        UserError, match="expected a row of params.yaml that is trained on one task, got 'loar'; rows are: svf, "
+    ):
         own.added(TINY, rows, methods=["loar"], seed=None)
+    for joint in ("csreft", "few_shot", "lora_3_steps_1"):
+        with pytest.raises(UserError, match="that is trained on one task"):
+            own.added(TINY, rows, methods=[joint], seed=None)
+
+
+def test_a_path_that_no_command_line_takes_is_refused(tmp_path: Path) -> None:
+    rows = own.read(file_of(tmp_path, {"question": "q", "answer": "1"}), name="mine", given={})
+    text = own.added(TINY, rows, methods=["svf"], seed=None)
+    with pytest.raises(
+        UserError, match=r"letters, digits and ./\+@_- in the path of the rows of 'mine', got .*My rows-2"
+    ):
+        expand(yaml_of(text, "params.yaml"))
 
 
 def test_a_setting_may_be_new_where_something_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
