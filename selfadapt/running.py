@@ -78,7 +78,7 @@ def bring_up_to_date(targets: Sequence[str], jobs: int) -> None:
     started = time.monotonic()
     running: dict[str, float] = {}
     counts = dict.fromkeys(SIGNS, 0)
-    waiting = forecast.Waiting({}, {}, jobs)
+    waiting = forecast.Waiting(0, {}, jobs)
 
     with console.status("reading the graph") as status:
 
@@ -119,8 +119,8 @@ def _say_what_would_run(targets: Sequence[str], jobs: int) -> None:
 def _say_table(name: str | None) -> None:
     """Print a table of the plan, as far as it is scored."""
     from pipeline.core.config import read_params, read_plan, settings
-    from pipeline.evaluation import short
     from pipeline.evaluation.intervals import Resampling
+    from pipeline.reporting import short
 
     params = read_params(PARAMS)
     cells = {key: cell for key, cell in read_plan(PLAN)["cells"].items() if name in cell["tables"]}
@@ -154,7 +154,7 @@ def train(
     The rows become a task and a table of params.yaml, where all of it can be changed afterwards; DVC watches the file.
     What was trained is 'expert:NAME' (or 'lora:NAME') to generate, compare, serve and export.
     """
-    from pipeline.core.artifacts import read_jsonl, write_text
+    from pipeline.core.artifacts import write_text
     from pipeline.core.reading import yaml_of
     from pipeline.flow import own
     from pipeline.flow.plan import expand
@@ -164,7 +164,7 @@ def train(
     methods = method or ["svf"]
     given = {"prompt": prompt, "answer": answer, "scorer": scorer, "options": options, "pattern": pattern}
     rows = own.read(file, name=own.named(file, name), given={**given, "system": system, "worked": worked})
-    own_task.examples(rows.name, read_jsonl(file), own_task.Rows.parse(rows.rows, f"tasks.{rows.name}.data.rows"))
+    own_task.examples(rows.name, rows.values, own_task.Rows.parse(rows.rows, f"tasks.{rows.name}.data.rows"))
     text = own.added(params_text(), rows, methods=methods, seed=seed)
     plan = expand(yaml_of(text, PARAMS))  # what cannot be planned leaves everything as it was
     print(rows.said, flush=True)

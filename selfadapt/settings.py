@@ -137,8 +137,10 @@ def use(
     from pipeline.flow.plan import expand
 
     text = profiles.text(name)
-    text = after(text, changes) if changes else text
-    expand(yaml_of(text, PARAMS))  # a profile that cannot be planned leaves everything as it was
+    if changes:
+        text = after(text, changes)
+    else:
+        expand(yaml_of(text, PARAMS))  # a profile that cannot be planned leaves everything as it was
     write_text(PARAMS, text)
     say_plan()
     print(

@@ -71,7 +71,6 @@ def run(
                 ended=True,
             ),
             reward,
-            "exact",
         )
     with step("train z^c by REINFORCE"):
         training = Training(settings, seed, checkpoints)

@@ -1,19 +1,18 @@
 """Draw or read the examples of a task, divide them among its splits, and write each split as JSONL."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.core.types import SPLITS, Example
 from pipeline.data.splits import divide, fill, of_each_subset
 from pipeline.data.tasks import built_in, held_out_of_others, native_splits
-from pipeline.data.written import Domain, Each, Size, with_shared_sizes, write_splits
+from pipeline.data.written import Divided, Each, Size, write_splits
 
 
-class TaskData(Section, at="tasks.{task}.data"):
+class TaskData(Divided, at="tasks.{task}.data"):
     """What a task's examples are, and how many.
 
     train, validation, test, few_shot: sizes, in examples or ``all`` there are; those of ``splits`` where left out. Of a
@@ -22,22 +21,11 @@ class TaskData(Section, at="tasks.{task}.data"):
     options: the task's own, checked by its ``Options``.
     """
 
-    domain: Domain
-    seed: int
     train: Size | Literal["rest"]
     validation: Size
     test: Size | Each
     few_shot: Size
     options: dict[str, Any]
-
-    @classmethod
-    def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
-        return with_shared_sizes(params, cls.location(arguments))[1]
-
-    @classmethod
-    def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> Self:
-        where = cls.location(arguments)
-        return cls.parse(with_shared_sizes(params, where)[0], where)
 
 
 def run(*, task: str, data: TaskData, raw: In, examples: Out) -> Mapping[str, Any]:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pipeline.core.artifacts import read_jsonl
-from pipeline.core.config import Section
 from pipeline.core.errors import UserError
 from pipeline.core.progress import step
 from pipeline.core.reading import formed
@@ -13,33 +12,22 @@ from pipeline.core.stage import In, Out, main
 from pipeline.core.types import SPLITS
 from pipeline.data.splits import fill, normalised
 from pipeline.data.tasks import is_built_in
-from pipeline.data.written import Domain, with_shared_sizes, write_splits
+from pipeline.data.written import Divided, write_splits
 from pipeline.tasks import own
 
 
-class OwnData(Section, at="tasks.{task}.data"):
+class OwnData(Divided, at="tasks.{task}.data"):
     """What the rows of a task are, and how many each split has.
 
     train, validation, test, few_shot: sizes; those of ``splits`` where left out. train: ``rest``, all that the others
         leave. seed: of the order in which rows are dealt out.
     """
 
-    domain: Domain
-    seed: int
     train: int | Literal["rest"]
     validation: int
     test: int
     few_shot: int
     rows: own.Rows
-
-    @classmethod
-    def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
-        return with_shared_sizes(params, cls.location(arguments))[1]
-
-    @classmethod
-    def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> "OwnData":
-        where = cls.location(arguments)
-        return cls.parse(with_shared_sizes(params, where)[0], where)
 
 
 def run(*, task: str, rows: In, data: OwnData, examples: Out) -> Mapping[str, Any]:

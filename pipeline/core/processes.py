@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ PROCESSES = "SELFADAPT_PROCESSES"
 # What a further process is told.
 RANK, SIZE, STORE, PARENT = "SELFADAPT_RANK", "SELFADAPT_SIZE", "SELFADAPT_STORE", "SELFADAPT_PARENT"
 HELPER = "pipeline.core.helper"
-MEET = timedelta(minutes=5)  # for all to load their models
+LOOK_SECONDS = 0.05  # between two looks at who is there
 WAIT = timedelta(hours=2)  # for the slowest unit
 
 # The command line of the stage that this process runs: what a further process runs, too.
@@ -60,7 +61,7 @@ class Group:
         lengths = [int(part) for part in self._all(torch.tensor([len(sent)]))]
         padded = torch.zeros(max(lengths), dtype=torch.uint8)
         padded[: len(sent)] = sent
-        texts = [bytes(part[:length].tolist()) for part, length in zip(self._all(padded), lengths, strict=True)]
+        texts = [part[:length].numpy().tobytes() for part, length in zip(self._all(padded), lengths, strict=True)]
         found = {unit: value for text in texts for unit, value in json.loads(text)}
         return [found[unit] for unit in range(units)]
 
@@ -92,7 +93,7 @@ class Group:
 
 ALONE = Group()
 _joined: Group | None = None
-_helpers: list[subprocess.Popen[bytes]] = []
+_helpers: list[tuple[subprocess.Popen[bytes], Path]] = []  # and what each of them writes
 
 
 def current() -> Group:
@@ -127,12 +128,18 @@ def _join(size: int) -> Group:
         atexit.register(_leave, folder)
         store = str(folder / "store")
         for other in range(1, size):
-            _helpers.append(_begun(other, size, store, folder / f"{other}.log"))
+            log = folder / f"{other}.log"
+            _helpers.append((_begun(other, size, store, log), log))
     if Path("/sys/class/net/lo").exists():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # they are on one machine, whose name nobody need know
+    met = distributed.FileStore(store, size)
+    met.set(f"here {rank}", "")
+    while not met.check([f"here {other}" for other in range(size)]):  # to load a model takes each of them seconds
+        if said := _last_words():
+            raise UserError(f"expected {size} processes to work on this stage together, one did not begin{said}")
+        time.sleep(LOOK_SECONDS)
     with _together(size):
-        distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=WAIT)
-        distributed.distributed_c10d._get_default_store().set_timeout(MEET)
+        distributed.init_process_group("gloo", store=met, rank=rank, world_size=size, timeout=WAIT)
     return Group(rank, size)
 
 
@@ -153,7 +160,7 @@ def _begun(rank: int, size: int, store: str, log: Path) -> subprocess.Popen[byte
 
 def _leave(folder: Path) -> None:
     """End the other processes, whatever they are at."""
-    for helper in _helpers:
+    for helper, _ in _helpers:
         helper.kill()
         helper.wait()
     shutil.rmtree(folder, ignore_errors=True)
@@ -165,17 +172,19 @@ def _together(size: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        said = next((words for helper in _helpers if (words := _last_words(helper))), "")
         raise UserError(
-            f"expected {size} processes to work on this stage together, one of them has gone{said}; run again: a "
-            "training goes on at its last checkpoint"
+            f"expected {size} processes to work on this stage together, one of them has gone{_last_words()}; run "
+            "again: a training goes on at its last checkpoint"
         ) from error
 
 
-def _last_words(helper: subprocess.Popen[bytes]) -> str:
-    """How a process has ended; nothing while it runs."""
-    code = helper.poll()
-    return "" if code is None else f" (exit code {code})"
+def _last_words() -> str:
+    """How the first of the further processes that has ended did so; nothing while all of them run."""
+    for helper, log in _helpers:
+        if (code := helper.poll()) is not None:
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            return f" (exit code {code}{': ' + said[-1] if said else ''})"
+    return ""
 
 
 def parts(places: Sequence[Any], units: int) -> list[Sequence[Any]]:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pipeline.core.artifacts import atomic_folder, write_text
 from pipeline.core.config import Section, settings, sources
@@ -12,7 +12,6 @@ from pipeline.core.progress import show_table, step
 from pipeline.core.types import SPLITS, Example
 
 Size = int | Literal["all"]
-Domain = Literal["math", "code", "reasoning", "others"]
 SHOWN = 5  # examples shown beside the run
 
 
@@ -31,14 +30,26 @@ class Sizes(Section, at="splits"):
     few_shot: Size | None = None
 
 
-def with_shared_sizes(params: Mapping[str, Any], where: str) -> tuple[Any, tuple[str, ...]]:
-    """A task's settings of its data with the sizes that ``splits`` gives all tasks, and the places that were read."""
-    value, places = settings(params, where), sources(params, where)
-    if Sizes.at not in params or not isinstance(value, Mapping):
-        return value, places
-    shared = settings(params, Sizes.at)
-    Sizes.parse(shared, Sizes.at)  # a mistake in there is named there
-    return {**shared, **value}, tuple(dict.fromkeys([*sources(params, Sizes.at), *places]))
+class Divided(Section):
+    """A task's data, with the sizes that ``splits`` gives all tasks where it says none itself."""
+
+    domain: Literal["math", "code", "reasoning", "others"]
+    seed: int
+
+    @classmethod
+    def places(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> tuple[str, ...]:
+        shared = sources(params, Sizes.at) if Sizes.at in params else ()
+        return tuple(dict.fromkeys([*shared, *sources(params, cls.location(arguments))]))
+
+    @classmethod
+    def read(cls, params: Mapping[str, Any], arguments: Mapping[str, str]) -> Self:
+        where = cls.location(arguments)
+        own = settings(params, where)
+        if Sizes.at in params and isinstance(own, Mapping):
+            shared = settings(params, Sizes.at)
+            Sizes.parse(shared, Sizes.at)  # a mistake in there is named there
+            own = {**shared, **own}
+        return cls.parse(own, where)
 
 
 def write_splits(splits: Mapping[str, Sequence[Example]], *, task: str, domain: str, folder: Path) -> None:

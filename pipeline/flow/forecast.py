@@ -58,12 +58,13 @@ def kinds(
 class Waiting:
     """What is left of a run, and about how long it takes.
 
-    ended: whether, of each stage. seconds: what each stage that may run is likely to take; NaN where nothing is known.
+    total, ended: how many stages. seconds: what each stage that may run is likely to take; NaN where nothing is known.
     """
 
-    ended: dict[str, bool]
+    total: int
     seconds: dict[str, float]
     jobs: int
+    ended: int = 0
 
     @classmethod
     def of(
@@ -79,7 +80,7 @@ class Waiting:
             kinds.setdefault(stage.partition("@")[0], []).append(took)
         usual = {kind: mean(several) for kind, several in kinds.items()}
         seconds = {one: known.get(one, usual.get(one.partition("@")[0], math.nan)) for one in needs if one in stale}
-        return cls(dict.fromkeys(needs, False), seconds, jobs)
+        return cls(len(needs), seconds, jobs)
 
     @property
     def stale(self) -> list[str]:
@@ -88,7 +89,7 @@ class Waiting:
 
     def end(self, stage: str) -> None:
         """A stage has ended."""
-        self.ended[stage] = True
+        self.ended += 1
         self.seconds.pop(stage, None)
 
     def left(self, running: Mapping[str, float]) -> str:
@@ -102,7 +103,7 @@ class Waiting:
     def said(self, running: Mapping[str, float]) -> str:
         """How far it is."""
         left = self.left(running)
-        return f"{sum(self.ended.values())} of {len(self.ended)} stages{left}{' left' if left else ''}"
+        return f"{self.ended} of {self.total} stages{left}{' left' if left else ''}"
 
 
 def locked_commands(lock: Path) -> dict[str, str]:

@@ -25,12 +25,16 @@ LARGEST = 200  # of the validation and test splits
 
 @dataclass(frozen=True)
 class Own:
-    """Rows of one's own, as they will stand in the settings. rows, sizes: of the task's data. tokens: at most."""
+    """Rows of one's own, as they will stand in the settings. rows, sizes: of the task's data. tokens: at most.
+
+    values: the rows themselves.
+    """
 
     name: str
     rows: dict[str, Any]
     sizes: dict[str, Any]
     tokens: int
+    values: list[dict[str, Any]]
 
     @property
     def said(self) -> str:
@@ -70,7 +74,7 @@ def read(path: Path, *, name: str, given: Mapping[str, Any]) -> Own:
         found.setdefault("options", offered or CHOICES[0])
     longest = max(len(str(row.get(found["answer"], ""))) for row in rows)
     tokens = min(512, 16 + longest // 2)  # two characters a token are few, so that no answer is cut
-    return Own(name, {"path": str(path), **found}, _sizes(len(rows), int(found.get("worked", 0))), tokens)
+    return Own(name, {"path": str(path), **found}, _sizes(len(rows), int(found.get("worked", 0))), tokens, rows)
 
 
 def _column(columns: Sequence[str], usual: Sequence[str], what: str, path: Path) -> str:

@@ -23,7 +23,7 @@ def questions_of(
         penalised = any(training.kl_coefficients)
         temperature, per = training.temperature, decoding.choose_by
         draw = chosen(base, per, compute=compute, temperature=temperature, penalised=penalised)
-        return Questions(data.train, data.validation, draw, reward, "exact")
+        return Questions(data.train, data.validation, draw, reward)
     draw = written(
         base,
         compute=compute,
@@ -31,7 +31,7 @@ def questions_of(
         samples=training.samples,
         temperature=training.temperature,
     )
-    return Questions(data.train, data.validation, draw, reward, training.advantage)
+    return Questions(data.train, data.validation, draw, reward)
 
 
 def teaching(

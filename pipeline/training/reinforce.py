@@ -37,14 +37,13 @@ from pipeline.core.types import Example
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.base import Base, Compute, decoder
 from pipeline.model.forward.logprobs import Penalty, policy_objective
-from pipeline.training.agreement import agreement
 from pipeline.training.layout import Group
 from pipeline.training.loop import Data, Learner, Optimisation, Row, Run, Training, optimise, order_of, seeded_shuffles
 from pipeline.training.packing import Packed, answer_hidden, packed_batches
 from pipeline.training.recipes import Recipe
 from pipeline.training.rollouts import Draw, Estimator, Reward, Rollout, judged
 from pipeline.training.screening import Screen
-from pipeline.training.units import summed
+from pipeline.training.units import agreement, summed
 
 
 class Reinforce(Optimisation, at="reinforce"):
@@ -98,12 +97,11 @@ Trained = TypeVar("Trained", bound=Sampled)
 class Questions(Data):
     """Prompts whose answers are rewarded.
 
-    draw: how answers come about. reward: how they are judged. advantage: ``exact`` where ``draw`` gives all answers.
+    draw: how answers come about. reward: how they are judged.
     """
 
     draw: Draw
     reward: Reward
-    advantage: Estimator
 
 
 def rollout(
@@ -269,6 +267,7 @@ class _ExpectedReward:
         drawn = {unit: self._drawn(step, unit, parts) for unit in group.own(len(parts))}
         counted = group.gathered(len(parts), {unit: _counted(rollouts) for unit, rollouts in drawn.items()})
         counts = {name: sum(one[name] for one in counted) for name in counted[0]}
+        exact = any(item.shares is not None for rollouts in drawn.values() for item in rollouts)
         whole = Whole(int(counts["prompts"]), int(counts["tokens"]))
 
         def one(unit: int) -> dict[str, float]:
@@ -288,7 +287,7 @@ class _ExpectedReward:
         return {
             "train": counts["reward"] / whole.prompts,
             "right": counts["right"] / whole.prompts,
-            **({} if asked.advantage == "exact" else of_answers),  # of given answers they say nothing
+            **({} if exact else of_answers),  # of given answers they say nothing
             **{name: sum(part[name] for part in measured) for name in ("loss", "kl", "entropy")},
             **{name: value for name, value in measured[-1].items() if name == "cosine"},
         }

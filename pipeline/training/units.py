@@ -1,12 +1,12 @@
 """The gradient of a step as the sum of its units' gradients, whichever process computes each of them."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.processes import Group
-from pipeline.training.agreement import agreement
 from pipeline.training.loop import Learner
 
 Measured = dict[str, float]
@@ -49,3 +49,12 @@ def flat(parameters: Sequence[nn.Parameter]) -> Tensor:
     """The gradients of some parameters as one vector on the CPU, float32; zeros where there is none."""
     parts = [torch.zeros_like(one) if one.grad is None else one.grad.detach() for one in parameters]
     return torch.cat([part.flatten().float().cpu() for part in parts])
+
+
+def agreement(first: Tensor, second: Tensor) -> dict[str, float]:
+    """The cosine of two halves of a step's gradient, as ``cosine``; nothing where one of them is zero.
+
+    Two halves that carry the same signal and nothing else have a cosine of 1, two that carry noise alone one of 0.
+    """
+    cosine = float(torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=0, eps=0.0))
+    return {"cosine": cosine} if math.isfinite(cosine) else {}

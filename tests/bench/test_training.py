@@ -142,7 +142,7 @@ def every_second(draw) -> reinforce.Questions:
     def rewards(asked, answers) -> list[float]:
         return [1.0 - 2.0 * (place % 2) for place in range(len(answers))]
 
-    return reinforce.Questions([], [], draw, rewards, "rloo")
+    return reinforce.Questions([], [], draw, rewards)
 
 
 def test_rl_learning(paired, base, factors):

@@ -146,3 +146,12 @@ def test_a_further_process_writes_nothing_that_counts(tmp_path: Path) -> None:
     call.arguments["checkpoints"].within("part").save("x", {}, {})
     call.arguments["checkpoints"].clear()
     assert not kept.folder.exists()
+
+
+def test_a_process_that_does_not_begin_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(processes.PROCESSES, "3")
+    monkeypatch.setattr(processes, "HELPER", "pipeline.core.nobody")
+    monkeypatch.setattr(processes, "command", ["train_svf"])
+    monkeypatch.setattr(processes, "_helpers", [])
+    with pytest.raises(UserError, match=r"one did not begin \(exit code 1: .*No module named pipeline.core.nobody"):
+        processes.joined(3)

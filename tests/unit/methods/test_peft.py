@@ -208,7 +208,7 @@ def test_every_method_learns_from_rewards(kind: str, tmp_path) -> None:
     _, curve = reinforce.train(
         base,
         lambda: learner_of(kind, base, tmp_path),
-        reinforce.Questions(EXAMPLES, EXAMPLES[:4], draw, reward, "rloo"),
+        reinforce.Questions(EXAMPLES, EXAMPLES[:4], draw, reward),
         compute=compute,
         training=Training(settings, 0, Checkpoints(tmp_path / "checkpoints")),
     )

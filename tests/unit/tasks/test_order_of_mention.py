@@ -10,6 +10,7 @@ import pytest
 from pipeline.core.artifacts import read_examples, write_jsonl
 from pipeline.core.config import read_params
 from pipeline.core.types import Example
+from pipeline.data import written
 from pipeline.data.tasks import task_module
 from stages import prepare
 
@@ -21,9 +22,9 @@ def example(choices: dict[str, str]) -> Example:
 
 
 def test_choices_keep_their_order_and_all_other_keys_are_sorted(tmp_path: Path) -> None:
-    (row,) = prepare.rows_of([example({"b": "b", "a": "a"})], "x", "math")
+    (row,) = written.rows_of([example({"b": "b", "a": "a"})], "x", "math")
     path = tmp_path / "test.jsonl"
-    path.write_text(prepare.line_of(row), encoding="utf-8")
+    path.write_text(written.line_of(row), encoding="utf-8")
     (read,) = read_examples(path)
     assert list(read.choices) == ["b", "a"]
     assert list(json.loads(path.read_text())) == ["id", "messages", "meta", "target"]
@@ -31,9 +32,9 @@ def test_choices_keep_their_order_and_all_other_keys_are_sorted(tmp_path: Path) 
 
 @pytest.mark.parametrize("choices", [{}, {"A": "red", "B": "blue"}])
 def test_where_the_choices_are_sorted_a_line_is_that_of_any_other_file(choices: dict[str, str], tmp_path: Path) -> None:
-    rows = prepare.rows_of([example(choices)], "x", "math")
+    rows = written.rows_of([example(choices)], "x", "math")
     write_jsonl(tmp_path / "x.jsonl", rows)
-    assert (tmp_path / "x.jsonl").read_text(encoding="utf-8") == "".join(map(prepare.line_of, rows))
+    assert (tmp_path / "x.jsonl").read_text(encoding="utf-8") == "".join(map(written.line_of, rows))
 
 
 def tasks_of_laptop() -> list[str]:

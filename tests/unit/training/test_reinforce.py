@@ -219,7 +219,7 @@ def factors(base, tmp_path_factory):
 
 def questions(base, reward=even_first, validation_examples: int = 4) -> reinforce.Questions:
     draw = written(base, compute=COMPUTE, max_new_tokens=3, samples=4, temperature=1.0)
-    return reinforce.Questions(examples("t", 20), examples("v", validation_examples), draw, reward, "rloo")
+    return reinforce.Questions(examples("t", 20), examples("v", validation_examples), draw, reward)
 
 
 def run(base, factors, checkpoints, reward=even_first, **changes):
@@ -347,7 +347,7 @@ def test_choosing_is_learnt_by_its_exact_reward(base, factors, tmp_path):
     _, curve = reinforce.train(
         base,
         lambda: SvfLearner(factors, targets, torch.Generator().manual_seed(0)),
-        reinforce.Questions(asked, asked, draw, reward, "exact"),
+        reinforce.Questions(asked, asked, draw, reward),
         compute=COMPUTE,
         training=Training(settings(**changes), seed=0, checkpoints=Checkpoints(tmp_path)),
     )

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.evaluation import short
 from pipeline.evaluation.intervals import Resampling
+from pipeline.reporting import short
 
 DRAWN = Resampling(resamples=200, seed=0)
 CELLS = {

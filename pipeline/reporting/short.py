@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.evaluation.intervals import Resampling, compare
 from pipeline.evaluation.rules import Rule, best_rules
+from pipeline.reporting.wording import percent, signed
 
 REFERENCE = "base"
 
@@ -30,17 +31,17 @@ def lines(cells: Mapping[str, Mapping[str, Any]], folder: Path, resampling: Resa
     compared = compare(scores, resampling, REFERENCE, rules=_rules(tasks, folder)).to_dict("records")
     table = [("task", "row", "accuracy, %", "n", "against base", "")]
     for line in sorted(compared, key=lambda line: tasks.index(line["task"]) if line["task"] in tasks else len(tasks)):
-        interval = f"{100 * line['mean']:.1f} [{100 * line['low']:.1f}, {100 * line['high']:.1f}]"
+        interval = f"{percent(line['mean'])} [{percent(line['low'])}, {percent(line['high'])}]"
         difference = ""
         if not pd.isna(line["diff"]):
-            difference = f"{100 * line['diff']:+.1f} [{100 * line['diff_low']:+.1f}, {100 * line['diff_high']:+.1f}]"
+            difference = f"{signed(line['diff'])} [{signed(line['diff_low'])}, {signed(line['diff_high'])}]"
         said = "" if pd.isna(line["verdict"]) else line["verdict"]
         reason = line["reason"] if isinstance(line["reason"], str) else ""
         table.append(
             (line["task"], line["row"], interval, str(line["n"]), difference, ": ".join(filter(None, (said, reason))))
         )
         if line["row"] == REFERENCE and isinstance(line["rule"], str):
-            table.append((line["task"], "no model", f"{100 * line['rule_mean']:.1f}", "", "", line["rule"]))
+            table.append((line["task"], "no model", percent(line["rule_mean"]), "", "", line["rule"]))
     return _aligned(table)
 
 
