@@ -57,7 +57,10 @@ def test_answers_are_scored_as_the_settings_say(case: str) -> None:
     row, changes, right, wrong = CASES[case]
     (example,) = own.examples("mine", [row], settings(**changes))
     assert [score.correct for score in own.score([example] * 3, [right, wrong, ""])] == [True, False, False]
-    assert own.score([example], [example.target])[0].correct, "the reference answer itself"
+    (reference,) = own.score([example], [example.target])
+    assert reference.correct
+    assert reference.marked
+    assert not own.score([example], [""])[0].marked
 
 
 def test_scorers_may_stand_side_by_side() -> None:
