@@ -18,6 +18,7 @@ from typing import Any
 LARGE = 1 << 16
 MOST = 1 << 20  # items of a value, all levels together: writing more down would take longer than any call may
 WRITTEN = 1 << 63  # larger whole numbers are written in hexadecimal: Python reads no more than 4300 decimal digits
+_HOLDERS = (list, tuple, set, frozenset, dict)
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,28 @@ def _bounded(value: Any) -> None:
     left, waiting = MOST, [value]
     while waiting:
         one = waiting.pop()
-        if isinstance(one, list | tuple | set | frozenset | dict):
+        if isinstance(one, _HOLDERS):
             left -= len(one)
             if left < 0:
                 raise OverflowError(f"a value of more than {MOST} items")
-            waiting.extend(one.items() if isinstance(one, dict) else one)
+            items = one.items() if isinstance(one, dict) else one
+            waiting.extend(item for item in items if isinstance(item, _HOLDERS))
 
 
 def _whole(value: Any) -> Any:
     """JSON in which floats that are whole numbers are whole numbers, and so is True."""
-    if isinstance(value, list):
+    if type(value) is float:
+        return int(value) if value.is_integer() else value
+    if type(value) is list:
         return [_whole(item) for item in value]
     return int(value) if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()) else value
 
 
 def plain(value: Any) -> Any:
     """``value`` as JSON. Raises TypeError for what is no plain data."""
-    if value is None or isinstance(value, bool | str):
+    if type(value) is float and math.isfinite(value):  # first, since a large value is most often of numbers
+        return value
+    if value is None or isinstance(value, (bool, str)):  # no "bool | str": making that type costs more than asking
         return value
     if isinstance(value, int):
         return value if -WRITTEN < value < WRITTEN else ["int", hex(value)]

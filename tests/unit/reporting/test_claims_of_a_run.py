@@ -80,7 +80,7 @@ def test_the_page_of_claims_is_second_in_the_menu_and_linked_from_the_overview(
     overview = (root / "reports/index.html").read_text()
     metrics = json.loads((root / "reports/metrics.json").read_text())["claims"]
     assert metrics == counts(judged.values()) and sum(metrics.values()) == len(LISTED)
-    assert '<a href="site/claims.html">' in overview and f"{metrics['holds']} holds" in overview
+    assert '<a href="site/claims.html">' in overview and f"{metrics['holds']} hold" in overview
     assert "figures/claims.svg" in page and (root / "reports/figures/claims.svg").is_file()
     table = pd.read_csv(root / "reports/tables/claims.csv")
     assert set(table["id"]) == {one.id for one in LISTED}

@@ -273,3 +273,22 @@ def test_the_disk_cannot_be_filled() -> None:
         "    return total\n"
     )
     assert all(type(value) is int and value <= 8 << 20 for value in outcome(source).values)
+
+
+def test_writing_a_value_down_is_not_charged_to_the_call() -> None:
+    """The call is at once, and its value takes half a second to be written: the limit of a call is shorter."""
+    source = """
+import time
+class Slow(list):
+    def __iter__(self):
+        end = time.process_time() + 0.5
+        while time.process_time() < end:
+            pass
+        return super().__iter__()
+def f(x):
+    return Slow([x])
+"""
+    limits = {**LIMITS, "call_seconds": 0.2, "cpu_seconds": 20}
+    assert run([Program(source, "f", CALLS, limits)])[0] == Outcome(([1], [2]), "end")
+    late = source.replace("return Slow([x])", "return list(Slow([x]))")
+    assert run([Program(late, "f", CALLS, limits)])[0].values == ()
