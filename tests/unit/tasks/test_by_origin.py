@@ -1,4 +1,4 @@
-"""Tasks whose training data no mirror has: rows of their form become examples, and their sources are pinned."""
+"""Tasks whose training data no mirror has, but for a sample of Alpaca: rows become examples, sources are pinned."""
 
 import importlib
 from typing import Any
@@ -9,7 +9,17 @@ from pipeline.core.types import Example
 from pipeline.data.splits import divide
 from pipeline.tasks import alpaca, commonsense_170k, math_10k, ultrafeedback
 
-TASKS = ["alpaca", "chat", "commonsense_170k", "evol_instruct", "flan", "math_10k", "ultrafeedback"]
+KINDS = ["editing", "explaining", "naming", "writing"]
+TASKS = [
+    "alpaca",
+    *(f"alpaca_{kind}" for kind in KINDS),
+    "chat",
+    "commonsense_170k",
+    "evol_instruct",
+    "flan",
+    "math_10k",
+    "ultrafeedback",
+]
 
 
 def answer(text: str, *ratings: str, overall: float = 5.0) -> dict[str, Any]:
@@ -23,7 +33,8 @@ def test_every_table_has_one_pinned_origin(task: str) -> None:
     module = importlib.import_module(f"pipeline.tasks.{task}")
     for name, table in module.TABLES.items():
         assert all(len(origin.revision) == 40 for origin in table.origins), name
-        assert name.startswith("test") or (table.origins and not table.mirror), name
+        assert name.startswith("test") or table.origins, name
+        assert not table.mirror or name.startswith("test") or table.origins[0].sha256, name
 
 
 def test_commonsense_170k_trains_on_the_union_and_is_tested_on_its_subsets() -> None:
@@ -88,9 +99,30 @@ def test_alpaca_asks_with_the_input() -> None:
         {"instruction": "Greet.", "input": "", "output": "Hello."},
         {"instruction": "Be silent.", "input": "", "output": ""},
     ]
-    splits = alpaca.native_splits({"train": rows}, alpaca.Options())
+    assert alpaca.needed(alpaca.Options()) == {"train_all"}
+    splits = alpaca.native_splits({"train_all": rows}, alpaca.Options())
     assert [one.messages[-1]["content"] for one in splits["train"]] == ["Add.\n\n1, 2", "Greet."]
     assert [one.correct for one in alpaca.score(splits["train"], ["3", " "])] == [True, False]
+
+
+def test_each_instruction_of_alpaca_is_of_one_kind() -> None:
+    asked = {
+        "editing": [("Rewrite it.", "It is cold."), ("Name the animal.", "A cat sat.")],
+        "explaining": [("Describe a cat.", ""), ("What, then, is ice?", "<noinput>"), ("how do fish breathe?", "")],
+        "naming": [("Name three animals.", ""), ("List: the colours.", "No input.")],
+        "writing": [("Write a poem.", ""), ("Please greet me.", "")],
+    }
+    rows = [
+        {"instruction": instruction, "input": given, "output": kind}
+        for kind, several in asked.items()
+        for instruction, given in several
+    ]
+    for kind in KINDS:
+        task = importlib.import_module(f"pipeline.tasks.alpaca_{kind}")
+        options = task.Options.parse({"sample": "random_9k", "kind": kind}, "options")
+        assert task.needed(options) == {"train_random_9k"}
+        train = task.native_splits({"train_random_9k": rows}, options)["train"]
+        assert [example.target for example in train] == [kind] * len(asked[kind])
 
 
 def test_training_may_have_all_that_validation_leaves() -> None:

@@ -34,6 +34,12 @@ PROBLEMS = [
         "answer": "B",
     },
 ]
+ALPACA = [
+    {"instruction": "Add.", "input": "1, 2", "output": "3"},
+    {"instruction": "What is ice?", "input": "", "output": "Water."},
+    {"instruction": "Name a colour.", "input": "", "output": "Red."},
+    {"instruction": "Write a greeting.", "input": "", "output": "Hello."},
+]
 INSTRUCTIONS = [{"instruction": "Greet.", "completions": [{"response": "Hello, all of you.", "annotations": {}}]}]
 SCIENCE = [
     {"id": "a", "question": "Cold?", "choices": {"text": ["fire", "snow"], "label": ["1", "2"]}, "answerKey": "2"}
@@ -41,7 +47,11 @@ SCIENCE = [
 TESTED = {"entry_point": "f", "base_input": [[1]], "plus_input": [[2]], "atol": 0}
 # task: options, and rows of its tables
 ROWS: dict[str, tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]] = {
-    "alpaca": ({}, {"train": [{"instruction": "Add.", "input": "1, 2", "output": "3"}]}),
+    "alpaca": ({}, {"train_all": ALPACA}),
+    "alpaca_editing": ({"kind": "editing"}, {"train_all": ALPACA}),
+    "alpaca_explaining": ({"kind": "explaining"}, {"train_all": ALPACA}),
+    "alpaca_naming": ({"kind": "naming"}, {"train_all": ALPACA}),
+    "alpaca_writing": ({"kind": "writing"}, {"train_all": ALPACA}),
     "alpaca_eval": (
         {},
         {"test": [{"instruction": "Greet.", "output": "Hello.", "generator": "model", "dataset": "own"}]},
