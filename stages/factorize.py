@@ -23,7 +23,7 @@ def run(*, model: In, compute: Compute, targets: Targets, factors: Out) -> dict[
     with step("load the base model"):
         # float32 whatever the run computes in: the factors are of the weights as they were published
         # On the CPU even where there is a GPU: that one holds a matrix at a time, and not 71 GB of factors of 8B.
-        base = load_base(model, compute.model_copy(update={"dtype": "float32", "device": "cpu"}))
+        base = load_base(model, compute.model_copy(update={"dtype": "float32", "device": "cpu", "gpus": 1}))
         names = in_layers(linear_modules(base.model, targets.modules), targets.layers)
     tensors: dict[str, Tensor] = {}
     error = 0.0

@@ -191,7 +191,8 @@ class CsReft(nn.Module):
 
         def open_gates(states: Tensor) -> None:
             if gating.prompt_mask is not None:
-                gating.probabilities = self.route(router_input(states, gating.prompt_mask, self.router["input"]))
+                read = router_input(states, gating.prompt_mask.to(states.device), self.router["input"])
+                gating.probabilities = self.route(read.to(gating.prompt_mask.device))
                 if gating.gates is None:
                     gating.gates = GATES[self.router["gate"]](gating.probabilities)
 

@@ -300,10 +300,11 @@ class SvfLearner:
 
     def _rescale(self) -> None:
         """Compute with z as it is now."""
-        device = self._scaled[self.modules[0]].u.device
-        sigmas = self._on(device)
-        for name, z in self.z(device).items():
-            self._scaled[name].scale = z * sigmas[name]
+        first = self._scaled[self.modules[0]].u.device
+        sigmas = self._on(first)
+        for name, z in self.z(first).items():
+            scaled = self._scaled[name]
+            scaled.scale = (z * sigmas[name]).to(scaled.u.device)  # one of several, where the model is spread
 
 
 class _Rescaled(Attachment):

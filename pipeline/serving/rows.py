@@ -93,8 +93,9 @@ def _stacked_lora(ways: Sequence[Way], module: str, weight: Tensor) -> tuple[Ten
 def _add_low_rank(
     down: Tensor, up: Tensor, rows: _Together, module: nn.Module, args: tuple[Tensor], output: Tensor
 ) -> Tensor:
-    inner = torch.bmm(args[0].float(), down.index_select(0, rows.current).mT)
-    return output + torch.bmm(inner, up.index_select(0, rows.current).mT).to(output.dtype)
+    ways = rows.current.to(down.device)
+    inner = torch.bmm(args[0].float(), down.index_select(0, ways).mT)
+    return output + torch.bmm(inner, up.index_select(0, ways).mT).to(output.dtype)
 
 
 @contextmanager

@@ -131,8 +131,8 @@ class _Answers:
         parts = processes.parts([self.examples[row] for row in rows], self.compute.units)
 
         def one(unit: int) -> dict[str, float]:
-            # Dropout draws from the global generator: seeded by the step, so that a resumed run draws the same.
-            with torch.random.fork_rng():
+            # Dropout draws from the global generators: seeded by the step, so that a resumed run draws the same.
+            with torch.random.fork_rng(range(self.compute.gpus) if self.compute.device == "cuda" else []):
                 torch.manual_seed((self.seed * 1_000_003 + step - 1) * len(parts) + unit)
                 return {"loss": self._accumulated(parts[unit], whole=len(rows))}
 

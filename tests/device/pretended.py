@@ -113,6 +113,8 @@ class _Operators(TorchDispatchMode):
         if not tensors:
             made = operator(*args, **kwargs)
             return made if self.called.making else where.put(made, LOOSE)
+        if name.startswith("aten::_foreach_"):
+            return self._each(operator, args, kwargs)
         device = self._device(name, args, tensors)
         if device != CPU and name.removeprefix("aten::") in WAITS:
             where.wait()
@@ -122,6 +124,13 @@ class _Operators(TorchDispatchMode):
                 if isinstance(value, Tensor) and where.place(value) in (CPU, LOOSE):
                     where.put(value, device)
         return result
+
+    def _each(self, operator, args: Any, kwargs: dict[str, Any]) -> Any:
+        """An operator over lists of tensors, which torch takes one by one where they are on several devices."""
+        made = operator(*args, **kwargs)
+        for before, after in zip(args[0], made or (), strict=bool(made)):
+            self.where.put(after, self.where.place(before))
+        return made
 
     def _device(self, name: str, args: Any, tensors: list[Tensor]) -> torch.device:
         """Where an operator runs. Raises Mismatch where it cannot."""

@@ -1,4 +1,4 @@
-"""All methods on a GPU that is pretended: trained, resumed, adapted, answered with, served."""
+"""All methods on one GPU, and on two that share a model, pretended: trained, resumed, adapted, answered with, served."""
 
 from dataclasses import replace
 
@@ -13,6 +13,7 @@ from pipeline.model.decoding.repetition import Repetition
 from pipeline.model.decoding.sampling import Sampling
 from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.base import Adapted, Base
+from pipeline.model.forward.spread import spread
 from pipeline.serving.choosing import Options
 from pipeline.serving.engine import Engine
 from pipeline.serving.jobs import Answered, Job
@@ -36,8 +37,18 @@ from tests.tiny import END, Numbers, tiny_compute, tiny_factors, tiny_model
 from tests.unit.training.conftest import EDITS, LOW_RANK, TRAINING
 
 
-def on_gpu():
-    return Adapted(Base(tiny_model().to("cuda"), Numbers(), frozenset([END])), tiny_compute())
+def on_gpu(gpus: int = 1):
+    model = tiny_model()
+    if gpus == 1:
+        model.to("cuda")
+    else:
+        spread(model, model.model, "layers", [torch.device("cuda", number) for number in range(gpus)])
+    return Adapted(Base(model, Numbers(), frozenset([END])), tiny_compute())
+
+
+@pytest.fixture(params=[1, 2], ids=["one GPU", "two GPUs"])
+def gpus(request):
+    return request.param
 
 
 METHODS = {
@@ -67,14 +78,30 @@ def test_what_cuda_would_raise_is_raised(cuda):
 
 
 @pytest.mark.parametrize("sampled", [False, True])
-def test_answers(cuda, sampled):
+def test_answers(cuda, gpus, sampled):
     sampling = Sampling(generator=torch.Generator().manual_seed(0), samples=2, temperature=0.7) if sampled else None
-    generate(on_gpu(), PROMPTS, max_new_tokens=6, sampling=sampling)
-    generate(on_gpu(), PROMPTS, max_new_tokens=6, sampling=sampling, repetition=Repetition(1.2, 2))
+    generate(on_gpu(gpus), PROMPTS, max_new_tokens=6, sampling=sampling)
+    generate(on_gpu(gpus), PROMPTS, max_new_tokens=6, sampling=sampling, repetition=Repetition(1.2, 2))
 
 
-def test_weighing(cuda):
-    weigh(on_gpu(), PROMPTS, [[[5, 6, 2], [5, 7]]] * 3)
+def test_two_gpus_answer_and_weigh_as_one_does(cuda):
+    """To the bit; and a CPU, which has another attention, to the token."""
+    alone, shared = on_gpu(1), on_gpu(2)
+    of_layers = [next(layer.parameters()).device for layer in shared.base.model.model.layers]
+    assert of_layers == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    continuations = [[[5, 6, 2], [5, 7]]] * 3
+    given, weights = [], []
+    for adapted in (alone, shared):
+        given.append([one.ids for (one,) in generate(adapted, PROMPTS, max_new_tokens=6)])
+        weights.append(weigh(adapted, PROMPTS, continuations))
+    assert given[0] == given[1] and weights[0] == weights[1]
+    assert cuda.transfers
+    cpu = Adapted(Base(tiny_model(), Numbers(), frozenset([END])), tiny_compute())
+    assert [one.ids for (one,) in generate(cpu, PROMPTS, max_new_tokens=6)] == given[0]
+
+
+def test_weighing(cuda, gpus):
+    weigh(on_gpu(gpus), PROMPTS, [[[5, 6, 2], [5, 7]]] * 3)
 
 
 def test_a_token_waits_for_the_gpu_a_few_times(cuda):
@@ -88,8 +115,8 @@ def test_a_token_waits_for_the_gpu_a_few_times(cuda):
     assert (counts[1] - counts[0]) / 8 <= 4
 
 
-def test_a_population_of_mixtures(cuda, tmp_path):
-    adapted = on_gpu()
+def test_a_population_of_mixtures(cuda, gpus, tmp_path):
+    adapted = on_gpu(gpus)
     model = adapted.base.model
     factors = tiny_factors(tiny_model(), tmp_path)
     draw = torch.Generator().manual_seed(0)
@@ -103,8 +130,8 @@ def test_a_population_of_mixtures(cuda, tmp_path):
         generate(Adapted(adapted.base, adapted.compute, attachment), PROMPTS, max_new_tokens=4, rows=rows)
 
 
-def test_rows_of_the_server(cuda, tmp_path):
-    adapted = on_gpu()
+def test_rows_of_the_server(cuda, gpus, tmp_path):
+    adapted = on_gpu(gpus)
     model, compute = adapted.base.model, adapted.compute
     factors = Resident(tiny_factors(tiny_model(), tmp_path), model)
     draw = torch.Generator().manual_seed(0)
@@ -124,10 +151,13 @@ def test_rows_of_the_server(cuda, tmp_path):
 
 
 @pytest.fixture
-def stage(project, tmp_path, monkeypatch, cuda):
-    """Runs a stage of the small project on the GPU."""
+def stage(project, tmp_path, monkeypatch, cuda, gpus):
+    """Runs a stage of the small project on the GPUs."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    compute = tiny_compute(256, 2000).model_copy(update={"device": "cuda"})
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: None)
+    compute = tiny_compute(256, 2000).model_copy(update={"device": "cuda", "gpus": gpus})
     project = replace(project, params={**project.params, **METHODS, "rows": {**project.params["rows"], **ROWS}})
 
     def run(module, **given):

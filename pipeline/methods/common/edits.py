@@ -175,12 +175,14 @@ def _edit_output(
     if spots is None:
         return None
     hidden = layer_output(output)
-    # Edited in float32: in bfloat16 a small edit of a large state would be rounded away before it is learnt.
-    tokens = hidden[spots.rows, spots.columns].float()
+    # Edited in float32: in bfloat16 a small edit of a large state would be rounded away before it is learnt. And where
+    # the adapter is, which may be on another device than the layer.
+    places = spots.rows.to(hidden.device), spots.columns.to(hidden.device)
+    tokens = hidden[places].float().to(spots.rows.device)
     added = torch.cat(
         [edit(layer, slot, tokens[part], spots.rows[part]) for slot, part in enumerate(spots.slots)], dim=0
     )
-    edited = hidden.index_put((spots.rows, spots.columns), (tokens + added).to(hidden.dtype))
+    edited = hidden.index_put(places, (tokens + added).to(hidden))
     return (edited, *output[1:]) if isinstance(output, tuple) else edited
 
 

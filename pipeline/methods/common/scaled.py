@@ -172,7 +172,7 @@ class _RowLinear:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         components = self.into(hidden)
-        components.mul_(self.scales.index_select(0, self.rows.current)[:, None])
+        components.mul_(self.scales.index_select(0, self.rows.current.to(self.scales.device))[:, None])
         return self.out(components)
 
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from pipeline.model.forward.attention import window_of
 
 # How one pass uses one layer's cache. Receives what the layer holds and the keys (or values) of the pass's tokens;
-# stores the new ones where they belong; returns what the tokens attend to.
+# stores the new ones where they belong; returns what the tokens attend to. It is called for every layer, and indices go
+# to the device that the layer is on.
 Place = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -49,8 +50,9 @@ class Cache:
             raise ValueError("expected a pass that says where its tokens go, see Cache.placing")
         if layer == len(self.keys):
             shape = (self.room, keys.shape[1], self.columns, keys.shape[3])
-            self.keys.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
-            self.values.append(torch.zeros(shape, dtype=self.dtype, device=self.device))
+            # where the layer is: a model may be spread over several devices
+            self.keys.append(torch.zeros(shape, dtype=self.dtype, device=keys.device))
+            self.values.append(torch.zeros(shape, dtype=self.dtype, device=keys.device))
         return self._place(self.keys[layer], keys), self._place(self.values[layer], values)
 
     def get_seq_length(self, layer: int = 0) -> int:
@@ -87,7 +89,7 @@ class Cache:
 
         def in_own_columns(kept: Tensor, new: Tensor) -> Tensor:
             held = kept[rows]
-            held[every, :, column] = new[:, :, 0].to(kept.dtype)
+            held[every.to(kept.device), :, column.to(kept.device)] = new[:, :, 0].to(kept.dtype)
             return held[:, :, :end]
 
         return in_own_columns
@@ -95,7 +97,7 @@ class Cache:
     def copy(self, source: LongTensor, target: LongTensor) -> None:
         """Rows ``target``, in use or the next ones, become what rows ``source`` are."""
         for kept in (*self.keys, *self.values, *([self.positions] if self.window else [])):
-            kept[target, :, : self.used] = kept[source, :, : self.used]
+            kept[target.to(kept.device), :, : self.used] = kept[source.to(kept.device), :, : self.used]
         self.rows = max(self.rows, int(target.max()) + 1)
 
     def keep(self, rows: LongTensor, *, room: int, columns: int | None = None) -> None:
@@ -104,7 +106,7 @@ class Cache:
 
         def moved(old: Tensor) -> Tensor:
             new = old.new_zeros((room, old.shape[1], self.columns, old.shape[3]))
-            new[: len(rows), :, : self.used] = old[:, :, : self.used].index_select(0, rows)
+            new[: len(rows), :, : self.used] = old[:, :, : self.used].index_select(0, rows.to(old.device))
             return new
 
         self.keys, self.values = [moved(old) for old in self.keys], [moved(old) for old in self.values]
@@ -153,7 +155,7 @@ class Past:
     def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
         """What a model's attention layer calls with the keys and values of its tokens."""
         if self._rows is not None:
-            before = [seen.index_select(0, self._rows) for seen in self._seen[layer]]
+            before = [seen.index_select(0, self._rows.to(seen.device)) for seen in self._seen[layer]]
             keys, values = (torch.cat([old, new], 2) for old, new in zip(before, (keys, values), strict=True))
         self._seen[layer] = keys, values
         return keys, values

@@ -148,7 +148,7 @@ def _prefill_prefixes(
         target = torch.tensor([row for group in part for row in group], device=base.device)
 
         def place(kept: Tensor, new: Tensor, source: Tensor = source, target: Tensor = target) -> Tensor:
-            kept[target, :, :length] = new.to(kept.dtype)[source]
+            kept[target.to(kept.device), :, :length] = new.to(kept.dtype)[source.to(new.device)]
             return new
 
         ids = torch.tensor([list(prompts[row][:length]) for row in first], device=base.device)

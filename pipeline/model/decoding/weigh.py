@@ -118,7 +118,7 @@ def _logprobs(filled: Filled, part: Sequence[int], layout: _Layout) -> list[floa
     mask = torch.cat([prompt, layout.mask().to(device)], 2)
 
     def place(kept: Tensor, new: Tensor) -> Tensor:
-        return torch.cat([kept[rows, :, : filled.longest], new.to(kept.dtype)], 2)
+        return torch.cat([kept[rows.to(kept.device), :, : filled.longest], new.to(kept.dtype)], 2)
 
     filled.adapted.attachment.begin(filled.rows[rows], None)
     hidden = forward(

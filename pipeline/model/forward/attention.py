@@ -38,15 +38,16 @@ class _Standing:
 
     def __init__(self, queries: LongTensor, keys: LongTensor) -> None:
         self.queries, self.keys = queries, keys
-        self._masks: dict[int, Tensor] = {}
+        self._masks: dict[tuple[int, torch.device], Tensor] = {}
 
     def inside(self, mask: Tensor, window: int) -> Tensor:
         """The mask of a pass, which is one for all its layers, with what lies outside of a window hidden."""
-        if window not in self._masks:
+        kind = window, mask.device
+        if kind not in self._masks:
             outside = self.keys[:, None, None, :] <= self.queries[:, None, :, None] - window
-            hides = mask.dtype == torch.bool
-            self._masks[window] = mask & ~outside if hides else mask.masked_fill(outside, -torch.inf)
-        return self._masks[window]
+            outside, hides = outside.to(mask.device), mask.dtype == torch.bool
+            self._masks[kind] = mask & ~outside if hides else mask.masked_fill(outside, -torch.inf)
+        return self._masks[kind]
 
 
 _standing: ContextVar[_Standing | None] = ContextVar("standing", default=None)

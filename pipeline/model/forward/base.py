@@ -25,6 +25,7 @@ from pipeline.core.types import PLAIN
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.attention import ATTENTION
 from pipeline.model.forward.lm_head import LmHead, lm_head_of
+from pipeline.model.forward.spread import spread
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -38,6 +39,8 @@ class Compute(Section, at="compute"):
         bytes with one thread and with two, LoReFT's and CS-ReFT's had not.
     batch_tokens: tokens (padding included) in one forward pass of training or prefill; bounds the memory.
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
+    gpus: how many GPUs the layers of one model are spread over (``pipeline.model.forward.spread``), for models larger
+        than one. A setting, because another GPU may round otherwise.
     units: parts of a training step, and of the prompts that are answered, that are computed apart, so that several
         processes may share them (``pipeline.core.processes``). It is a setting because sums of other parts round
         differently, and each part draws by a generator of its own; how many processes there are changes nothing.
@@ -48,6 +51,7 @@ class Compute(Section, at="compute"):
     threads: int = Field(ge=1)
     batch_tokens: int = Field(ge=1)
     cache_tokens: int = Field(ge=1)
+    gpus: int = Field(default=1, ge=1)
     units: int = Field(default=1, ge=1)
 
 
@@ -122,6 +126,13 @@ def prepare_process(compute: Compute, seed: int = 0) -> None:
 def _check_device(compute: Compute) -> None:
     if compute.device == "cuda" and not torch.cuda.is_available():
         raise UserError("expected a CUDA device, but torch sees none; set compute.device to cpu in params.yaml")
+    if compute.device == "cpu" and compute.gpus > 1:
+        raise UserError("params.yaml: expected compute.device cuda with compute.gpus above 1, got cpu; correct either")
+    if compute.gpus > 1 and torch.cuda.device_count() < compute.gpus:
+        raise UserError(
+            f"expected {compute.gpus} GPUs (compute.gpus), but torch sees {torch.cuda.device_count()}; set it lower in "
+            "params.yaml, or show the stage more (CUDA_VISIBLE_DEVICES)"
+        )
 
 
 def _keep_freed_memory() -> None:
@@ -159,7 +170,11 @@ def load_base(folder: Path, compute: Compute) -> Base:
             folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION, use_safetensors=True
         )
     check_template(tokenizer, folder, remedy)
-    model = model.to(compute.device).eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
+    if compute.gpus > 1:
+        spread(model, decoder(model), "layers", [torch.device("cuda", number) for number in range(compute.gpus)])
+    else:
+        model.to(compute.device)
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     return Base(model, tokenizer, frozenset([tokenizer.eos_token_id, *ends]))
