@@ -125,10 +125,15 @@ def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], meta: Mapping[str
     from safetensors.torch import save_file
 
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    about = {**meta, CHECKSUMS: {name: _checksum(tensor) for name, tensor in stored.items()}}
-    value = json.dumps(about, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    about = metadata(meta, {name: checksum(tensor) for name, tensor in stored.items()})
     with atomic(path) as temporary:
-        save_file(stored, temporary, metadata={METADATA_KEY: value})
+        save_file(stored, temporary, metadata=about)
+
+
+def metadata(meta: Mapping[str, Any], sums: Mapping[str, int]) -> dict[str, str]:
+    """The metadata of a safetensors file: its provenance, with the checksum of each tensor."""
+    value = json.dumps({**meta, CHECKSUMS: sums}, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return {METADATA_KEY: value}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
@@ -171,14 +176,14 @@ def _provenance(file: Any, path: Path) -> dict[str, Any]:
 def _hold_to(tensors: Mapping[str, "Tensor"], sums: Mapping[str, int], path: Path) -> None:
     """Compare tensors with their checksums, where there are any."""
     for name, tensor in tensors.items():
-        if name in sums and _checksum(tensor) != sums[name]:
+        if name in sums and checksum(tensor) != sums[name]:
             raise UserError(
                 f"expected the bytes of '{name}' in {path} as they were written, got others: the file is damaged; "
                 "remove it, and run 'dvc checkout' or its stage again"
             )
 
 
-def _checksum(tensor: "Tensor") -> int:
+def checksum(tensor: "Tensor") -> int:
     """CRC-32 of a tensor's bytes: it tells damage, not intent."""
     import torch
 

@@ -16,13 +16,11 @@ from pipeline.core.reading import read_yaml
 from pipeline.data.bases import Source
 from pipeline.data.tables import available
 from pipeline.data.tasks import built_in, needed_tables
-from pipeline.evaluation.parameters import BY_REWARD, Item, Plan, counts, meta_model, of_base, shape_of
-from pipeline.methods.svf import Targets, in_layers
-from pipeline.model.forward.base import linear_modules
+from pipeline.evaluation import memory
+from pipeline.evaluation.parameters import BY_REWARD, Item, Plan, counts, of_base
 from pipeline.training.recipes import parts
 
 SIZES = Path(__file__).parents[2] / "data/published/sizes.yaml"
-GIB = 1 << 30
 SEARCHERS = ("few_shot", "cma_es", "shooting")  # strategies that judge generations of candidates
 
 
@@ -173,25 +171,6 @@ def _sum(one: int | None, other: int | None) -> int | None:
     return None if one is None or other is None else one + other
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
-
-
-def memory_bytes(params: Mapping[str, Any], plan: Plan, base: str) -> dict[str, int]:
-    """The largest things held at once, activations aside. Factors and cache are held in float32."""
-    config = shape_of(of_base(params, base))
-    model = meta_model(config)
-    size = 2 if params["compute"]["dtype"] == "bfloat16" else 4
-    found = {"weights": model.num_parameters() * size}
-    if base in plan["factorize"]:
-        targets = Targets.parse(settings(params, "svf"), "svf")
-        names = in_layers(linear_modules(model, targets.modules), targets.layers)
-        shapes = [model.get_submodule(name).weight.shape for name in names]
-        found["factors of SVF"] = 4 * sum(min(shape) * (sum(shape) + 1) for shape in shapes)
-    groups = getattr(config, "num_key_value_heads", config.num_attention_heads)
-    values = 2 * config.num_hidden_layers * groups * config.hidden_size // config.num_attention_heads  # of a token
-    return {**found, "key-value cache": params["compute"]["cache_tokens"] * values * 4}
-
-
 # ---- what a person is told -------------------------------------------------------------------------------------------
 
 
@@ -225,8 +204,9 @@ def report(params: Mapping[str, Any], plan: Plan) -> tuple[list[str], list[str]]
             for what, ours, paper, note in trained:
                 printed = f"   paper: {paper}" if paper else ""
                 lines.append(f"  {ours:>15,}  {what}{printed}{f' ({note})' if note else ''}")
-            lines.append("memory, GiB, activations aside")
-            lines += [f"  {size / GIB:>15.2f}  {what}" for what, size in memory_bytes(params, plan, base).items()]
+            needs = memory.Needs(params, plan, base)
+            lines += memory.listed(needs)
+            wrong += memory.misfits(needs)
         except UserError as error:
             wrong.append(str(error))
     lines.append("prompts, and tokens generated at most")

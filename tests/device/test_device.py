@@ -1,4 +1,4 @@
-"""All methods on one GPU, and on two that share a model, pretended: trained, resumed, adapted, answered with, served."""
+"""All methods on one GPU, and on two that share a model, all pretended: trained, resumed, adapted, served."""
 
 from dataclasses import replace
 

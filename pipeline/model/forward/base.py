@@ -41,6 +41,7 @@ class Compute(Section, at="compute"):
     cache_tokens: tokens held by the key-value cache of one decoding batch; bounds the memory.
     gpus: how many GPUs the layers of one model are spread over (``pipeline.model.forward.spread``), for models larger
         than one. A setting, because another GPU may round otherwise.
+    gpu_memory: GiB of one GPU, which ``selfadapt profile check`` holds the plan to; nothing else reads it.
     units: parts of a training step, and of the prompts that are answered, that are computed apart, so that several
         processes may share them (``pipeline.core.processes``). It is a setting because sums of other parts round
         differently, and each part draws by a generator of its own; how many processes there are changes nothing.
@@ -52,6 +53,7 @@ class Compute(Section, at="compute"):
     batch_tokens: int = Field(ge=1)
     cache_tokens: int = Field(ge=1)
     gpus: int = Field(default=1, ge=1)
+    gpu_memory: float | None = Field(default=None, gt=0)
     units: int = Field(default=1, ge=1)
 
 

@@ -26,7 +26,8 @@ def blocks(layers: Sequence[int], rest: int, devices: int) -> list[int]:
     """
     if devices > len(layers):
         raise UserError(
-            f"params.yaml: expected compute.gpus to be at most {len(layers)}, the model's layers, got {devices}; lower it"
+            f"params.yaml: expected compute.gpus to be at most {len(layers)}, the model's layers, got {devices}; "
+            "lower it"
         )
     share = (rest + sum(layers)) / devices
     places, before, device = [], rest, 0

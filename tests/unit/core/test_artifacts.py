@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.core import artifacts
+from pipeline.core import artifacts, streaming
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.model.forward.adapters import Factors, load_adapter, natural_order
@@ -43,6 +43,18 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     read, meta = artifacts.read_tensors(one)
     assert same_tensors(read, tensors)
     assert meta == {"kind": "k", "x": [1, 2]}
+
+
+def test_streamed_tensors_have_the_bytes_of_those_written_at_once(tmp_path):
+    tensors = {"layers.10.u": torch.randn(3, 4), "layers.2.sigma": torch.zeros(0), "é": torch.randn(2, 2).T}
+    meta = {"name": 'a "quoted" \u03b1 \\ name', "n": 3}
+    artifacts.write_tensors(tmp_path / "whole", tensors, meta)
+    streaming.stream_tensors(tmp_path / "streamed", iter(tensors.items()), meta)
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "streamed").read_bytes()
+    for wrong in ([("b", torch.ones(1)), ("a", torch.ones(1))], [("a", torch.ones(1, dtype=torch.float64))]):
+        with pytest.raises(ValueError, match="expected float32 tensors by ascending name"):
+            streaming.stream_tensors(tmp_path / "other", iter(wrong), {})
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["streamed", "whole"]
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.core.errors import UserError
 from pipeline.data.tables import MIRROR, mirror
-from pipeline.evaluation import budget
+from pipeline.evaluation import budget, memory
 from pipeline.flow import profiles
 from pipeline.flow.plan import expand
+from pipeline.model.forward.spread import blocks
 from tests.tiny import tiny_model
 
 
@@ -195,8 +197,40 @@ def test_a_benchmark_of_unknown_size_is_not_counted() -> None:
 def test_half_the_layers_are_half_the_factors() -> None:
     params = profile("paper-llama3-70b")
     whole = {**params, "svf": {key: value for key, value in params["svf"].items() if key != "layers"}}
-    sizes = [budget.memory_bytes(p, expand(p), "base")["factors of SVF"] for p in (params, whole)]
+    sizes = [memory.Needs(p, expand(p), "base").parts()["factors of SVF"] for p in (params, whole)]
     assert 2 * sizes[0] == sizes[1]
+
+
+def test_a_model_larger_than_a_gpu_is_told_where_it_lies_and_whether_it_fits() -> None:
+    params = profile("paper-llama3-70b")
+    needs = memory.Needs(params, expand(params), "base")
+    there = dict(needs.on_gpus())
+    assert [what.partition(":")[0] for what in there] == ["GPU 0", "GPU 1", "GPU 2", "GPU 3"]
+    assert "embeddings and head, layers 0 to " in next(iter(there)) and list(there)[-1].endswith("to 79")
+    assert sum(there.values()) == sum(needs.parts().values())
+    assert max(there.values()) < 1.15 * min(there.values())
+    assert not list(memory.misfits(needs))
+    params["compute"] = {**params["compute"], "gpus": 2}
+    wrong = list(memory.misfits(memory.Needs(params, expand(params), "base")))
+    assert len(wrong) == 2 and "expected at most 72 GiB on a GPU of 80 (compute.gpu_memory" in wrong[0]
+
+
+@pytest.mark.parametrize(("sizes", "rest", "devices", "places"), [
+    ([1, 1, 1, 1], 0, 2, [0, 0, 1, 1]),
+    ([1, 1, 1, 1], 2, 2, [0, 1, 1, 1]),  # the first has the embeddings, too
+    ([1, 1], 9, 2, [0, 1]),  # each has a layer, however large the embeddings are
+    ([5, 1, 1], 0, 3, [0, 1, 2]),
+    ([1, 1, 1, 1, 1], 0, 1, [0, 0, 0, 0, 0]),
+])  # fmt: skip
+def test_layers_are_spread_in_blocks_of_equal_size(
+    sizes: list[int], rest: int, devices: int, places: list[int]
+) -> None:
+    assert blocks(sizes, rest, devices) == places
+
+
+def test_more_gpus_than_layers_are_one_sentence() -> None:
+    with pytest.raises(UserError, match=r"compute\.gpus to be at most 2, the model's layers, got 3"):
+        blocks([1, 1], 0, 3)
 
 
 # ---- what a person is told -------------------------------------------------------------------------------------------
