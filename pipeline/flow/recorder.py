@@ -14,11 +14,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import IO, Any, Self
 from uuid import UUID
 
 from pipeline.core.errors import UserError
-from pipeline.flow import server
+from pipeline.flow import living, server
 
 WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
 UNWIND_SECONDS = 30.0  # for a cancelled stage to end by itself, before it is killed
@@ -71,6 +71,7 @@ class Recording:
 
         self._client = get_client(sync_client=True)
         self._run: UUID | None = None
+        self._held: IO[bytes] | None = None
         self._name = ""
         self._tasks: dict[int, UUID] = {}  # the steps that are running
         self._bars: dict[int, UUID] = {}
@@ -103,7 +104,7 @@ class Recording:
                 parent_task_run_id=UUID(parent) if parent else None,
                 state=states.Pending(),
             ).id
-        self._run, self._name = run, name
+        self._run, self._name, self._held = run, name, living.hold(str(run))
         self._client.set_flow_run_state(run, states.Running(), force=True)
         watch_for_cancelling(run, lambda: self._end_stage(process))
 
@@ -176,6 +177,8 @@ class Recording:
         assert self._run is not None
         self._client.set_flow_run_state(self._run, _state(state, message), force=True)
         self._run = None
+        if self._held:
+            living.let_go(self._held)
 
     def _artifact(self, kind: str, *, data: Any, key: str | None = None, description: str | None = None) -> UUID:
         from prefect.client.schemas.actions import ArtifactCreate

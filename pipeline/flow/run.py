@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import identity, lock, server, warm
+from pipeline.flow import identity, living, lock, server, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
@@ -100,6 +100,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
             "run 'dvc repro', which needs none"
         )
+    living.bury(api)
     tell(graph)
     run = _Run(graph, jobs=jobs, tell=tell, environment=dict(os.environ))
     server.use(api)
@@ -108,6 +109,8 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
     flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
     try:
         flow(list(targets), jobs, return_state=True)
+        if run.held:
+            living.let_go(run.held)
     finally:
         run.children.close()
     lost = "ended without an outcome"
@@ -117,6 +120,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
 class _Run:
     """One run of a graph. outcomes: how the stages ended so far. children: the processes at work.
 
+    held: says that this process will end the flow run.
     environment: for the stages. Prefect's client, in this process, needs another one.
     """
 
@@ -127,6 +131,7 @@ class _Run:
         self.outcomes: dict[str, Outcome] = {}
         self.children = Children()
         self.ending = threading.Event()
+        self.held: IO[bytes] | None = None
 
     def cancel(self) -> None:
         """Start no further stage, and end those that run."""
@@ -259,6 +264,7 @@ def _flow(run: _Run, *, name: str) -> Any:
     @flow(name="selfadapt", flow_run_name=name, task_runner=workers, persist_result=False)
     def selfadapt(targets: list[str], jobs: int) -> Any:
         watch_for_cancelling(UUID(str(flow_run.id)), run.cancel)
+        run.held = living.hold(str(flow_run.id))
         run.walk(submit)
         if run.ending.is_set():
             return states.Cancelled(message=CANCELLED)
