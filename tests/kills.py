@@ -17,7 +17,14 @@ from pipeline.core.artifacts import digest
 
 # What each role's process has in its command line. Those that are forked from the warm server have the server's, and
 # are told apart by where they write: a recorder into its log, a stage into the log of its DVC.
-RUN, DVC, FRONT, STAGE, WARM, RECORDER = "the run", "DVC", "what DVC started", "the stage", "the warm server", "recorder"
+RUN, DVC, FRONT, STAGE, WARM, RECORDER = (
+    "the run",
+    "DVC",
+    "what DVC started",
+    "the stage",
+    "the warm server",
+    "recorder",
+)
 KEEPER, PREFECT = "the keeper of Prefect's server", "Prefect's server"
 ROLES = (RUN, DVC, FRONT, STAGE, WARM, RECORDER, KEEPER, PREFECT)
 FATAL = (DVC, FRONT, STAGE)  # whose death fails a stage
@@ -33,7 +40,7 @@ def role(process: psutil.Process) -> str | None:
     text = " ".join(words)
     if "pipeline.flow.keeper" in words:
         return KEEPER
-    if "prefect" in text and "server" in words or "prefect.server" in text:
+    if ("prefect" in text and "server" in words) or "prefect.server" in text:
         return PREFECT
     if "pipeline.flow.repro" in words:
         return DVC
@@ -57,9 +64,9 @@ def living(folder: Path) -> dict[str, list[psutil.Process]]:
     found: dict[str, list[psutil.Process]] = {name: [] for name in ROLES}
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
-            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder:
-                if name := role(process):
-                    found[name].append(process)
+            here = process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder
+            if here and (name := role(process)):
+                found[name].append(process)
     return found
 
 
@@ -171,6 +178,7 @@ class Kills:
             time.sleep(0.02)
         took = time.monotonic() - start
         self.told.append(f"{moment:6.1f}  {name:32} {len(below)} to go, {took:.2f} s")
+        print(self.told[-1], flush=True)
         if left:
             self.faults.append(f"{[process.cmdline() for process in left]} outlived '{name}' by {LEFT_SECONDS} s")
 
