@@ -107,6 +107,11 @@ def read_plan(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     plan = read_params(path).get("plan")
     if not isinstance(plan, dict):
         raise UserError(f"expected a plan in {path}, got none; run 'selfadapt plan'")
+    for section, items in plan.items():
+        if not isinstance(items, dict | None):
+            raise UserError(
+                f"expected items by key at 'plan.{section}' in {path}, got another form; run 'selfadapt plan'"
+            )
     return {section: dict(items or {}) for section, items in plan.items()}
 
 
