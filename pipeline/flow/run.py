@@ -55,7 +55,7 @@ def read_graph(targets: Sequence[str]) -> Graph:
             needs = {stage.addressing: sorted(dep.addressing for dep in whole.successors(stage)) for stage in order}
             changed = frozenset(stage.addressing for stage in chosen if _changed(repo, stage, patience))
     except DvcException as error:
-        raise UserError(f"expected a graph that DVC can read, got: {' '.join(str(error).split())}") from None
+        raise UserError(f"expected a graph that DVC can read, got: {error}; correct it") from None
     return Graph(needs, changed)
 
 

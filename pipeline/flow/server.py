@@ -29,7 +29,7 @@ from pipeline.core.errors import UserError
 FOLDER = Path(".selfadapt/prefect")
 OWN_PORTS = range(4201, 5201)
 REPORT_PORTS = range(5201, 6201)
-START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on busy ones
+START_SECONDS = 300  # a start takes 5 to 12 s on two idle cores, minutes on very busy ones
 REST = 5  # a start that failed is tried again after that many times as long as it took
 PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
 AGAIN = "SELFADAPT_AGAIN"  # "<stage>=<id of its flow run>": the run that a stage goes on in

@@ -28,6 +28,7 @@ from pipeline.serving.assistant import Assistant
 from pipeline.serving.http.server import Server
 from selfadapt import cli
 from tests.project import ROOT, make_project
+from tests.sentences import lacks
 from tests.serving import LIMITS, REFUSED, served
 
 ASK = ["generate", "What is 12 + 30?", "-n", "3"]
@@ -444,6 +445,7 @@ def test_bad_input_is_one_sentence_and_an_exit_code_and_writes_nothing(name, fol
         (sentence,) = [line for line in said.splitlines() if line.startswith("error: ")]
         assert said.rstrip().endswith(sentence.rstrip()), said
         assert 30 < len(sentence) < 700
+        assert not lacks(sentence.removeprefix("error: ")), sentence
     assert holds(folder) == before
 
 
@@ -460,6 +462,7 @@ def test_a_bad_request_is_one_sentence_and_its_status(url, case):
     assert answer.status_code == status
     error = answer.json()["error"]
     assert words in error["message"]
+    assert not lacks(error["message"]), error["message"]
     assert "\n" not in error["message"]
     assert error["type"] == "invalid_request_error"
 
