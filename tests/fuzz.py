@@ -128,6 +128,7 @@ def changed(value: Any, made: list[tuple[int, str, Any]]) -> Any:
         if not places:
             return new
         holder, key = places[number % len(places)]
+        new = copy.deepcopy(new)  # the same one may be drawn twice, and would come to hold itself
         if what == "replace":
             holder[key] = new
         elif what == "add" and isinstance(holder, dict):

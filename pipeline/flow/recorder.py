@@ -41,7 +41,7 @@ def record() -> None:
             from prefect.context import refresh_global_settings_context
 
             refresh_global_settings_context()  # where prefect was imported before, it has read other settings
-            threading.Thread(target=_stay_in_use, daemon=True).start()
+            server.stay_in_use()
             with Recording() as recording:
                 for line in sys.stdin:
                     details = json.loads(line)
@@ -55,12 +55,6 @@ def record() -> None:
     sys.stdout.flush()
     for _ in sys.stdin:  # the stage must not find the pipe closed
         pass
-
-
-def _stay_in_use() -> None:
-    while True:
-        server.touch()
-        time.sleep(30)
 
 
 class Recording:

@@ -100,12 +100,17 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
             "run 'dvc repro', which needs none"
         )
+    server.stay_in_use()  # stages do so while they are recorded, and not all are
     living.bury(api)
     tell(graph)
     run = _Run(graph, jobs=jobs, tell=tell, environment=dict(os.environ))
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
-    os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    os.environ |= {
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # of a server that is away, at length
+    }
     flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
     try:
         flow(list(targets), jobs, return_state=True)
