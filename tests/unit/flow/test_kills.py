@@ -49,7 +49,7 @@ def test_a_graph_whose_processes_are_killed_ends_with_the_same_bytes(
         kills.disturb()
         print(f"{len(kills.told)} kills in {time.monotonic() - began:.0f} s")
         assert kills.faults == []
-        assert KILLS <= len(kills.told) + 2  # the last moments may find everything done
+        assert len(kills.told) + 2 >= KILLS  # the last moments may find everything done
         said, errors = project.start_graph().communicate(timeout=600)
         outcomes = [line for line in said.splitlines() if line.startswith("Outcome")]
         assert len(outcomes) == len(TOYS), errors
