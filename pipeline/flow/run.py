@@ -2,6 +2,7 @@
 
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -22,6 +23,8 @@ LOGS = Path(".selfadapt/logs")
 REPRO = "pipeline.flow.repro"  # DVC, quicker with many stages
 # What DVC says where it finds its locks taken.
 BUSY = ("Unable to acquire lock. Most likely", "is busy, it is being blocked by")
+
+ITS_OWN = ("ERROR: failed to reproduce", "Running stage ", "> ")  # lines of DVC's, which say nothing of the stage
 
 
 @dataclass(frozen=True)
@@ -238,13 +241,20 @@ def _outcome(stage: str, code: int, said: str, seconds: float) -> Outcome:
     if code != 0:
         lines = [line for line in said.splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        others = [line.strip() for line in lines if not line.startswith("ERROR: failed to reproduce")]
-        reason = [*others, *errors][-1] if others or errors else f"exit code {code}"
+        others = [line.strip() for line in lines if not line.startswith(ITS_OWN)]
+        reason = [*others, *errors][-1] if others or errors else _ending(code, said)
         return Outcome(stage, "failed", seconds, f"{reason} ({LOGS / stage}.log)")
     if "didn't change, skipping" in said:
         return Outcome(stage, "unchanged", seconds)
     restored = "is cached - skipping run" in said
     return Outcome(stage, "done", seconds, "restored from DVC's run cache" if restored else "")
+
+
+def _ending(code: int, said: str) -> str:
+    """How a stage ended that has said nothing itself, or its DVC. A negative code is minus the signal that ended it."""
+    told = re.search(r"exited with (-?\d+)", said)
+    code = int(told[1]) if told else code
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _flow(run: _Run, *, name: str) -> Any:
