@@ -83,7 +83,7 @@ def _dvc() -> str:
         with Repo() as repo:
             return f"{len(repo.index.graph.nodes)} stages"
     except DvcException as error:
-        raise UserError(f"{' '.join(str(error).split())}; run this in the project's folder") from None
+        raise UserError(f"expected DVC's graph, got: {error}; run this in the project's folder") from None
 
 
 def _server() -> str:

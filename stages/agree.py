@@ -26,7 +26,7 @@ def run(
     prepare_process(compute)
     known = [row for row in read_jsonl(annotated) if preference.preference(row) in (1.0, 2.0)]
     if len(known) < settings.pairs:
-        raise UserError(f"expected {settings.pairs} annotated pairs, {annotated} has {len(known)}; ask for fewer")
+        raise UserError(f"expected {settings.pairs} annotated pairs, got {len(known)} in {annotated}; ask for fewer")
     drawn = random.Random(settings.seed).sample(known, settings.pairs)
     with step(f"the judge {judge}"):
         judging = judge_of(judge, settings, model=model, compute=compute)

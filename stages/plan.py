@@ -10,7 +10,7 @@ from pipeline.flow.plan import update
 def run(*, settings: In, plan: In, planned: Out) -> dict[str, object]:
     """Write which plan it was; a plan that is behind is written again, and everything else waits for the next run."""
     if update(settings, plan):
-        raise UserError(f"{plan} was behind {settings} and has been written again: run again")
+        raise UserError(f"expected the plan of {settings}, but {plan} was behind and has been written again; run again")
     write_json(planned, {"plan": digest(plan), "own": list(read_plan(plan)["prepare_own"])})
     return {}
 

@@ -26,7 +26,9 @@ def run(*, model: In, factors: In, adapter: In, examples: In, compute: Compute, 
     prepare_process(compute)
     asked = read_examples(examples)
     if not all(example.choices for example in asked):
-        raise UserError(f"expected choices in the meta of every example of {examples}; weigh tasks that have some")
+        raise UserError(
+            f"expected choices in the meta of every example of {examples}, got none in some; weigh tasks that have some"
+        )
     with step("load the base model and the adapter"):
         base = load_base(model, compute)
         loaded, _ = load_adapter(adapter)

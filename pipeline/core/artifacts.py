@@ -150,7 +150,7 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, ValueError) as error:
         raise UserError(f"expected safetensors in {path}, got: {error}; remove it and run its stage again") from None
-    sums = meta.pop(CHECKSUMS, {})
+    sums = _sums(meta.pop(CHECKSUMS, {}), path)
     if path.stat().st_size <= CHECKED:
         _hold_to(tensors, sums, path)
     return tensors, meta
@@ -159,7 +159,7 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
 def check_tensors(path: Path) -> int:
     """Hold every tensor of a file to its checksum, however large it is; the number of those that have one."""
     with foreign(path, "safetensors", "remove it and run its stage again"), safe_open(path, framework="pt") as file:
-        sums = _provenance(file, path).get(CHECKSUMS, {})
+        sums = _sums(_provenance(file, path).get(CHECKSUMS, {}), path)
         for name in file.keys():  # noqa: SIM118 - no mapping
             _hold_to({name: file.get_tensor(name)}, sums, path)
     return len(sums)
@@ -171,6 +171,13 @@ def _provenance(file: Any, path: Path) -> dict[str, Any]:
     if not isinstance(about, dict):
         raise UserError(f"expected a mapping as the provenance in {path}, got {about!r:.40}; {AGAIN}")
     return about
+
+
+def _sums(value: Any, path: Path) -> dict[str, Any]:
+    """The checksums that a file has of its tensors."""
+    if not isinstance(value, dict):
+        raise UserError(f"expected a checksum of each tensor in {path}, got {value!r:.40}; {AGAIN}")
+    return value
 
 
 def _hold_to(tensors: Mapping[str, "Tensor"], sums: Mapping[str, int], path: Path) -> None:

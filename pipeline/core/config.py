@@ -83,10 +83,16 @@ def _sentence(model: type[BaseModel], problem: Any, where: str) -> str:
         known = _fields_at(model, tuple(parents))
         close = difflib.get_close_matches(str(key), known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known settings: {', '.join(known)}"
-        return f"params.yaml: '{name}' is not a known setting; {hint}"
+        return f"expected settings that a stage reads in params.yaml, but '{name}' is not a known setting; {hint}"
     if problem["type"] == "missing":
-        return f"params.yaml: the setting '{name}' is missing; add it (profiles in pipeline/profiles show its use)"
-    return f"params.yaml: '{name}' does not fit: {problem['msg'].lower()}, got {problem['input']!r}; correct it"
+        return (
+            f"expected every setting of a stage in params.yaml, but '{name}' is missing; add it (profiles in "
+            "pipeline/profiles show its use)"
+        )
+    return (
+        f"expected another value in params.yaml, where '{name}' does not fit: {problem['msg'].lower()}, got "
+        f"{problem['input']!r:.300}; correct it"
+    )
 
 
 def read_params(path: Path) -> dict[str, Any]:
@@ -107,6 +113,11 @@ def read_plan(path: Path) -> dict[str, dict[str, dict[str, Any]]]:
     plan = read_params(path).get("plan")
     if not isinstance(plan, dict):
         raise UserError(f"expected a plan in {path}, got none; run 'selfadapt plan'")
+    for section, items in plan.items():
+        if not isinstance(items, dict | None):
+            raise UserError(
+                f"expected items by key at 'plan.{section}' in {path}, got another form; run 'selfadapt plan'"
+            )
     return {section: dict(items or {}) for section, items in plan.items()}
 
 
@@ -140,7 +151,10 @@ def sources(params: Mapping[str, Any], where: str) -> tuple[str, ...]:
 
 def _resolved(params: Mapping[str, Any], where: str, inside: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
     if where in inside:
-        raise UserError(f"params.yaml: '{where}' is like itself ({' like '.join((*inside, where))}); break the circle")
+        raise UserError(
+            f"expected other settings, but '{where}' is like itself ({' like '.join((*inside, where))}); break the "
+            "circle in params.yaml"
+        )
     places = [where]
 
     def resolve(value: Any) -> Any:

@@ -10,6 +10,9 @@ class UserError(Exception):
     stage runner and the command line print it without a traceback and exit with a code other than 0.
     """
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))  # what it names may have line ends
+
 
 # What a person can put right where a file is written: no room, no permission, a file in place of a folder.
 REFUSALS = frozenset(

@@ -136,7 +136,9 @@ def _join(size: int) -> Group:
     met.set(f"here {rank}", "")
     while not met.check([f"here {other}" for other in range(size)]):  # to load a model takes each of them seconds
         if said := _last_words():
-            raise UserError(f"expected {size} processes to work on this stage together, one did not begin{said}")
+            raise UserError(
+                f"expected {size} processes to work on this stage together, but one did not begin{said}; run again"
+            )
         time.sleep(LOOK_SECONDS)
     with _together(size):
         distributed.init_process_group("gloo", store=met, rank=rank, world_size=size, timeout=WAIT)
@@ -173,7 +175,7 @@ def _together(size: int) -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise UserError(
-            f"expected {size} processes to work on this stage together, one of them has gone{_last_words()}; run "
+            f"expected {size} processes to work on this stage together, but one has gone{_last_words()}; run "
             "again: a training goes on at its last checkpoint"
         ) from error
 

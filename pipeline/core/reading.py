@@ -19,6 +19,7 @@ from pipeline.core.errors import UserError, out_of_memory
 LARGEST = 1 << 30  # bytes of a file that is read as a whole
 MOST = 1 << 20  # values of a YAML file, each alias counted as what it stands for
 WHOLE = 1 << 63  # no setting is a larger number
+DEEPEST = 100  # levels of brackets in YAML: each costs its parser time for every other one
 AGAIN = "remove it and run its stage again"
 
 
@@ -86,6 +87,11 @@ class _Loader(yaml.SafeLoader):
         for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
         if str(tag).rpartition(":")[2] not in ("timestamp", "binary", "set", "omap", "pairs")
     }
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level >= DEEPEST:
+            raise RecursionError
+        super().fetch_flow_collection_start(TokenClass)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

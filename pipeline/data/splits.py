@@ -34,7 +34,7 @@ def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, lis
             example = next(stream, None)
             if example is None or repeated > PATIENCE:
                 raise UserError(
-                    f"expected {sum(sizes.values())} different examples, the task gave only {len(seen)}; "
+                    f"expected {sum(sizes.values())} different examples, got {len(seen)} from the task; "
                     "ask for fewer in params.yaml or widen the task's options"
                 )
             text = normalised(example)
@@ -99,7 +99,7 @@ def of_each_subset(examples: Sequence[Example], each: int, seed: int) -> list[Ex
     scarce = min(subsets, key=lambda name: len(subsets[name]))
     if each > len(subsets[scarce]):
         raise UserError(
-            f"expected {each} test examples of every subset, '{scarce}' has {len(subsets[scarce])} to give; ask for "
+            f"expected {each} test examples of every subset, got {len(subsets[scarce])} of '{scarce}'; ask for "
             "fewer in params.yaml, or for 'all'"
         )
     return [example for _, example in sorted((pair for pool in subsets.values() for pair in pool[:each]), key=_place)]
@@ -121,7 +121,7 @@ def _count(size: int | Literal["all", "rest"], pool: Sequence[object], split: st
         return len(pool)
     if size > len(pool):
         raise UserError(
-            f"expected {size} examples for the split '{split}', the benchmark has {len(pool)} to give; "
+            f"expected {size} examples for the split '{split}', got {len(pool)} from the benchmark; "
             "ask for fewer in params.yaml, or for 'all'"
         )
     return size

@@ -26,8 +26,8 @@ def built_in(task: str) -> ModuleType:
     """The module of ``pipeline.tasks`` with this name. UserError if there is none."""
     if not is_built_in(task):
         raise UserError(
-            f"params.yaml names the task '{task}', which has neither a file nor rows of its own; add "
-            f"pipeline/tasks/{task}.py, give 'tasks.{task}.data' its 'rows', or remove it"
+            f"expected a known task, but params.yaml names the task '{task}', which has neither a file nor rows of its "
+            f"own; add pipeline/tasks/{task}.py, give 'tasks.{task}.data' its 'rows', or remove it"
         )
     return importlib.import_module(f"pipeline.tasks.{task}")
 

@@ -71,7 +71,7 @@ def changes(scores: pd.DataFrame, row: str, alone: str) -> dict[str, Change]:
     together, apart = _cells(scores, row), _cells(scores, alone)
     missing = sorted(set(together) - set(apart))
     if missing:
-        raise UserError(f"params.yaml: expected cells of the row '{alone}' on {', '.join(missing)}; add them")
+        raise UserError(f"params.yaml: expected cells of the row '{alone}' on {', '.join(missing)}, got none; add them")
     return {task: Change(seeds.index, paired(seeds, apart[task], f"'{task}'")) for task, seeds in together.items()}
 
 

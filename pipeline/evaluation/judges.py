@@ -52,12 +52,12 @@ def judge_of(name: str, settings: Judging, *, model: Path, compute: Compute) -> 
         if settings.characters < 1:
             raise UserError(
                 f"params.yaml: expected 'judges.{name}' of a local model to have 'characters', how much of each answer "
-                "it reads; add it"
+                "it reads, got none; add it"
             )
         return local(load_base(model, compute), compute, settings.characters)
     if settings.kind == "endpoint":
         if not (settings.url and settings.model):
-            raise UserError(f"params.yaml: expected 'judges.{name}' of an endpoint to have 'url' and 'model'; add them")
+            raise UserError(f"params.yaml: expected 'url' and 'model' in 'judges.{name}', got neither or one; add them")
         return endpoint(settings.url, settings.model)
     return longer if settings.kind == "longer" else by_chance(settings.seed)
 

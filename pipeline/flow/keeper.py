@@ -17,7 +17,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from pipeline.flow import identity, server
+from pipeline.flow import identity, living, server
 
 IDLE_SECONDS = 300
 LOOK_SECONDS = 3  # between two looks at what somebody asked for again
@@ -41,18 +41,19 @@ class Report(SimpleHTTPRequestHandler):
 
 
 class Retries:
-    """Stages that somebody asked for again in the UI."""
+    """Stages that somebody asked for again in the UI, and runs whose processes have died."""
 
     def __init__(self, api: str) -> None:
         self._api, self._looked = api, 0.0
         self._running: dict[str, subprocess.Popen[str]] = {}
 
     def look(self) -> None:
-        """Start what is asked for, and say what became of that which did not come to run."""
+        """Start what is asked for, and say what became of that which did not come to run, or was killed."""
         if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         with contextlib.suppress(OSError, ValueError):  # the server is busy: the next look will tell
+            living.bury(self._api)
             asked = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
             for run in server.ask(f"{self._api}/flow_runs/filter", asked):
                 self._set_state(run["id"], "PENDING", "taken up")

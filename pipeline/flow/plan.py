@@ -133,7 +133,9 @@ class Planner:
         if made.maker == "row":
             return self.adapter(made.row, made.of or task, base, seed)
         if made.maker not in MAKERS:
-            raise UserError(f"params.yaml: expected the row '{row}' to make an adapter, which {made.maker} does not")
+            raise UserError(
+                f"params.yaml: expected the row '{row}' to make an adapter, which {made.maker} does not; name another"
+            )
         about = {"row": row, "method": made.method, "seed": seed, "base": self.factors(base)}
         return MAKERS[made.maker](self, made, task, about)
 
@@ -242,7 +244,8 @@ class Planner:
         row, base, seed = about["row"], about["base"], about["seed"]
         if base == made.source:
             raise UserError(
-                f"params.yaml: expected the row '{row}' in a table of another base than '{made.source}'; name one"
+                f"params.yaml: expected the row '{row}' in a table of another base than '{made.source}', got that; "
+                "name one"
             )
         task = self.profile.teacher(task)
         stem = _name(base, row, task, seed)
@@ -256,7 +259,9 @@ class Planner:
         """A base model."""
         source = str(lookup(self.params, f"bases.{name}.source"))
         if source not in SOURCES:
-            raise UserError(f"params.yaml: expected bases.{name}.source out of {', '.join(SOURCES)}, got '{source}'")
+            raise UserError(
+                f"params.yaml: expected bases.{name}.source out of {', '.join(SOURCES)}, got '{source}'; correct it"
+            )
         item: Item = {}
         if source in ("merge", "random"):
             item = self.together(self.profile.group("skills", "tasks"))

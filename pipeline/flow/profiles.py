@@ -78,7 +78,8 @@ def changed(params: str, changes: list[str], where: str = "params.yaml") -> str:
                 if not isinstance(section.get(parent), dict):
                     known = [name for name, one in section.items() if isinstance(one, dict)]
                     raise UserError(
-                        f"{where}: '{place}' is not there, no section '{parent}'; sections: {', '.join(known)}"
+                        f"expected a setting of {where}, but '{place}' is not there, no section '{parent}'; sections: "
+                        f"{', '.join(known)}"
                     )
                 section = section[parent]
             section[key] = _loaded(f"value: {value}", f"'{place}={value}'")["value"]
@@ -109,7 +110,10 @@ def _places(changes: list[str]) -> Iterator[tuple[str, str]]:
 def _whole(name: str, inside: tuple[str, ...]) -> CommentedMap:
     """A profile laid over the one it is like."""
     if name in inside:
-        raise UserError(f"the profile '{name}' is like itself ({' like '.join((*inside, name))}); break the circle")
+        raise UserError(
+            f"expected another profile, but the profile '{name}' is like itself ({' like '.join((*inside, name))}); "
+            "break the circle"
+        )
     path = path_of(name)
     own = _loaded(path.read_text(encoding="utf-8"), str(path))
     start = own.pop("like", None)

@@ -14,11 +14,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import IO, Any, Self
 from uuid import UUID
 
 from pipeline.core.errors import UserError
-from pipeline.flow import server
+from pipeline.flow import living, server
 
 WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
 UNWIND_SECONDS = 30.0  # for a cancelled stage to end by itself, before it is killed
@@ -41,7 +41,7 @@ def record() -> None:
             from prefect.context import refresh_global_settings_context
 
             refresh_global_settings_context()  # where prefect was imported before, it has read other settings
-            threading.Thread(target=_stay_in_use, daemon=True).start()
+            server.stay_in_use()
             with Recording() as recording:
                 for line in sys.stdin:
                     details = json.loads(line)
@@ -57,12 +57,6 @@ def record() -> None:
         pass
 
 
-def _stay_in_use() -> None:
-    while True:
-        server.touch()
-        time.sleep(30)
-
-
 class Recording:
     """One flow run on the server. It has a method for each event."""
 
@@ -71,6 +65,7 @@ class Recording:
 
         self._client = get_client(sync_client=True)
         self._run: UUID | None = None
+        self._held: IO[bytes] | None = None
         self._name = ""
         self._tasks: dict[int, UUID] = {}  # the steps that are running
         self._bars: dict[int, UUID] = {}
@@ -103,7 +98,7 @@ class Recording:
                 parent_task_run_id=UUID(parent) if parent else None,
                 state=states.Pending(),
             ).id
-        self._run, self._name = run, name
+        self._run, self._name, self._held = run, name, living.hold(str(run))
         self._client.set_flow_run_state(run, states.Running(), force=True)
         watch_for_cancelling(run, lambda: self._end_stage(process))
 
@@ -176,6 +171,8 @@ class Recording:
         assert self._run is not None
         self._client.set_flow_run_state(self._run, _state(state, message), force=True)
         self._run = None
+        if self._held:
+            living.let_go(self._held)
 
     def _artifact(self, kind: str, *, data: Any, key: str | None = None, description: str | None = None) -> UUID:
         from prefect.client.schemas.actions import ArtifactCreate

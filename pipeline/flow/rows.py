@@ -137,7 +137,8 @@ class Profile:
         """The row of this name. where: what names it, for the error."""
         if name not in self.rows:
             raise UserError(
-                f"params.yaml: '{where}' names the row '{name}', which is not there; rows are: {', '.join(self.rows)}"
+                f"expected a row of params.yaml, but '{where}' names the row '{name}', which is not there; rows are: "
+                f"{', '.join(self.rows)}"
             )
         return self.rows[name]
 
@@ -145,7 +146,8 @@ class Profile:
         """The name itself, if it is a task's. where: what names it, for the error."""
         if name not in self.roles:
             raise UserError(
-                f"params.yaml: '{where}' names the task '{name}', which is not there; there are {', '.join(self.roles)}"
+                f"expected a task of params.yaml, but '{where}' names the task '{name}', which is not there; there are "
+                f"{', '.join(self.roles)}"
             )
         return name
 
@@ -171,7 +173,8 @@ class Profile:
         same = [name for name in self.group("skills", "tasks") if self.domain(name) == self.domain(task)]
         if not same:
             raise UserError(
-                f"params.yaml: expected a trained task of the domain '{self.domain(task)}' for '{task}', got none"
+                f"params.yaml: expected a trained task of the domain '{self.domain(task)}' for '{task}', got none; add "
+                "one"
             )
         return same[0]
 

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import re
 import sys
 import threading
 import time
@@ -9,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import identity, lock, server, warm
+from pipeline.flow import identity, living, lock, server, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
@@ -22,6 +23,8 @@ LOGS = Path(".selfadapt/logs")
 REPRO = "pipeline.flow.repro"  # DVC, quicker with many stages
 # What DVC says where it finds its locks taken.
 BUSY = ("Unable to acquire lock. Most likely", "is busy, it is being blocked by")
+
+ITS_OWN = ("ERROR: failed to reproduce", "Running stage ", "> ")  # lines of DVC's, which say nothing of the stage
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def read_graph(targets: Sequence[str]) -> Graph:
             needs = {stage.addressing: sorted(dep.addressing for dep in whole.successors(stage)) for stage in order}
             changed = frozenset(stage.addressing for stage in chosen if _changed(repo, stage, patience))
     except DvcException as error:
-        raise UserError(f"expected a graph that DVC can read, got: {' '.join(str(error).split())}") from None
+        raise UserError(f"expected a graph that DVC can read, got: {error}; correct it") from None
     return Graph(needs, changed)
 
 
@@ -100,14 +103,22 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
             "run 'dvc repro', which needs none"
         )
+    server.stay_in_use()  # stages do so while they are recorded, and not all are
+    living.bury(api)
     tell(graph)
     run = _Run(graph, jobs=jobs, tell=tell, environment=dict(os.environ))
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
-    os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
+    os.environ |= {
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # of a server that is away, at length
+    }
     flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
     try:
         flow(list(targets), jobs, return_state=True)
+        if run.held:
+            living.let_go(run.held)
     finally:
         run.children.close()
     lost = "ended without an outcome"
@@ -117,6 +128,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
 class _Run:
     """One run of a graph. outcomes: how the stages ended so far. children: the processes at work.
 
+    held: says that this process will end the flow run.
     environment: for the stages. Prefect's client, in this process, needs another one.
     """
 
@@ -127,6 +139,7 @@ class _Run:
         self.outcomes: dict[str, Outcome] = {}
         self.children = Children()
         self.ending = threading.Event()
+        self.held: IO[bytes] | None = None
 
     def cancel(self) -> None:
         """Start no further stage, and end those that run."""
@@ -228,13 +241,20 @@ def _outcome(stage: str, code: int, said: str, seconds: float) -> Outcome:
     if code != 0:
         lines = [line for line in said.splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        others = [line.strip() for line in lines if not line.startswith("ERROR: failed to reproduce")]
-        reason = [*others, *errors][-1] if others or errors else f"exit code {code}"
+        others = [line.strip() for line in lines if not line.startswith(ITS_OWN)]
+        reason = [*others, *errors][-1] if others or errors else _ending(code, said)
         return Outcome(stage, "failed", seconds, f"{reason} ({LOGS / stage}.log)")
     if "didn't change, skipping" in said:
         return Outcome(stage, "unchanged", seconds)
     restored = "is cached - skipping run" in said
     return Outcome(stage, "done", seconds, "restored from DVC's run cache" if restored else "")
+
+
+def _ending(code: int, said: str) -> str:
+    """How a stage ended that has said nothing itself, or its DVC. A negative code is minus the signal that ended it."""
+    told = re.search(r"exited with (-?\d+)", said)
+    code = int(told[1]) if told else code
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
 def _flow(run: _Run, *, name: str) -> Any:
@@ -259,6 +279,7 @@ def _flow(run: _Run, *, name: str) -> Any:
     @flow(name="selfadapt", flow_run_name=name, task_runner=workers, persist_result=False)
     def selfadapt(targets: list[str], jobs: int) -> Any:
         watch_for_cancelling(UUID(str(flow_run.id)), run.cancel)
+        run.held = living.hold(str(flow_run.id))
         run.walk(submit)
         if run.ending.is_set():
             return states.Cancelled(message=CANCELLED)

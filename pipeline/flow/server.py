@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 import zlib
@@ -29,7 +30,8 @@ from pipeline.core.errors import UserError
 FOLDER = Path(".selfadapt/prefect")
 OWN_PORTS = range(4201, 5201)
 REPORT_PORTS = range(5201, 6201)
-START_SECONDS = 120  # a start takes 5 to 12 s on two idle cores, a minute on busy ones
+START_SECONDS = 300  # a start takes 5 to 12 s on two idle cores, minutes on very busy ones
+TOUCH_SECONDS = 30  # between two words that the server is in use
 REST = 5  # a start that failed is tried again after that many times as long as it took
 PARENT = "SELFADAPT_PARENT_TASK_RUN"  # the parent flow's task run that a stage's run is shown under
 AGAIN = "SELFADAPT_AGAIN"  # "<stage>=<id of its flow run>": the run that a stage goes on in
@@ -89,6 +91,7 @@ def _start() -> str | None:
     while time.monotonic() - start < START_SECONDS and keeper.poll() is None:
         if healthy(api_at(port)):
             _write_state({"port": port, "report_port": report_port, "pid": keeper.pid})
+            touch()  # the start may have taken minutes
             return api_at(port)
         time.sleep(0.2)
     keeper.terminate()
@@ -146,6 +149,17 @@ def touch() -> None:
     """Say that the server is in use."""
     with contextlib.suppress(OSError):
         (FOLDER / "used").touch()
+
+
+def stay_in_use() -> None:
+    """Keep saying so, until this process ends."""
+
+    def say() -> None:
+        while True:
+            touch()
+            time.sleep(TOUCH_SECONDS)
+
+    threading.Thread(target=say, daemon=True).start()
 
 
 def api_at(port: int) -> str:

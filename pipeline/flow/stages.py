@@ -97,7 +97,9 @@ def resolve(params: Path, graph: Path = Path("dvc.yaml")) -> list[Stage]:
                 repo.index.graph.nodes()  # raises for cycles and for outputs that overlap
         except DvcException as error:
             reason = " ".join(str(error.__cause__ or error).split()).replace(f"{folder}/", "")
-            raise UserError(f"{graph}: expected a graph that DVC can resolve with {params}, got: {reason}") from None
+            raise UserError(
+                f"expected a graph that DVC can resolve with {params} in {graph}, got: {reason}; correct it"
+            ) from None
     return sorted(stages, key=lambda stage: stage.name)
 
 

@@ -157,8 +157,8 @@ class CsReft(nn.Module):
         if self.router["supervision"] > 0:
             if self._labels is None:
                 raise UserError(
-                    "expected the skills of the training prompts, because csreft.adapter.router.supervision is not 0; "
-                    "call supervise first"
+                    "expected the skills of the training prompts, since csreft.adapter.router.supervision is not 0, "
+                    "got none; call supervise first"
                 )
             skills = functional.one_hot(self._labels[prompts.cpu()], self.skills).to(probabilities)
             loss = loss + self.router["supervision"] * balanced_cross_entropy(probabilities, skills)

@@ -220,7 +220,8 @@ class SvfLearner:
         self.modules = in_layers(named, targets.layers)
         if not self.modules:
             raise UserError(
-                f"expected factors of {', '.join(targets.modules)} in {factors.path}; run 'dvc repro factorize'"
+                f"expected factors of {', '.join(targets.modules)} in {factors.path}, got none; run "
+                "'dvc repro factorize'"
             )
         sizes = [len(factors[name][1]) for name in self.modules]
         start = torch.zeros(sum(sizes))

@@ -233,7 +233,8 @@ def read_claims(published: Mapping[str, Any]) -> tuple[Claim, ...]:
         problem = first["msg"].removeprefix("Value error, ")
         got = "" if first["type"] == "value_error" else f", got {first['input']!r}"
         raise UserError(
-            f"{FILE}: {name} does not fit{where}: {problem[0].lower()}{problem[1:]}{got}; correct it"
+            f"expected claims of their form in {FILE}, but {name} does not fit{where}: {problem[0].lower()}"
+            f"{problem[1:]}{got}; correct it"
         ) from None
     for number, claim in enumerate(claims):
         if any(other.id == claim.id for other in claims[:number]):

@@ -193,7 +193,8 @@ def _chosen(cells: Sequence[str], plan: Plan) -> Chosen:
         raise UserError(f"expected cells of {PLAN}, got '{unknown[0]}'; it has: {', '.join(plan.cells)}")
     if missing := [cell for cell in cells if cell not in there]:
         raise UserError(
-            f"expected the scores of '{missing[0]}' in {ARTIFACTS / 'scores'}; run 'dvc repro score@{missing[0]}'"
+            f"expected the scores of '{missing[0]}' in {ARTIFACTS / 'scores'}, got none; "
+            f"run 'dvc repro score@{missing[0]}'"
         )
     answered = {plan.cells[cell].task for cell in cells or there}
     rules = [task for task in plan.heuristics if task in answered]

@@ -74,7 +74,7 @@ class Artifacts:
         folder, _, name = path.partition("/")
         if folder not in self.folders:
             known = ", ".join(self.folders)
-            raise UserError(f"expected the folder of {path} among those of this stage ({known}); name it in dvc.yaml")
+            raise UserError(f"expected a folder of this stage's ({known}), got that of {path}; name it in dvc.yaml")
         return planned(self.folders[folder] / name, stage)
 
 

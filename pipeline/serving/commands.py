@@ -155,7 +155,7 @@ def chat(
                 strategy = rest.strip()
                 _note(strategy)
             elif command.startswith("/"):
-                raise UserError(f"expected /strategy NAME, /strategies, /new or /quit, got '{command}'")
+                raise UserError(f"expected /strategy NAME, /strategies, /new or /quit, got '{command}'; correct it")
             elif line:
                 how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "plain": plain}
                 asked = [*turns, {"role": "user", "content": line}]

@@ -179,7 +179,9 @@ class Engine:
                 if job.late:
                     self._waiting.popleft()
                     with contextlib.suppress(Exception):
-                        job.end(Late(f"expected an answer to begin within {job.seconds:g} s; ask again later"))
+                        job.end(
+                            Late(f"expected an answer to begin within {job.seconds:g} s, but it did not; ask again")
+                        )
                     continue
                 together = [*self._running, *chosen, job]
                 columns = max(other.columns for other in together)

@@ -46,7 +46,9 @@ def merged(project: Project, strategy: str, folder: Path, dtype: str = "float32"
     base = load_base(project.model, project.compute().model_copy(update={"dtype": "float32"}))
     way = Strategies(project, base, project.factors).named(strategy)
     if not isinstance(way, Way):
-        raise UserError(f"expected one expert or mixture to merge, got '{strategy}', which decides for every prompt")
+        raise UserError(
+            f"expected one expert or mixture to merge, got '{strategy}', which decides for every prompt; name another"
+        )
     with _in_the_weights(base.model, project.factors, way), atomic_folder(folder) as temporary:
         base.model.to(DTYPES[dtype]).save_pretrained(temporary)
         base.tokenizer.save_pretrained(temporary)
@@ -154,7 +156,7 @@ def check_repository(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise UserError(f"expected a repository as OWNER/NAME, got '{repository}': {error}") from None
+        raise UserError(f"expected a repository as OWNER/NAME, got '{repository}': {error}; correct it") from None
 
 
 def push(folder: Path, repository: str, *, dry_run: bool) -> list[tuple[str, int]]:

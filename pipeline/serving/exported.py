@@ -25,7 +25,9 @@ def read_exported(folder: Path, model: Path) -> tuple[Adapter, Form]:
     if not isinstance(config, dict) or not {"kind", "config", "base_sha256"} <= set(config):
         raise UserError(f"expected an exported expert in {folder}, got another config.json; export it again")
     if config["base_sha256"] != base_digest(model):
-        raise UserError(f"expected an expert for the base model in {model}, got one for another in {folder}")
+        raise UserError(
+            f"expected an expert for the base model in {model}, got one for another in {folder}; export it from there"
+        )
     path = folder / WEIGHTS
     tensors, _ = read_tensors(path)
     try:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.artifacts import read_jsonl
+from pipeline.core.reading import formed
 from pipeline.core.types import PLAIN
 
 LOOKED_AT = 50  # examples of a task: what all of them begin with is its form
@@ -43,6 +44,12 @@ def form_of(task: str, folder: Path) -> Form:
     path = folder / "train.jsonl"
     if not path.is_file():
         return ALONE
-    begun = [row["messages"][:-1] for row in read_jsonl(path)[:LOOKED_AT]]
+    with formed(path, "examples", "run 'dvc repro prepare'"):
+        begun = [_turns(row["messages"])[:-1] for row in read_jsonl(path)[:LOOKED_AT]]
     common = [turns[0] for turns in zip(*begun, strict=False) if all(turn == turns[0] for turn in turns)]
     return Form(task, tuple(common)) if begun and all(len(turns) == len(common) for turns in begun) else ALONE
+
+
+def _turns(messages: Turns) -> Turns:
+    """An example's turns. Raises KeyError or TypeError for what are none."""
+    return [{"role": str(turn["role"]), "content": str(turn["content"])} for turn in messages]

@@ -228,6 +228,6 @@ class Project:
         for module, (a, b) in adapter.pairs.items():
             if module not in weights or (b.shape[0], a.shape[1]) != tuple(weights[module].shape):
                 raise UserError(
-                    f"expected a matrix '{module}' of {b.shape[0]} × {a.shape[1]} in the base model, for {name}; it "
-                    "belongs to another base model"
+                    f"expected a matrix '{module}' of {b.shape[0]} × {a.shape[1]} in the base model, for {name}, got "
+                    "none; it belongs to another base model"
                 )

@@ -198,7 +198,8 @@ def _column(expert: str, value: Any, layers: int) -> list[float]:
     column = list(value) if isinstance(value, list | tuple) else [value] * layers
     if len(column) != layers:
         raise UserError(
-            f"expected one coefficient of '{expert}', or one for each of {layers} layers, got {len(column)}"
+            f"expected one coefficient of '{expert}', or one for each of {layers} layers, got {len(column)}; correct "
+            "them"
         )
     numbers = [number for number in column if isinstance(number, int | float) and not isinstance(number, bool)]
     if len(numbers) < layers or not all(abs(number) <= LARGEST for number in numbers):  # which no NaN is

@@ -73,7 +73,7 @@ def enlarged(
     rank = old.shape[2] // len(skills)
     if config["orthonormal"] == "across" and old.shape[2] + rank > old.shape[3]:
         raise UserError(
-            f"expected room for {rank} more directions beside {old.shape[2]} of {old.shape[3]}; lower the rank"
+            f"expected room for {rank} more directions, got {old.shape[2]} taken of {old.shape[3]}; lower the rank"
         )
     drawn = torch.randn(*old.shape[:2], rank, old.shape[3], generator=generator)
     rotation = apart(drawn, old if config["orthonormal"] == "across" else old[:, :, :0])

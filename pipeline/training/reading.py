@@ -82,7 +82,7 @@ class Reader(Base):
         try:
             return [self.labels.index(text)]
         except ValueError:
-            raise UserError(f"expected one of the labels {', '.join(self.labels)}, got '{text}'") from None
+            raise UserError(f"expected one of the labels {', '.join(self.labels)}, got '{text}'; correct it") from None
 
 
 def reader(base: Base, head: nn.Module, labels: Sequence[str], read: str) -> Reader:

@@ -128,7 +128,10 @@ def test_a_plan_that_is_behind_is_said_and_the_next_run_works(project):
     with edited(project / "plan.yaml", lambda text: text), twice:
         refused = subprocess.run(["dvc", "repro", "code"], cwd=project, env=ENV, capture_output=True, text=True)
         assert refused.returncode != 0
-        assert "error: plan.yaml was behind params.yaml and has been written again: run again" in refused.stderr
+        assert (
+            "error: expected the plan of params.yaml, but plan.yaml was behind and has been written again; run again"
+            in refused.stderr
+        )
         assert "Running stage 'plan'" in dvc(project, "repro", "code")
         assert "train_svf@sums-1" in changed_stages(project)
     dvc(project, "repro", "code")

@@ -18,6 +18,7 @@ class Outer(Section, at="svf.{task}"):
     inner: Inner
 
 
+READ = "expected settings that a stage reads in params.yaml, but "
 GOOD = {"name": "x", "inner": {"learning_rate": 0.1, "steps": 3}}
 
 
@@ -26,7 +27,7 @@ def sentence(value: dict) -> str:
         Outer.parse(value, "svf.sums")
     text = str(raised.value)
     assert "\n" not in text
-    assert text.startswith("params.yaml: ")
+    assert text.startswith("expected ") and "params.yaml" in text
     return text
 
 
@@ -43,9 +44,9 @@ def test_the_place_is_filled_from_the_arguments() -> None:
 
 def test_an_unknown_setting_is_named_with_the_nearest_known_one() -> None:
     said = sentence({**GOOD, "inner": {**GOOD["inner"], "learning_rat": 1.0}})
-    assert said == "params.yaml: 'svf.sums.inner.learning_rat' is not a known setting; did you mean 'learning_rate'?"
+    assert said == f"{READ}'svf.sums.inner.learning_rat' is not a known setting; did you mean 'learning_rate'?"
     said = sentence({**GOOD, "zzz": 1})
-    assert said == "params.yaml: 'svf.sums.zzz' is not a known setting; known settings: inner, name"
+    assert said == f"{READ}'svf.sums.zzz' is not a known setting; known settings: inner, name"
 
 
 def test_a_missing_setting_is_named() -> None:

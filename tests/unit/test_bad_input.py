@@ -28,6 +28,7 @@ from pipeline.serving.assistant import Assistant
 from pipeline.serving.http.server import Server
 from selfadapt import cli
 from tests.project import ROOT, make_project
+from tests.sentences import lacks
 from tests.serving import LIMITS, REFUSED, served
 
 ASK = ["generate", "What is 12 + 30?", "-n", "3"]
@@ -281,13 +282,49 @@ COMMANDS = {
     "an unknown stage": Case(well, ["stage:factorise"], "expected a stage, got 'factorise'"),
 }
 
-FILES = {
+# The base model's folder.
+MODEL = {
     "no model": Case(gone(MODEL), ASK, "expected the base model in"),
     "a model without its configuration": Case(gone(f"{MODEL}/config.json"), ASK, "has no config.json"),
     "a configuration that is no JSON": Case(text(f"{MODEL}/config.json", "{"), ASK, "config.json"),
     "weights cut short": Case(cut(f"{MODEL}/model.safetensors"), ASK, "expected weights as safetensors in"),
     "no weights": Case(gone(f"{MODEL}/model.safetensors"), ASK, MODEL),
     "no tokenizer": Case(gone(f"{MODEL}/tokenizer.json"), ASK, "tokenizer"),
+    **{
+        f"a configuration with {kind}": Case(config(**changes), ASK, MODEL)
+        for kind, changes in {
+            "a billion layers": {"num_hidden_layers": 10**9},
+            "no layers": {"num_hidden_layers": 0},
+            "layers in words": {"num_hidden_layers": "two"},
+            "a negative size": {"hidden_size": -64},
+            "no size": {"hidden_size": 0},
+            "a vocabulary of 10^15": {"vocab_size": 10**15},
+            "a list for a size": {"hidden_size": [64]},
+            "an unknown kind": {"model_type": "oracle"},
+            "no heads": {"num_attention_heads": 0},
+        }.items()
+    },
+    "a configuration nested without end": Case(text(f"{MODEL}/config.json", "[" * 100000), ASK, MODEL),
+    "a tokenizer of another form": Case(text(f"{MODEL}/tokenizer.json", '{"a": 1}'), ASK, MODEL),
+    "a tokenizer that is a list": Case(text(f"{MODEL}/tokenizer.json", "[]"), ASK, MODEL),
+    "a tokenizer in bytes": Case(text(f"{MODEL}/tokenizer.json", b"\xff\x00"), ASK, MODEL),
+    **{
+        f"a chat template that {does}": Case(text(f"{MODEL}/chat_template.jinja", template), ASK, "chat template")
+        for does, template in {
+            "divides by zero": "{{ 1 // 0 }}",
+            "asks for terabytes": "{{ 'x' * 10 ** 13 }}",
+            "never ends": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+            "gives nothing": "{# nothing #}",
+            "is no template": "{% for %}",
+            "wants what is not there": "{{ messages[7].content.x.y }}",
+            "refuses": "{{ raise_exception('no') }}",
+        }.items()
+    },
+    "a model of NaN": Case(weights_of_nan, ASK, "expected numbers from the model, got NaN or infinity"),
+}
+
+# Factors, experts, LoRA, edits: files of tensors.
+ADAPTERS = {
     "no factors": Case(gone(FACTORS), ASK_SUMS, FACTORS),
     "factors cut short": Case(cut(FACTORS), ASK_SUMS, "expected safetensors in"),
     "factors of nothing": Case(tensors(FACTORS, emptied), ASK_SUMS, "expected the decomposition of"),
@@ -319,45 +356,23 @@ FILES = {
         "coefficients for 2 layers",
     ),
     "a folder that holds no expert": Case(well, [*ASK, "-s", f"expert:{MODEL}"], "expected an exported expert in"),
+    "an expert in a pipe": Case(pipe(SUMS), ASK_SUMS, SUMS),
+}
+
+# Examples of a task.
+ROWS = {
     "no examples": Case(gone(TRAIN), ["train_svf@sums-0"], f"expected the input {TRAIN}"),
     "an empty data set": Case(text(TRAIN, ""), ["train_svf@sums-0"], "expected training and validation examples"),
     "examples that are no JSON": Case(text(TRAIN, "{\n"), ["train_svf@sums-0"], f"expected JSON in line 1 of {TRAIN}"),
     "examples of another form": Case(text(TRAIN, '{"a": 1}\n'), ["train_svf@sums-0"], f"expected examples in {TRAIN}"),
     "examples in bytes": Case(text(TRAIN, b"\xff\xfe\n"), ["train_svf@sums-0"], TRAIN),
-    **{
-        f"a configuration with {kind}": Case(config(**changes), ASK, MODEL)
-        for kind, changes in {
-            "a billion layers": {"num_hidden_layers": 10**9},
-            "no layers": {"num_hidden_layers": 0},
-            "layers in words": {"num_hidden_layers": "two"},
-            "a negative size": {"hidden_size": -64},
-            "no size": {"hidden_size": 0},
-            "a vocabulary of 10^15": {"vocab_size": 10**15},
-            "a list for a size": {"hidden_size": [64]},
-            "an unknown kind": {"model_type": "oracle"},
-            "no heads": {"num_attention_heads": 0},
-        }.items()
-    },
-    "a configuration nested without end": Case(text(f"{MODEL}/config.json", "[" * 100000), ASK, MODEL),
-    "a tokenizer of another form": Case(text(f"{MODEL}/tokenizer.json", '{"a": 1}'), ASK, MODEL),
-    "a tokenizer that is a list": Case(text(f"{MODEL}/tokenizer.json", "[]"), ASK, MODEL),
-    "a tokenizer in bytes": Case(text(f"{MODEL}/tokenizer.json", b"\xff\x00"), ASK, MODEL),
-    **{
-        f"a chat template that {does}": Case(text(f"{MODEL}/chat_template.jinja", template), ASK, "chat template")
-        for does, template in {
-            "divides by zero": "{{ 1 // 0 }}",
-            "asks for terabytes": "{{ 'x' * 10 ** 13 }}",
-            "never ends": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-            "gives nothing": "{# nothing #}",
-            "is no template": "{% for %}",
-            "wants what is not there": "{{ messages[7].content.x.y }}",
-            "refuses": "{{ raise_exception('no') }}",
-        }.items()
-    },
     "examples in a pipe": Case(pipe(TRAIN), ["train_svf@sums-0"], f"expected the input {TRAIN} to be a file"),
-    "an expert in a pipe": Case(pipe(SUMS), ASK_SUMS, SUMS),
     "examples nested without end": Case(text(TRAIN, "[" * 100000), ["train_svf@sums-0"], f"in line 1 of {TRAIN}"),
     "examples that are numbers": Case(text(TRAIN, "7\n"), ["train_svf@sums-0"], f"an object on line 1 of {TRAIN}"),
+}
+
+# Coefficients in a file.
+MIXTURES = {
     "a mixture nested without end": Case(text("m.json", "[" * 100000), [*ASK, "-s", "mixture:m.json"], "without end"),
     "a mixture of 5000 digits": Case(
         text("m.json", '{"experts": {"sums": 1' + "0" * 5000 + "}}"), [*ASK, "-s", "mixture:m.json"], "m.json"
@@ -366,9 +381,17 @@ FILES = {
         text("m.json", '{"experts": {"sums": 1' + "0" * 400 + "}}"), [*ASK, "-s", "mixture:m.json"], "from -1000 to"
     ),
     "a mixture in a pipe": Case(pipe("m.json"), [*ASK, "-s", "mixture:m.json"], "m.json"),
-    "a model of NaN": Case(weights_of_nan, ASK, "expected numbers from the model, got NaN or infinity"),
 }
-CASES = PARAMS | COMMANDS | FILES
+
+KINDS = {
+    "settings": PARAMS,
+    "commands": COMMANDS,
+    "model": MODEL,
+    "adapters": ADAPTERS,
+    "rows": ROWS,
+    "mixtures": MIXTURES,
+}
+CASES = {f"{kind}: {name}": case for kind, cases in KINDS.items() for name, case in cases.items()}
 
 
 @pytest.fixture(scope="module")
@@ -444,6 +467,7 @@ def test_bad_input_is_one_sentence_and_an_exit_code_and_writes_nothing(name, fol
         (sentence,) = [line for line in said.splitlines() if line.startswith("error: ")]
         assert said.rstrip().endswith(sentence.rstrip()), said
         assert 30 < len(sentence) < 700
+        assert not lacks(sentence.removeprefix("error: ")), sentence
     assert holds(folder) == before
 
 
@@ -460,6 +484,7 @@ def test_a_bad_request_is_one_sentence_and_its_status(url, case):
     assert answer.status_code == status
     error = answer.json()["error"]
     assert words in error["message"]
+    assert not lacks(error["message"]), error["message"]
     assert "\n" not in error["message"]
     assert error["type"] == "invalid_request_error"
 

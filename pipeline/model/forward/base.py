@@ -203,7 +203,8 @@ def linear_modules(model: nn.Module, suffixes: Sequence[str]) -> list[str]:
     if missing:
         known = sorted({n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)})
         raise UserError(
-            f"params.yaml: the model has no linear module {', '.join(sorted(missing))}; it has: {', '.join(known)}"
+            f"expected modules of the model in params.yaml, but the model has no linear module "
+            f"{', '.join(sorted(missing))}; it has: {', '.join(known)}"
         )
     return names
 

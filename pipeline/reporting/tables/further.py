@@ -26,7 +26,8 @@ def with_weighed(scores: pd.DataFrame, folder: Path, cells: Collection[str]) -> 
         own = set(scores.loc[scores["cell"] == cell, "id"])
         if own and own != set(frame["id"]):
             raise UserError(
-                f"expected the same examples in {path} and in the scores of '{cell}'; run 'dvc repro weigh@{cell}'"
+                f"expected the same examples in {path} and in the scores of '{cell}', got others; run "
+                f"'dvc repro weigh@{cell}'"
             )
         frames.append(frame.rename(columns=lambda name: name if name == "id" else f"also.{name}").assign(cell=cell))
     return scores.merge(pd.concat(frames), on=["cell", "id"], how="left") if frames else scores

@@ -94,7 +94,7 @@ def with_references(references: Sequence[tuple[str, Mapping[str, Any]]]) -> list
         if kept[:count] != list(range(count)):
             answered = sum(place < count for place in kept)
             raise UserError(
-                f"expected the reference '{test['function']}' to answer its {count} base tests in the sandbox, it "
+                f"expected the reference '{test['function']}' to answer its {count} base tests in the sandbox, but it "
                 f"answered {answered}; run it again on a machine that does less"
             )
         plus = [calls[place] for place in kept[count:]]

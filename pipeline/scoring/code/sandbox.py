@@ -166,8 +166,8 @@ def _permitted() -> None:
         )
     if walls["kind"] == "limits" and os.environ.get(BARE) != "limits":
         raise UserError(
-            f"expected namespaces to run model-written programs in, the kernel gives only: {_describe(hello)}; allow "
-            f"unprivileged user namespaces, or set {BARE}=limits in a container that has no secrets"
+            f"expected namespaces to run model-written programs in, but the kernel gives only: {_describe(hello)}; "
+            f"allow unprivileged user namespaces, or set {BARE}=limits in a container that has no secrets"
         )
 
 

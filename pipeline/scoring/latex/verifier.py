@@ -72,7 +72,7 @@ class Verifier:
         except (_Ended, _TooLong):
             self._end()
             raise UserError(
-                f"expected a process that compares expressions to start, it did not; see what '{sys.executable} "
+                f"expected a process that compares expressions to start, but it did not; see what '{sys.executable} "
                 f"{SCRIPT} {SECONDS}' says"
             ) from None
         return self._process

@@ -196,7 +196,8 @@ def _sentence(kind: type[Asked], field: str, problem: dict[str, Any]) -> str:
         return f"{problem['ctx']['error']}; correct the request"
     if problem["type"] in ("too_long", "literal_error") and field in UNSERVED:
         return f"expected no '{field}', which this server does not serve, got {got}; leave it out"
-    return f"'{field}' does not fit: {problem['msg'][:1].lower()}{problem['msg'][1:]}, got {got}; correct the request"
+    said = problem["msg"][:1].lower() + problem["msg"][1:]
+    return f"expected another value, since '{field}' does not fit: {said}, got {got}; correct the request"
 
 
 TYPES = ("str", "int", "float", "constrained-str")

@@ -35,7 +35,9 @@ def as_refusal(error: Exception) -> Refused:
     if isinstance(error, UserError):
         return Refused(400, str(error))
     log.error("an answer failed", exc_info=error)
-    return Refused(500, "the answer failed on the server, whose log says why; ask again", "server_error")
+    return Refused(
+        500, "expected an answer, but it failed on the server, whose log says why; ask again", "server_error"
+    )
 
 
 def as_json(refused: Refused) -> dict[str, Any]:

@@ -170,7 +170,11 @@ class Server:
                 400, f"expected at most {self.limits.answers} answers to a request, got {count}; ask for fewer"
             )
         if sum(self.engine.load) + self._arriving + count > self.limits.queue + self.engine.rows:
-            raise Refused(429, f"{self.limits.queue} answers are waiting; ask again later", "rate_limit_error")
+            raise Refused(
+                429,
+                f"expected room in line, but {self.limits.queue} answers are waiting; ask again later",
+                "rate_limit_error",
+            )
         hearing = Hearing(request, self.engine)
         self._arriving += count
         try:
@@ -194,7 +198,7 @@ class Server:
                 if asked.model != "mixture":
                     raise Refused(
                         400,
-                        f"expected 'mixture' as the model of a mixture in numbers, got '{asked.model[:80]}'",
+                        f"expected 'mixture' as the model of a mixture in numbers, got '{asked.model[:80]}'; ask so",
                         field="model",
                     )
                 return await asyncio.to_thread(available.mixture, asked.mixture, asked.mix)
@@ -208,13 +212,15 @@ class Server:
                 return full
         known = ", ".join(names)
         raise Refused(
-            404, f"expected one of the models {known}, or 'mixture' with numbers, got '{model[:80]}'", field="model"
+            404,
+            f"expected one of the models {known}, or 'mixture' with numbers, got '{model[:80]}'; correct it",
+            field="model",
         )
 
     async def _body(self, request: Request) -> bytes:
         """The request's bytes, as long as they come in time and are not too many."""
         limit = self.limits.body_bytes
-        too_large = Refused(413, f"expected a request of at most {limit} bytes; shorten it")
+        too_large = Refused(413, f"expected a request of at most {limit} bytes, got more; shorten it")
         declared = request.headers.get("content-length", "0")
         if not declared.isdigit() or len(declared) > 18 or int(declared) > limit:
             raise too_large
@@ -226,9 +232,11 @@ class Server:
                     if len(body) > limit:
                         raise too_large
         except ClientDisconnect:
-            raise Refused(GONE, "expected the whole request, but its client is gone") from None
+            raise Refused(GONE, "expected the whole request, but its client is gone; ask again") from None
         except TimeoutError:
-            raise Refused(408, "expected the whole request in time; send it faster", "timeout_error") from None
+            raise Refused(
+                408, "expected the whole request in time, got a part of it; send it faster", "timeout_error"
+            ) from None
         return bytes(body)
 
     # ---- answers -----------------------------------------------------------------------------------------------------
@@ -295,10 +303,12 @@ async def _no_route(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 404)
     methods = (getattr(error, "headers", None) or {}).get("Allow", "")
     if status == 404:
-        return response(Refused(404, f"expected {KNOWN}, got {request.method} {request.url.path[:80]}"))
+        return response(Refused(404, f"expected {KNOWN}, got {request.method} {request.url.path[:80]}; correct it"))
     allowed = {"Allow": f"{methods}, OPTIONS"}
     if request.method != "OPTIONS":
-        return response(Refused(405, f"expected {KNOWN}, got {request.method} {request.url.path[:80]}"), allowed)
+        return response(
+            Refused(405, f"expected {KNOWN}, got {request.method} {request.url.path[:80]}; correct it"), allowed
+        )
     wanted = request.headers.get("access-control-request-headers", "Authorization, Content-Type")
     preflight = {"Access-Control-Allow-Methods": methods, "Access-Control-Allow-Headers": wanted}
     return Response(status_code=204, headers={**allowed, **preflight})

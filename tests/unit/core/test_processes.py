@@ -96,7 +96,7 @@ def test_a_lost_process_is_one_sentence_and_the_rerun_ends_with_the_same_bytes(f
     said, _ = process.communicate(timeout=120)
     if process.returncode != 0:  # else it was killed after its last unit
         assert process.returncode == 1
-        assert "expected 2 processes to work on this stage together, one of them has gone" in said
+        assert "expected 2 processes to work on this stage together, but one has gone" in said
         assert "Traceback" not in said
         assert not list((folder / "lost").iterdir())
     assert outputs(folder, "train_svf", "lost", 2) == undisturbed

@@ -96,3 +96,21 @@ def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.Monkey
         ("e", "unchanged"),
     ]
     assert [news for news in told if isinstance(news, str)] == ["b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "reason"),
+    [
+        (-9, "Running stage 'a':\n> python a\n", "killed by signal 9"),
+        (
+            255,
+            "> python a\nERROR: failed to reproduce 'a': failed to run: python a, exited with -9\n",
+            "killed by signal 9",
+        ),
+        (255, "> python a\nERROR: failed to reproduce 'a': failed to run: python a, exited with 3\n", "exit code 3"),
+        (255, "> python a\nhello\nerror: expected b\nERROR: failed to reproduce 'a': exited with 1\n", "expected b"),
+        (1, "", "exit code 1"),
+    ],
+)
+def test_a_failed_stage_says_why_in_its_own_words_or_how_it_ended(code: int, said: str, reason: str) -> None:
+    assert run._outcome("a", code, said, 1.0).reason.partition(" (")[0] == reason

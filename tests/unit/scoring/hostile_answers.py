@@ -308,6 +308,3 @@ for file in range(3, 64):
 def f(x):
     return x + 10
 """
-
-
-ANSWERS = PRETENDING | LYING | SEARCHING | {f"writes {what}": writes(line) for what, line in WRITTEN.items()}

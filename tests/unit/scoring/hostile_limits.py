@@ -278,5 +278,3 @@ def f(x):
     return x + 10
 """,
 }
-
-EATING = CPU_TIME | SLEEP | MEMORY | PROCESSES | FILES

@@ -14,14 +14,29 @@ from pipeline.scoring import code
 from pipeline.scoring.code import pool, sandbox
 from pipeline.scoring.code.sandbox import LIMITS, RAISED, Outcome, Program, isolation, run
 from tests.unit.scoring import modes
-from tests.unit.scoring.hostile_answers import ANSWERS
+from tests.unit.scoring.hostile_answers import LYING, PRETENDING, SEARCHING, WRITTEN, writes
 from tests.unit.scoring.hostile_escapes import CLOSED, OLD_DOOR, SEEN
-from tests.unit.scoring.hostile_limits import CPU_TIME, EATING, MEMORY
+from tests.unit.scoring.hostile_limits import CPU_TIME, FILES, MEMORY, PROCESSES, SLEEP
+from tests.unit.scoring.hostile_tricks import INTERPRETER, PROCESS
 from tests.unit.scoring.right_programs import ANYWHERE, RIGHT, WITH_A_FOLDER, WITH_PROCESSES
 
 TESTS = [[[1], 11], [[2], 12]]
 CALLS = [[1], [2]]
-WRONG = ANSWERS | EATING
+# Programs that must not pass, by what they turn to.
+KINDS = {
+    "the answer": PRETENDING,
+    "its value": LYING,
+    "the values expected": SEARCHING,
+    "the channel of values": {f"writes {what}": writes(line) for what, line in WRITTEN.items()},
+    "the interpreter": INTERPRETER,
+    "its process": PROCESS,
+    "time": CPU_TIME,
+    "sleep": SLEEP,
+    "memory": MEMORY,
+    "processes": PROCESSES,
+    "files": FILES,
+}
+WRONG = {name: source for programs in KINDS.values() for name, source in programs.items()}
 REACHING = SEEN | CLOSED
 QUICK = {**LIMITS, "asleep_seconds": 1}
 OVERHEAD = 5  # seconds beyond a limit, on a busy machine
@@ -140,7 +155,8 @@ def test_code_before_and_after_runs_in_the_same_module() -> None:
 
 
 def test_there_are_more_than_a_hundred_hostile_programs() -> None:
-    assert len(WRONG) + len(REACHING) > 130
+    assert len(WRONG) == sum(map(len, KINDS.values()))  # each has a name of its own
+    assert min(map(len, KINDS.values())) >= 4 and len(WRONG) > 170 and len(REACHING) > 10
 
 
 @pytest.mark.parametrize("name", WRONG)

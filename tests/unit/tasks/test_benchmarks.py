@@ -207,13 +207,13 @@ def test_as_many_test_examples_of_every_subset_can_be_asked_for() -> None:
     assert [one.meta["subset"] for one in drawn] == list("aaabbbccc")
     assert [one.id for one in drawn] == [one.id for one in pool if one in drawn], "they keep their order"
     assert drawn == of_each_subset(pool, 3, seed=1) != of_each_subset(pool, 3, seed=2)
-    with pytest.raises(UserError, match="expected 4 test examples of every subset, 'c' has 3 to give"):
+    with pytest.raises(UserError, match="expected 4 test examples of every subset, got 3 of 'c'"):
         of_each_subset(pool, 4, seed=1)
 
 
 def test_a_size_the_benchmark_has_not_got_is_one_sentence() -> None:
     sizes = {"train": 9, "validation": 0, "test": 1, "few_shot": 0}
-    with pytest.raises(UserError, match="expected 9 examples for the split 'train', the benchmark has 2 to give"):
+    with pytest.raises(UserError, match="expected 9 examples for the split 'train', got 2 from the benchmark"):
         divide({"train": examples_of("abcd"), "test": examples_of("z")}, sizes, 0, ())
 
 

@@ -267,7 +267,7 @@ def test_a_larger_training_split_leaves_the_test_split_as_it_is():
 def test_a_task_that_runs_dry_is_said_in_a_sentence():
     options = module("sums").Options(smallest=1, largest=1)  # one sum, in as many wordings as differ by their words
     worded = {normalised_text(wording.format(a=1, b=1)) for wording in module("sums").WORDINGS}
-    with pytest.raises(UserError, match=f"expected 20 different examples, the task gave only {len(worded)}"):
+    with pytest.raises(UserError, match=f"expected 20 different examples, got {len(worded)} from the task"):
         fill(module("sums").examples(1, options), {"train": 5, "validation": 5, "test": 5, "few_shot": 5})
 
 
