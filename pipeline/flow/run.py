@@ -200,7 +200,7 @@ class Run:
         """Run one stage, if it is stale and all it needs is there. parent: the task run it is shown under."""
         outcome = self.without_running(stage)
         if outcome is None:
-            self.tell(stage)
+            self._begin(stage)
             outcome = self._repro(stage, parent)
             if self.ending.is_set() and outcome.state == "failed":
                 outcome = replace(outcome, reason="interrupted")
@@ -218,6 +218,9 @@ class Run:
         if stage not in self.graph.changed and all(outcome.state == "unchanged" for outcome in needed):
             return Outcome(stage, "unchanged")
         return None
+
+    def _begin(self, stage: str) -> None:
+        self.tell(stage)
 
     def _repro(self, stage: str, parent: str) -> Outcome:
         """Run one stage by DVC, whose words go to a file."""

@@ -147,6 +147,10 @@ class RunOnMachines(Run):
         needed = [other for other in self.graph.needs[stage] if self.outcomes[other].state != "skipped"]
         return [allow_failure(self._states[other]) for other in needed if other in self._states]
 
+    def _begin(self, stage: str) -> None:
+        if stage not in self.graph.apart:  # a worker says when it begins
+            self.tell(stage)
+
     def _repro(self, stage: str, parent: str) -> Outcome:
         if stage in self.graph.apart:
             return self._repro_away(stage)

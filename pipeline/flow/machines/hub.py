@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -15,6 +15,8 @@ from pipeline.flow.machines import worker
 LOOK_SECONDS = 1.0  # between two looks at which workers there are
 PATIENCE_SECONDS = 60.0  # without any worker, before it is worth a word
 STATE = Path(".selfadapt")
+OTHER_CODE = "expected the code of the run, got another"
+REMEDY = "bring its clone to the same commit and start it again"
 
 
 class Hub:
@@ -32,8 +34,9 @@ class Hub:
         self.shared: bool | None = None
         self.recorded = True
         self._known: dict[str, bool] = {}  # by address: whether it may run stages
-        self._refused: set[str] = set()
-        self._expected = worker.fingerprints()
+        self._refused: set[tuple[str, str]] = set()
+        self._sources, self._versions = worker.sources(), worker.versions()
+        self._units: dict[str, str] = {}
         self._over, self._there = threading.Event(), threading.Event()
         self._client = Client(address, set_as_default=False, name="selfadapt")
         self._client.subscribe_topic(self.token, lambda event: begun(event[1]["stage"]))
@@ -81,8 +84,7 @@ class Hub:
         while not self._over.wait(0.0 if not self._known else LOOK_SECONDS):
             with contextlib.suppress(OSError, TimeoutError):  # the scheduler is away for a moment, or has gone
                 there = self._workers()
-                for address in there.keys() - self._known.keys():
-                    self._look(address)
+                self._look(sorted(there.keys() - self._known.keys()))
                 self._known = {address: known for address, known in self._known.items() if address in there}
             if any(self._known.values()):
                 since = time.monotonic()
@@ -92,26 +94,43 @@ class Hub:
             if not self._known:
                 time.sleep(LOOK_SECONDS)
 
-    def _look(self, address: str) -> None:
-        """Let a worker have stages, or say once why not."""
-        asked = {"token": self.token, "expected": self._expected, "api": self._api}
-        (found,) = self._client.run(worker.look, **asked, workers=[address], on_error="return").values()
-        if isinstance(found, BaseException):  # its code may be too old to be asked
-            reason = f"expected a clone with the code of the run, got: {type(found).__name__}: {found}"
-            found = {"refused": reason, "folder": "its folder"}
-        if not found["refused"] and self.shared not in (None, found["shared"]):
-            found["refused"] = "expected its cache to be as that of the other workers, got one that is not"
-        self._known[address] = not found["refused"]
-        if found["refused"]:
-            said = f"the worker at {address} in {found['folder']} gets no stage: {found['refused']}"
-            if said.partition(" in ")[2] not in self._refused:
-                self._refused.add(said.partition(" in ")[2])
-                _note(said)
-            return
-        self.shared = found["shared"]
-        self.recorded &= found["recorded"]
-        self._client.run(worker.admit, workers=[address])
-        self._there.set()
+    def _look(self, addresses: Sequence[str]) -> None:
+        """Let workers have stages, or say once why not."""
+        asked = {"token": self.token, "api": self._api}
+        answers = self._client.run(worker.look, **asked, workers=addresses, on_error="return") if addresses else {}
+        for address, found in answers.items():
+            if isinstance(found, BaseException):  # its code may be too old to be asked
+                refused, folder = f"{OTHER_CODE} ({type(found).__name__}: {found}); {REMEDY}", "its folder"
+            else:
+                refused, folder = found["refused"] or self._other(address, found), found["folder"]
+            self._known[address] = not refused
+            if refused and (folder, refused) not in self._refused:
+                self._refused.add((folder, refused))
+                _note(f"the worker at {address} in {folder} gets no stage: {refused}")
+            elif not refused:
+                self.shared = found["shared"]
+                self.recorded &= found["recorded"]
+                self._client.run(worker.admit, workers=[address])
+                self._there.set()
+
+    def _other(self, address: str, found: Mapping[str, Any]) -> str:
+        """Why a worker that answered is not as the coordinator; empty where it is."""
+        if found["sources"] != self._sources:
+            (units,) = self._client.run(worker.look_closer, workers=[address]).values()
+            self._units = self._units or worker.fingerprints()
+            if units != self._units:
+                return f"{OTHER_CODE} in {_differing(units, self._units)}; {REMEDY}"
+        if found["versions"] != self._versions:
+            return f"expected the libraries of the run, got others: {_differing(found['versions'], self._versions)}"
+        if self.shared not in (None, found["shared"]):
+            return "expected its cache to be as the other workers have theirs, shared with the run or not; set it so"
+        return ""
+
+
+def _differing(one: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """The names of what differs, three at most."""
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return f"{', '.join(names[:3])}{' …' if names[3:] else ''}"
 
 
 def _note(text: str) -> None:

@@ -15,7 +15,7 @@ from pipeline.core.reading import read_yaml
 from pipeline.flow.children import Children
 
 FOLDERS = Path(".selfadapt/machines")
-COPIED = ("pipeline", "stages")  # the code that a worker runs; all else comes with each stage
+PACKAGES = ("pipeline", "stages")  # the code that stages run
 ADDRESSES = ("tcp://", "tls://")
 SLURM = "slurm:"
 INSTALL = {"prefect_dask": "dask", "distributed": "dask", "dask_jobqueue": "slurm"}
@@ -123,7 +123,7 @@ def make_folder(name: str) -> Path:
 
     folder = FOLDERS / name
     folder.mkdir(parents=True, exist_ok=True)
-    for part in COPIED:
+    for part in PACKAGES:  # all else comes with each stage
         shutil.rmtree(folder / part, ignore_errors=True)
         shutil.copytree(part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copyfile("dvc.yaml", folder / "dvc.yaml")

@@ -1,5 +1,6 @@
 """What Dask calls in a worker's process, which was started in the worker's folder: a look at it, and one stage."""
 
+import asyncio
 import fcntl
 import hashlib
 import importlib.metadata
@@ -18,6 +19,7 @@ from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
 from pipeline.flow import identity, lock, server
 from pipeline.flow.children import Children
+from pipeline.flow.machines.places import PACKAGES
 from pipeline.flow.machines.record import RUNS, has_remote
 from pipeline.flow.repro import entry_of
 from pipeline.flow.run import LOGS, cores, run_by_dvc
@@ -35,39 +37,54 @@ _held: dict[Path, IO[str]] = {}  # the lock on this worker's folder, for as long
 # ---- what is looked at -------------------------------------------------------------------------------------------
 
 
+def sources() -> str:
+    """A hash of all files of the code, as they are."""
+    files = sorted(path for part in PACKAGES for path in Path(part).rglob("*") if "__pycache__" not in path.parts)
+    listed = [f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files if path.is_file()]
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
 def fingerprints() -> dict[str, str]:
-    """What decides the bytes that stages write: a hash for each unit of code, and the versions of libraries."""
-    units = {unit: hashlib.sha256(text.encode()).hexdigest()[:16] for unit, text in Code(Path.cwd()).units().items()}
-    return units | {name: importlib.metadata.version(name) for name in LIBRARIES}
+    """What decides the bytes that stages write: a hash for each unit of code."""
+    units = Code(Path.cwd()).units()
+    return {unit: hashlib.sha256(text.encode()).hexdigest()[:16] for unit, text in units.items()}
 
 
-def look(token: str, expected: Mapping[str, str], api: str) -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """The versions of libraries that show in what stages write."""
+    return {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+async def look(token: str, api: str) -> dict[str, Any]:
     """What the coordinator has to know of this worker; ``refused`` says why it may not run stages, or is empty.
 
-    token: the name of a file that the coordinator has put into its folder's state and into its cache. expected: its
-    own ``fingerprints``. api: the address of the Prefect server.
+    token: the name of a file that the coordinator has put into its folder's state and into its cache. api: the address
+    of the Prefect server.
     """
+    return await asyncio.to_thread(_look, token, api)
+
+
+def _look(token: str, api: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"folder": str(Path.cwd()), "refused": ""}
     try:
-        shared = _checked(token, expected)
+        found["shared"] = _checked(token)
     except UserError as error:
-        return {"refused": str(error), "folder": str(Path.cwd())}
-    return {"refused": "", "folder": str(Path.cwd()), "shared": shared, "recorded": server.healthy(api)}
+        return found | {"refused": str(error)}
+    return found | {"recorded": server.healthy(api), "sources": sources(), "versions": versions()}
 
 
-def _checked(token: str, expected: Mapping[str, str]) -> bool:
+async def look_closer() -> dict[str, str]:
+    """The ``fingerprints`` of this worker's code."""
+    return await asyncio.to_thread(fingerprints)
+
+
+def _checked(token: str) -> bool:
     """Whether this worker's cache is the coordinator's; UserError where it may not run stages."""
-    here = Path.cwd()
     if (STATE / token).exists():
         raise UserError("expected a clone of its own, got the folder that the run was started in; start it in another")
     if not Path("dvc.yaml").is_file() or not Path(".dvc").is_dir():
         raise UserError("expected a clone of the project, got another folder; start the worker in a clone")
-    found = fingerprints()
-    if others := sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)):
-        raise UserError(
-            f"expected the code of the run, got another in {', '.join(others[:3])}{' …' if others[3:] else ''}; bring "
-            "the clone and its libraries to what the run has, and start the worker again"
-        )
-    _take_folder(here)
+    _take_folder(Path.cwd())
     return _reaches_cache(token)
 
 
@@ -148,10 +165,15 @@ def run_stage(order: Mapping[str, Any], parent: str) -> dict[str, Any]:
     log.parent.mkdir(parents=True, exist_ok=True)
     shared = ["--shared"] if order["shared"] else []
     command = [sys.executable, "-m", AWAY, *shared, stage, *order["needs"]]
-    children, ended, over = Children(), threading.Event(), threading.Event()
-    watch = threading.Thread(
-        target=_end_when_unwanted, args=(worker, worker.get_current_task(), children, ended, over), daemon=True
-    )
+    task, children, ended, over = worker.get_current_task(), Children(), threading.Event(), threading.Event()
+
+    def end_when_unwanted() -> None:
+        while not over.wait(LOOK_SECONDS):
+            if not _wanted(worker, task):
+                ended.set()
+                children.end()
+
+    watch = threading.Thread(target=end_when_unwanted, daemon=True)
     watch.start()
     try:
         code, said = run_by_dvc(
@@ -185,7 +207,7 @@ def _accept(texts: Mapping[str, str]) -> None:
 
 
 def _wanted(worker: Any, key: str) -> bool:
-    """Whether Dask still waits for a task: not where the run was cancelled, or its coordinator or scheduler has gone."""
+    """Whether Dask still waits for a task: not once the run is cancelled, or its coordinator or scheduler gone."""
     task = worker.state.tasks.get(key)
     return task is not None and task.state == "executing" and worker.status.name == "running"
 
