@@ -17,7 +17,7 @@ from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import identity, lock, server, warm
+from pipeline.flow import gpus, identity, lock, server, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.machines import places, record
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
@@ -33,12 +33,14 @@ class Graph:
     """The stages to look at, in an order in which each comes after those it needs.
 
     needs: for each stage, the stages whose outputs it reads. changed: those that DVC would run as things stand. apart:
-    those that another folder can run, given what other stages have made.
+    those that another folder can run, given what other stages have made. computing: those that run a model, on GPUs
+    where the settings say so.
     """
 
     needs: dict[str, list[str]]
     changed: frozenset[str]
     apart: frozenset[str] = frozenset()
+    computing: frozenset[str] = frozenset()
 
 
 def read_graph(targets: Sequence[str], *, restore: bool = False) -> Graph:
@@ -65,9 +67,14 @@ def read_graph(targets: Sequence[str], *, restore: bool = False) -> Graph:
             if restore:
                 record.restore(repo, chosen)
             changed = frozenset(stage.addressing for stage in chosen if _changed(repo, stage, patience))
+            computing = frozenset(stage.addressing for stage in chosen if _computes(stage))
     except DvcException as error:
         raise UserError(f"expected a graph that DVC can read, got: {' '.join(str(error).split())}") from None
-    return Graph(needs, changed, _apart(whole.nodes, chosen))
+    return Graph(needs, changed, _apart(whole.nodes, chosen), computing)
+
+
+def _computes(stage: Any) -> bool:
+    return any("compute" in getattr(dep, "params", ()) for dep in stage.deps)
 
 
 def _apart(whole: Iterable[Any], chosen: Iterable[Any]) -> frozenset[str]:
@@ -166,6 +173,7 @@ class Run:
         self.outcomes: dict[str, Outcome] = {}
         self.children = Children()
         self.ending = threading.Event()
+        self.gpus, self.gpus_asked_for = gpus.Pool(gpus.here()), gpus.asked_for()
 
     def cancel(self) -> None:
         """Start no further stage, and end those that run."""
@@ -230,9 +238,10 @@ class Run:
         # DVC itself waits without end for the lock that it needs for moments: it would fail after three seconds, even
         # when the stage has done its work. Where it finds another process at work on the stage's files, it fails.
         command = [sys.executable, "-m", REPRO, "--wait-for-lock", "repro", "--single-item", stage]
-        code, said = run_by_dvc(
-            self.children, command, log=log, environment=self._environment(parent), ending=self.ending.is_set
-        )
+        count = self.gpus_asked_for if stage in self.graph.computing else 0
+        with self.gpus.lent(count, self.ending.is_set) as lent:
+            environment = self._environment(parent) | ({gpus.VISIBLE: ",".join(lent)} if lent else {})
+            code, said = run_by_dvc(self.children, command, log=log, environment=environment, ending=self.ending.is_set)
         seconds = time.monotonic() - start
         if code is None:
             return Outcome(stage, "failed", seconds, said)

@@ -163,27 +163,39 @@ class RunOnMachines(Run):
 
     def _repro_away(self, stage: str) -> Outcome:
         """Have a worker run a stage, and take over what it has to tell."""
-        self.hub.wait(self.ending.is_set)
+        gpus = self.gpus_asked_for if stage in self.graph.computing else 0
+        self.hub.wait(gpus, self.ending.is_set)
         if reason := self._push(stage):
             return Outcome(stage, "failed", reason=reason)
-        away = task(run_away, cache_policy=NO_CACHE, persist_result=False, **_named(stage))
-        with self._submitting:  # Dask's annotations are those of the whole process
-            if self.ending.is_set():
-                return Outcome(stage, "failed", reason="interrupted")
-            with dask.annotate(resources={worker.STAGES: 1}):
-                future: Any = away.submit(self._order(stage), wait_for=self._edges(stage))
-            self._away[stage] = future
+        try:
+            future = self._submitted(stage, gpus)
+        except Exception as error:  # Dask's: its scheduler has gone
+            return Outcome(stage, "failed", reason=f"{type(error).__name__}: {error}")
+        if future is None:
+            return Outcome(stage, "failed", reason="interrupted")
         try:
             result = future.result(raise_on_failure=False)
             state = future.state
         except Exception as error:  # Dask's: no worker has lived to its end
             return self._lost(stage, future, error)
         finally:
-            future.wrapped_future.release()  # kept, it would be computed again if its worker went
             del self._away[stage]
-        state.data = None
+            future.wrapped_future.release()  # kept, it would be computed again if its worker went
+        state.data = stage  # Prefect looks at what it has; without a result it would fail
         self._states[stage] = state
         return self._taken(stage, result)
+
+    def _submitted(self, stage: str, gpus: int) -> Any:
+        """The future of a stage that the next worker gets; None where the run ends."""
+        away = task(run_away, cache_policy=NO_CACHE, persist_result=False, **_named(stage))
+        with self._submitting:  # Dask's annotations are those of the whole process
+            if self.ending.is_set():
+                return None
+            resources = {worker.STAGES: 1} | ({worker.GPUS: gpus} if gpus else {})
+            with dask.annotate(resources=resources):
+                future: Any = away.submit(self._order(stage), wait_for=self._edges(stage))
+            self._away[stage] = future
+        return future
 
     def _order(self, stage: str) -> dict[str, Any]:
         texts = {name: Path(name).read_text(encoding="utf-8") for name in worker.SENT if Path(name).is_file()}

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
 
+from pipeline.core.errors import UserError
 from pipeline.flow.machines import worker
 
 LOOK_SECONDS = 1.0  # between two looks at which workers there are
-PATIENCE_SECONDS = 60.0  # without any worker, before it is worth a word
+PATIENCE_SECONDS = 60.0  # of waiting for a worker, before it is worth a word
 STATE = Path(".selfadapt")
 OTHER_CODE = "expected the code of the run, got another"
+REFUSED = -1
 REMEDY = "bring its clone to the same commit and start it again"
 
 
@@ -33,12 +35,18 @@ class Hub:
         self.token = f"selfadapt-{uuid4().hex}"
         self.shared: bool | None = None
         self.recorded = True
-        self._known: dict[str, bool] = {}  # by address: whether it may run stages
+        self._known: dict[str, int] = {}  # by address: how many GPUs it has; less than none where it gets no stage
         self._refused: set[tuple[str, str]] = set()
         self._sources, self._versions = worker.sources(), worker.versions()
         self._units: dict[str, str] = {}
-        self._over, self._there = threading.Event(), threading.Event()
-        self._client = Client(address, set_as_default=False, name="selfadapt")
+        self._over = threading.Event()
+        try:
+            self._client = Client(address, set_as_default=False, name="selfadapt")
+        except (OSError, ValueError) as error:
+            said = " ".join(str(error).split())
+            raise UserError(
+                f"expected Dask's scheduler at {address}, got: {said}; start one with 'dask scheduler'"
+            ) from None
         self._client.subscribe_topic(self.token, lambda event: begun(event[1]["stage"]))
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -62,10 +70,15 @@ class Hub:
             mark.unlink(missing_ok=True)
         self._client.close()
 
-    def wait(self, ending: Callable[[], bool]) -> None:
-        """Wait until there is a worker that may run stages, or the run is to end."""
-        while not (self._there.wait(LOOK_SECONDS) or ending()):
-            pass
+    def wait(self, gpus: int, ending: Callable[[], bool]) -> None:
+        """Wait until there is a worker that may run stages and has ``gpus`` GPUs, or the run is to end."""
+        since = time.monotonic()
+        while not (any(has >= gpus for has in self._known.values()) or ending()):
+            time.sleep(LOOK_SECONDS)
+            if time.monotonic() - since > PATIENCE_SECONDS:
+                since = time.monotonic()
+                what = f" and has {gpus} GPUs" if gpus else ""
+                _note(f"no worker at {self.address} may run stages{what}; in a clone: dask worker {self.address}")
 
     def beside(self) -> int:
         """How many workers share a machine, where they are most."""
@@ -80,42 +93,38 @@ class Hub:
 
     def _watch(self) -> None:
         """Look at each worker that comes."""
-        since = time.monotonic()
-        while not self._over.wait(0.0 if not self._known else LOOK_SECONDS):
-            with contextlib.suppress(OSError, TimeoutError):  # the scheduler is away for a moment, or has gone
+        while not self._over.wait(LOOK_SECONDS):
+            with contextlib.suppress(Exception):  # the scheduler or a worker is away for a moment, or has gone
                 there = self._workers()
+                self._known = {address: has for address, has in self._known.items() if address in there}
                 self._look(sorted(there.keys() - self._known.keys()))
-                self._known = {address: known for address, known in self._known.items() if address in there}
-            if any(self._known.values()):
-                since = time.monotonic()
-            elif time.monotonic() - since > PATIENCE_SECONDS:
-                since = time.monotonic()
-                _note(f"no worker at {self.address} that may run stages; in a clone: dask worker {self.address}")
-            if not self._known:
-                time.sleep(LOOK_SECONDS)
 
     def _look(self, addresses: Sequence[str]) -> None:
         """Let workers have stages, or say once why not."""
         asked = {"token": self.token, "api": self._api}
         answers = self._client.run(worker.look, **asked, workers=addresses, on_error="return") if addresses else {}
-        for address, found in answers.items():
+        # What has other code is looked at more closely, which takes a while: last.
+        for address, found in sorted(answers.items(), key=lambda answer: not self._is_alike(answer[1])):
             if isinstance(found, BaseException):  # its code may be too old to be asked
                 refused, folder = f"{OTHER_CODE} ({type(found).__name__}: {found}); {REMEDY}", "its folder"
             else:
                 refused, folder = found["refused"] or self._other(address, found), found["folder"]
-            self._known[address] = not refused
+            self._known[address] = REFUSED
             if refused and (folder, refused) not in self._refused:
                 self._refused.add((folder, refused))
                 _note(f"the worker at {address} in {folder} gets no stage: {refused}")
             elif not refused:
                 self.shared = found["shared"]
                 self.recorded &= found["recorded"]
-                self._client.run(worker.admit, workers=[address])
-                self._there.set()
+                self._client.run(worker.admit, found["gpus"], workers=[address])
+                self._known[address] = found["gpus"]
+
+    def _is_alike(self, found: Any) -> bool:
+        return isinstance(found, dict) and found.get("sources") == self._sources
 
     def _other(self, address: str, found: Mapping[str, Any]) -> str:
         """Why a worker that answered is not as the coordinator; empty where it is."""
-        if found["sources"] != self._sources:
+        if not self._is_alike(found):
             (units,) = self._client.run(worker.look_closer, workers=[address]).values()
             self._units = self._units or worker.fingerprints()
             if units != self._units:

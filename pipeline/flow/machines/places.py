@@ -6,12 +6,13 @@ import shlex
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import UserError
 from pipeline.core.reading import read_yaml
+from pipeline.flow import gpus
 from pipeline.flow.children import Children
 
 FOLDERS = Path(".selfadapt/machines")
@@ -27,10 +28,15 @@ def check(on: str) -> None:
         raise UserError(f"expected --on dask, --on tcp://HOST:PORT or --on slurm:FILE, got --on {on}")
     needed = ["prefect_dask", "distributed", *(["dask_jobqueue"] if on.startswith(SLURM) else [])]
     for module in needed:
-        if importlib.util.find_spec(module) is None:
+        if not is_installed(module):
             raise UserError(f"expected {module} for --on {on}; run 'pip install selfadapt[{INSTALL[module]}]'")
     if on.startswith(SLURM):
         slurm_options(Path(on.removeprefix(SLURM)))
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    return importlib.util.find_spec(module) is not None
 
 
 @contextlib.contextmanager
@@ -56,6 +62,7 @@ def _here(jobs: int, children: Children, environment: Mapping[str, str]) -> Iter
 
     with LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None) as cluster:
         address = cluster.scheduler_address
+        names = gpus.here()
         for number in range(1, jobs + 1):
             folder = make_folder(str(number))
             dask = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--name", str(number)]
@@ -67,7 +74,7 @@ def _here(jobs: int, children: Children, environment: Mapping[str, str]) -> Iter
                 args=(command,),
                 kwargs={
                     "log": folder / "worker.log",
-                    "environment": environment,
+                    "environment": {**environment, **_share(names, number, jobs)},
                     "waiting": lambda process: True,
                 },
                 daemon=True,
@@ -76,6 +83,11 @@ def _here(jobs: int, children: Children, environment: Mapping[str, str]) -> Iter
             yield address
         finally:
             children.end()
+
+
+def _share(names: Sequence[str], number: int, jobs: int) -> dict[str, str]:
+    """The GPUs of worker ``number`` of ``jobs`` on this machine; nothing to set where there are none."""
+    return {gpus.VISIBLE: ",".join(names[number - 1 :: jobs])} if names else {}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """What Dask calls in a worker's process, which was started in the worker's folder: a look at it, and one stage."""
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
@@ -17,8 +18,9 @@ from pipeline.core.artifacts import read_json, write_text
 from pipeline.core.code import Code
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import identity, lock, server
+from pipeline.flow import gpus, identity, lock, server
 from pipeline.flow.children import Children
+from pipeline.flow.machines.checkpoints import Kept
 from pipeline.flow.machines.places import PACKAGES
 from pipeline.flow.machines.record import RUNS, has_remote
 from pipeline.flow.repro import entry_of
@@ -26,6 +28,7 @@ from pipeline.flow.run import LOGS, cores, run_by_dvc
 
 AWAY = "pipeline.flow.machines.away"
 STAGES = "selfadapt"  # the resource that a worker has while it may run stages, and of which each stage takes one
+GPUS = "selfadapt-gpus"  # the GPUs that a worker has
 STATE = Path(".selfadapt")
 SENT = ("dvc.yaml", "params.yaml", "plan.yaml", "dvc.lock")  # what comes with each stage
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "dvc")  # whose version may show in what a stage writes
@@ -70,7 +73,8 @@ def _look(token: str, api: str) -> dict[str, Any]:
         found["shared"] = _checked(token)
     except UserError as error:
         return found | {"refused": str(error)}
-    return found | {"recorded": server.healthy(api), "sources": sources(), "versions": versions()}
+    found |= {"recorded": server.healthy(api), "gpus": len(gpus.here())}
+    return found | {"sources": sources(), "versions": versions()}
 
 
 async def look_closer() -> dict[str, str]:
@@ -139,9 +143,9 @@ def _share_checkpoints(cache: Path) -> None:
         here.symlink_to(there)
 
 
-async def admit(dask_worker: Any) -> None:
+async def admit(gpus: int, dask_worker: Any) -> None:
     """Let a worker of Dask's have stages, one at a time, whatever its number of threads."""
-    await dask_worker.set_resources(**{STAGES: 1})
+    await dask_worker.set_resources(**{STAGES: 1, GPUS: gpus})
 
 
 # ---- what is run -------------------------------------------------------------------------------------------------
@@ -176,9 +180,12 @@ def run_stage(order: Mapping[str, Any], parent: str) -> dict[str, Any]:
     watch = threading.Thread(target=end_when_unwanted, daemon=True)
     watch.start()
     try:
-        code, said = run_by_dvc(
-            children, command, log=log, environment=_environment(order, parent), ending=ended.is_set
-        )
+        with contextlib.nullcontext() if order["shared"] else Kept(stage) as kept:
+            code, said = run_by_dvc(
+                children, command, log=log, environment=_environment(order, parent), ending=ended.is_set
+            )
+            if kept:
+                kept.done = code == 0
     finally:
         over.set()
         watch.join()
