@@ -191,8 +191,7 @@ class RunOnMachines(Run):
         with self._submitting:  # Dask's annotations are those of the whole process
             if self.ending.is_set():
                 return None
-            resources = {worker.STAGES: 1} | ({worker.GPUS: gpus} if gpus else {})
-            with dask.annotate(resources=resources):
+            with dask.annotate(resources=worker.resources(self.hub.token, 1, gpus)):
                 future: Any = away.submit(self._order(stage), wait_for=self._edges(stage))
             self._away[stage] = future
         return future

@@ -12,9 +12,11 @@ from uuid import uuid4
 
 from pipeline.core.errors import UserError
 from pipeline.flow.machines import worker
+from pipeline.flow.machines.record import has_remote
 
 LOOK_SECONDS = 1.0  # between two looks at which workers there are
 PATIENCE_SECONDS = 60.0  # of waiting for a worker, before it is worth a word
+DAY_SECONDS = 86400.0
 STATE = Path(".selfadapt")
 OTHER_CODE = "expected the code of the run, got another"
 REFUSED = -1
@@ -55,10 +57,14 @@ class Hub:
 
         with Repo() as repo:
             cache = Path(repo.cache.local.path).parents[1]
+            self._has_remote = has_remote(repo)
         cache.mkdir(parents=True, exist_ok=True)
         STATE.mkdir(exist_ok=True)
         self._marks = [STATE / self.token, cache / self.token]
         for mark in self._marks:
+            for left in mark.parent.glob(f"selfadapt-{'[0-9a-f]' * 32}"):  # by a run that was killed
+                if time.time() - left.stat().st_mtime > DAY_SECONDS:
+                    left.unlink(missing_ok=True)
             mark.touch()
         self._thread.start()
         return self
@@ -115,8 +121,7 @@ class Hub:
                 _note(f"the worker at {address} in {folder} gets no stage: {refused}")
             elif not refused:
                 self.shared = found["shared"]
-                self.recorded &= found["recorded"]
-                self._client.run(worker.admit, found["gpus"], workers=[address])
+                self._client.run(worker.admit, self.token, found["gpus"], workers=[address])
                 self._known[address] = found["gpus"]
 
     def _is_alike(self, found: Any) -> bool:
@@ -133,6 +138,17 @@ class Hub:
             return f"expected the libraries of the run, got others: {_differing(found['versions'], self._versions)}"
         if self.shared not in (None, found["shared"]):
             return "expected its cache to be as the other workers have theirs, shared with the run or not; set it so"
+        if not (found["shared"] or self._has_remote):
+            return (
+                "expected a cache that it shares with the run, as the run's folder has no remote; set one of them "
+                "('dvc cache dir', 'dvc remote add --default')"
+            )
+        if self.recorded and not found["recorded"]:
+            self.recorded = False
+            _note(
+                f"the worker at {address} reaches no Prefect server at {self._api}: what runs on workers is not "
+                "recorded step by step (docs/machines.md)"
+            )
         return ""
 
 

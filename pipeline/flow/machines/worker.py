@@ -27,13 +27,13 @@ from pipeline.flow.repro import entry_of
 from pipeline.flow.run import LOGS, cores, run_by_dvc
 
 AWAY = "pipeline.flow.machines.away"
-STAGES = "selfadapt"  # the resource that a worker has while it may run stages, and of which each stage takes one
-GPUS = "selfadapt-gpus"  # the GPUs that a worker has
 STATE = Path(".selfadapt")
 SENT = ("dvc.yaml", "params.yaml", "plan.yaml", "dvc.lock")  # what comes with each stage
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "dvc")  # whose version may show in what a stage writes
 LOOK_SECONDS = 0.5  # between two looks at whether Dask still wants a stage
+PATIENCE = 3  # looks at whether the Prefect server answers, which may be busy
 SAID = 200_000  # characters of a stage's words that are sent back
+_one = threading.Lock()  # one stage at a time in this folder, of whatever run
 _held: dict[Path, IO[str]] = {}  # the lock on this worker's folder, for as long as the process lives
 
 
@@ -73,7 +73,7 @@ def _look(token: str, api: str) -> dict[str, Any]:
         found["shared"] = _checked(token)
     except UserError as error:
         return found | {"refused": str(error)}
-    found |= {"recorded": server.healthy(api), "gpus": len(gpus.here())}
+    found |= {"recorded": any(server.healthy(api) for _ in range(PATIENCE)), "gpus": len(gpus.here())}
     return found | {"sources": sources(), "versions": versions()}
 
 
@@ -143,9 +143,17 @@ def _share_checkpoints(cache: Path) -> None:
         here.symlink_to(there)
 
 
-async def admit(gpus: int, dask_worker: Any) -> None:
-    """Let a worker of Dask's have stages, one at a time, whatever its number of threads."""
-    await dask_worker.set_resources(**{STAGES: 1, GPUS: gpus})
+async def admit(token: str, gpus: int, dask_worker: Any) -> None:
+    """Let a worker of Dask's have the stages of one run, one at a time, whatever its number of threads.
+
+    Of the resource ``token`` each stage takes one. Another run looks at the worker anew: the resource is another.
+    """
+    await dask_worker.set_resources(**resources(token, 1, gpus))
+
+
+def resources(token: str, stages: int, gpus: int) -> dict[str, int]:
+    """What a worker has, or a stage takes, in Dask's terms."""
+    return {token: stages, f"{token}-gpus": gpus} if gpus else {token: stages}
 
 
 # ---- what is run -------------------------------------------------------------------------------------------------
@@ -158,6 +166,11 @@ def run_stage(order: Mapping[str, Any], parent: str) -> dict[str, Any]:
     the cache is; ``api`` of the server that records it, empty for none; ``beside``, how many workers share this
     machine; ``topic``, to which its start is told. parent: the task run that it is shown under.
     """
+    with _one:
+        return _run_stage(order, parent)
+
+
+def _run_stage(order: Mapping[str, Any], parent: str) -> dict[str, Any]:
     from distributed import get_worker
 
     worker = get_worker()
