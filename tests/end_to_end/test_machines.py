@@ -18,13 +18,15 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from dvc.utils.serialize import dumps_yaml
 
 from pipeline.flow.plan import update
 from tests.clone import ENV, clone, dvc
 
 pytest.importorskip("prefect_dask", reason="several machines need the extra selfadapt[dask]")
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(2400)]  # a minute and a half, on two quiet cores
-TARGET, TRAINING = "score@sums-svf-0", "train_svf@sums-0"
+TRAINING = "train_svf@sums-0"
+AWAY = ["initialise@base", "factorize@base", TRAINING]  # what is left for the machines to do
 RECORDED = {**ENV, "SELFADAPT_PREFECT": "on"}
 
 
@@ -106,24 +108,40 @@ class Machines:
 
 
 @pytest.fixture(scope="module")
-def reference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What DVC records of the part after ``dvc repro``."""
+def reference(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone after ``dvc repro`` up to the training."""
     folder = clone(root, tmp_path_factory.mktemp("reference") / "project")
-    dvc(folder, "repro", TARGET)
-    return stages(folder)
+    dvc(folder, "repro", TRAINING)
+    return folder
+
+
+def without(folder: Path, left: list[str]) -> None:
+    """Take stages and what they have made out of a clone, as if they had never run."""
+    record = yaml.safe_load((folder / "dvc.lock").read_text())
+    for name in left:
+        for out in record["stages"].pop(name)["outs"]:
+            path = folder / out["path"]
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (folder / "dvc.lock").write_text(dumps_yaml(record))
+    for name in (".selfadapt", ".dvc/tmp", ".dvc/cache/runs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
-def machines(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Clones with a remote, two of them with a worker, and a worker in one with other code."""
+def machines(root: Path, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """The reference with three stages to do; clones with a worker each, one of them with other code; a remote."""
     base = tmp_path_factory.mktemp("machines")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    made = Machines(clone(root, base / "coordinator"), base / "remote", f"tcp://127.0.0.1:{port}")
-    dvc(made.coordinator, "remote", "add", "--default", "store", str(made.remote))
-    for name in ("one", "two", "old"):
-        shutil.copytree(made.coordinator, made.folder(name))
+    made = Machines(base / "coordinator", base / "remote", f"tcp://127.0.0.1:{port}")
+    shutil.copytree(reference, made.coordinator)
+    without(made.coordinator, AWAY)
+    clone(root, made.folder("one"))
+    for folder in (made.coordinator, made.folder("one")):
+        dvc(folder, "remote", "add", "--default", "store", str(made.remote))
+    for name in ("two", "old"):
+        shutil.copytree(made.folder("one"), made.folder(name))
     with (made.folder("old") / "pipeline/scoring/numbers/__init__.py").open("a") as file:
         file.write("\nCHANGED = 1\n")
     words = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
@@ -147,7 +165,7 @@ def machines(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[M
 @pytest.fixture(scope="module")
 def story(machines: Machines) -> tuple[list[str], str]:
     """The lines of a run in which the worker that trains is killed, and that worker's name."""
-    process = machines.start_run(TARGET)
+    process = machines.start_run(TRAINING)
 
     def trains() -> str:
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
@@ -165,18 +183,13 @@ def story(machines: Machines) -> tuple[list[str], str]:
     return said.splitlines(), killed
 
 
-def test_the_record_is_that_of_dvc_repro(
-    machines: Machines, story: tuple[list[str], str], reference: dict[str, Any]
-) -> None:
-    assert stages(machines.coordinator) == reference
-    assert dvc(machines.coordinator, "status", TARGET).strip().endswith("up to date.")
+def test_the_record_is_that_of_dvc_repro(machines: Machines, story: tuple[list[str], str], reference: Path) -> None:
+    assert stages(machines.coordinator) == stages(reference)
+    assert dvc(machines.coordinator, "status", TRAINING).strip().endswith("up to date.")
 
 
-def test_no_stage_that_had_ended_is_called_again(story: tuple[list[str], str], reference: dict[str, Any]) -> None:
-    begun = [line.split()[1] for line in story[0] if line.startswith("·")]
-    assert begun.count(TRAINING) == 2
-    assert sorted(set(begun)) == sorted(reference)
-    assert len(begun) == len(reference) + 1, begun
+def test_no_stage_that_had_ended_is_called_again(story: tuple[list[str], str]) -> None:
+    assert [line.split()[1] for line in story[0] if line.startswith("·")] == [*AWAY, TRAINING]
 
 
 def test_a_worker_with_other_code_gets_no_stage(machines: Machines, story: tuple[list[str], str]) -> None:
@@ -195,7 +208,7 @@ def test_a_second_run_runs_and_moves_nothing(machines: Machines, story: tuple[li
     before = stored(machines.remote)
     logs = machines.coordinator / ".selfadapt/logs"
     moved = {log.name: log.stat().st_mtime_ns for log in logs.glob("pu*.log")}
-    said, _ = (process := machines.start_run(TARGET)).communicate(timeout=600)
+    said, _ = (process := machines.start_run(TRAINING)).communicate(timeout=600)
     assert process.returncode == 0, said
     assert re.search(r"^\d+ unchanged in", said, re.MULTILINE), said
     assert stored(machines.remote) == before
@@ -224,12 +237,12 @@ def test_a_run_cancelled_in_the_ui_leaves_nothing_at_work(machines: Machines, st
     )
 
 
-def test_with_one_cache_nothing_is_pushed(machines: Machines, story: tuple[list[str], str], tmp_path: Path) -> None:
+def test_with_one_cache_nothing_is_pushed(machines: Machines, reference: Path, tmp_path: Path) -> None:
     """Workers on this machine, each in a folder that the run makes."""
     folder, remote = tmp_path / "project", tmp_path / "remote"
-    shutil.copytree(machines.coordinator, folder, ignore=shutil.ignore_patterns("artifacts", ".selfadapt", "tasks"))
-    (folder / "dvc.lock").unlink()
-    dvc(folder, "remote", "add", "--force", "--default", "store", str(remote))
+    shutil.copytree(reference, folder)
+    without(folder, ["prepare@sums", *AWAY])
+    dvc(folder, "remote", "add", "--default", "store", str(remote))
     words = [sys.executable, "-m", "selfadapt.cli", "run", "--on", "dask", "-j", "1", "prepare@sums"]
     environment = {**RECORDED, "PYTHONPATH": str(folder)}
     if not machines.api:
@@ -238,8 +251,8 @@ def test_with_one_cache_nothing_is_pushed(machines: Machines, story: tuple[list[
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert not stored(remote)
-    ours, theirs = stages(folder), stages(machines.coordinator)
-    assert ours == {name: theirs[name] for name in ours}
+    ours, theirs = stages(folder), stages(reference)
+    assert ours == {name: theirs[name] for name in theirs if name not in AWAY}
     assert (folder / "data/tasks/sums/test.jsonl").is_file()
     assert (folder / ".selfadapt/runs/prepare@sums.json").is_file()
     assert not at_work(folder) and not at_work(folder / ".selfadapt/machines/1")

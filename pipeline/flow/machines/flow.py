@@ -4,7 +4,6 @@ import contextlib
 import os
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
@@ -29,7 +28,6 @@ from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 from pipeline.flow.run import LOGS, REPRO, Graph, Outcome, Run, outcome_of, run_by_dvc, state_of
 
 TOUCH_SECONDS = 30.0  # the project's own server ends where nobody says that it is in use, and workers say it elsewhere
-SPARE_SECONDS = 8.0  # for workers to end their stages, before those on this machine are ended
 # The runs at work in this process. Prefect sends the flow along with each task, by its name: it can hold nothing.
 _runs: dict[str, "RunOnMachines"] = {}
 
@@ -117,9 +115,6 @@ class RunOnMachines(Run):
         for future in list(self._away.values()):
             with contextlib.suppress(Exception):  # the scheduler may have gone
                 future.wrapped_future.cancel(reason="interrupted")
-        deadline = time.monotonic() + SPARE_SECONDS
-        while self._away and time.monotonic() < deadline:
-            time.sleep(0.1)
         super().cancel()
 
     def walk_all(self) -> None:
