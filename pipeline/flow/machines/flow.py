@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from pathlib import Path
@@ -42,8 +42,9 @@ def run_on(on: str, graph: Graph, targets: Sequence[str], **said: Any) -> "RunOn
             Hub(address, api=os.environ["PREFECT_API_URL"], begun=run.tell) as run.hub,
             _touched(),
         ):
-            runner: Any = DaskTaskRunner(address=address)
-            whole = prefect.flow(
+            decorator: Any = prefect.flow
+            runner = DaskTaskRunner(address=address)
+            whole = decorator(
                 walk_graph, name="selfadapt", flow_run_name=name, task_runner=runner, persist_result=False
             )
             _runs[address] = run
@@ -51,6 +52,8 @@ def run_on(on: str, graph: Graph, targets: Sequence[str], **said: Any) -> "RunOn
     finally:
         _runs.clear()
         run.children.close()
+    if run.trouble:
+        raise UserError(f"expected to fetch what the workers have made, but {run.trouble}; run this again")
     return run
 
 
@@ -77,8 +80,9 @@ def walk_graph(targets: list[str], jobs: int, on: str) -> Any:
     run.walk_all()
     if run.ending.is_set():
         return states.Cancelled(message=CANCELLED)
-    if failed := [outcome.stage for outcome in run.outcomes.values() if outcome.state == "failed"]:
-        return states.Failed(message=f"failed: {', '.join(failed)}")
+    failed = [outcome.stage for outcome in run.outcomes.values() if outcome.state == "failed"]
+    if failed or run.trouble:
+        return states.Failed(message=run.trouble or f"failed: {', '.join(failed)}")
     return states.Completed()
 
 
@@ -107,6 +111,7 @@ class RunOnMachines(Run):
         self._elsewhere: set[str] = set()  # stages whose outputs are in the cache or the remote, and not yet here
         self._pushed: set[str] = set()
         self._submitting, self._moving = threading.Lock(), threading.Lock()
+        self.trouble = ""  # why not all that was made is here
         self._jobs_here = threading.Semaphore(self.jobs)
 
     def cancel(self) -> None:
@@ -125,15 +130,15 @@ class RunOnMachines(Run):
                 return pool.submit(copy_context().run, self._bring, stage)
 
             self.walk(submit)
-        if not self.ending.is_set() and (reason := self._fetch(list(self._elsewhere))):
-            raise UserError(reason)
+        if not self.ending.is_set():
+            self.trouble = self._fetch(list(self._elsewhere))
 
     def _bring(self, stage: str) -> None:
         """Bring one stage up to date, here or on a worker."""
         if stage in self.graph.apart and self.without_running(stage) is None:
             self.bring_up_to_date(stage, parent="")
             return
-        here = task(run_here, cache_policy=NO_CACHE, persist_result=False, **_named(stage))
+        here = _task(run_here, stage)
         with self._jobs_here:
             self._states[stage] = here(self.hub.address, stage, wait_for=self._edges(stage), return_state=True)
 
@@ -182,7 +187,7 @@ class RunOnMachines(Run):
 
     def _submitted(self, stage: str, gpus: int) -> Any:
         """The future of a stage that the next worker gets; None where the run ends."""
-        away = task(run_away, cache_policy=NO_CACHE, persist_result=False, **_named(stage))
+        away = _task(run_away, stage)
         with self._submitting:  # Dask's annotations are those of the whole process
             if self.ending.is_set():
                 return None
@@ -198,7 +203,7 @@ class RunOnMachines(Run):
             "needs": self.graph.needs[stage],
             "texts": texts,
             "shared": self.hub.shared,
-            "api": os.environ["PREFECT_API_URL"] if self.hub.recorded else "",
+            "api": os.environ["PREFECT_API_URL"],
             "beside": self.hub.beside(),
             "topic": self.hub.token,
         }
@@ -235,7 +240,7 @@ class RunOnMachines(Run):
             reason = "interrupted"
         elif isinstance(error, KilledWorker):
             reason = "ended each worker that it was given to; on a worker's machine, look for what killed it: memory?"
-        state = states.Cancelled(message=reason) if self.ending.is_set() else states.Failed(message=reason)
+        state: Any = states.Cancelled(message=reason) if self.ending.is_set() else states.Failed(message=reason)
         with contextlib.suppress(Exception), get_client(sync_client=True) as client:
             client.set_task_run_state(future.task_run_id, state, force=True)
         return Outcome(stage, "failed", reason=reason)
@@ -274,5 +279,8 @@ class RunOnMachines(Run):
         return outcome_of(how, code, said, 0.0).reason if code else ""
 
 
-def _named(stage: str) -> Mapping[str, Any]:
-    return {"name": stage.partition("@")[0], "task_run_name": stage}
+def _task(function: Callable[..., Any], stage: str) -> Any:
+    """A task of Prefect's, shown under the stage's name. DVC is the only cache: Prefect's is off."""
+    decorator: Any = task
+    name = stage.partition("@")[0]
+    return decorator(function, name=name, task_run_name=stage, cache_policy=NO_CACHE, persist_result=False)

@@ -36,7 +36,6 @@ class Hub:
         self.address, self._api = address, api
         self.token = f"selfadapt-{uuid4().hex}"
         self.shared: bool | None = None
-        self.recorded = True
         self._known: dict[str, int] = {}  # by address: how many GPUs it has; less than none where it gets no stage
         self._refused: set[tuple[str, str]] = set()
         self._sources, self._versions = worker.sources(), worker.versions()
@@ -143,11 +142,10 @@ class Hub:
                 "expected a cache that it shares with the run, as the run's folder has no remote; set one of them "
                 "('dvc cache dir', 'dvc remote add --default')"
             )
-        if self.recorded and not found["recorded"]:
-            self.recorded = False
-            _note(
-                f"the worker at {address} reaches no Prefect server at {self._api}: what runs on workers is not "
-                "recorded step by step (docs/machines.md)"
+        if not found["recorded"]:
+            return (
+                f"expected Prefect's server at {self._api} to answer it; have one that all machines reach ('prefect "
+                "server start --host 0.0.0.0') and set PREFECT_API_URL for the run"
             )
         return ""
 

@@ -31,6 +31,10 @@ def check(on: str) -> None:
         if not is_installed(module):
             raise UserError(f"expected {module} for --on {on}; run 'pip install selfadapt[{INSTALL[module]}]'")
     if on.startswith(SLURM):
+        if shutil.which("sbatch") is None:
+            raise UserError(
+                f"expected SLURM's sbatch for --on {on}, which is not there; run this where jobs are sent from"
+            )
         slurm_options(Path(on.removeprefix(SLURM)))
 
 

@@ -163,7 +163,7 @@ def run_stage(order: Mapping[str, Any], parent: str) -> dict[str, Any]:
     """Run a stage in this folder, for as long as Dask wants it; how it ended, what it said, and its two records.
 
     order: ``stage``; ``needs``, the stages to fetch the outputs of; ``texts`` of the files SENT; ``shared``, whether
-    the cache is; ``api`` of the server that records it, empty for none; ``beside``, how many workers share this
+    the cache is; ``api`` of the server that records it; ``beside``, how many workers share this
     machine; ``topic``, to which its start is told. parent: the task run that it is shown under.
     """
     with _one:
@@ -236,10 +236,7 @@ def _environment(order: Mapping[str, Any], parent: str) -> dict[str, str]:
     """A stage's environment: the worker's, and where it is recorded."""
     search = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": search}
-    if order["api"]:
-        environment |= {"PREFECT_API_URL": order["api"], server.PARENT: parent}
-    else:
-        environment["SELFADAPT_PREFECT"] = "off"
+    environment |= {"PREFECT_API_URL": order["api"], server.PARENT: parent}
     environment.setdefault(SHARE, str(max(1, cores() // order["beside"])))
     return environment
 
