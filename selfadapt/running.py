@@ -33,6 +33,7 @@ def run(
     jobs: Jobs = 2,
     changes: SET = None,
     dry: Annotated[bool, typer.Option("--dry-run", help="Only say what would run, and about how long.")] = False,
+    on: Annotated[str, typer.Option(help="Machines: dask, tcp://HOST:PORT or slurm:FILE (docs/machines.md).")] = "",
 ) -> None:
     """Run what is stale, independent stages side by side, recorded as one Prefect flow.
 
@@ -42,6 +43,9 @@ def run(
 
     Stages share the cores: with --jobs 2 on two cores each has one thread, and as many as compute.threads in
     params.yaml says where there are more.
+
+    With --on, stages run on Dask's workers: --jobs of them on this machine, those at the address of a scheduler, or
+    jobs of SLURM as a file describes them.
     """
     if dry and changes:
         raise UserError(
@@ -53,7 +57,7 @@ def run(
     if dry:
         _say_what_would_run(targets or [], jobs)
         return
-    bring_up_to_date(targets or [], jobs)
+    bring_up_to_date(targets or [], jobs, on)
     if not targets:
         from pipeline.core.config import read_params
 
@@ -62,8 +66,8 @@ def run(
         print("the report: reports/index.html")
 
 
-def bring_up_to_date(targets: Sequence[str], jobs: int) -> None:
-    """Run a part of the graph, with a line for each stage that ends; exits with 1 if one fails."""
+def bring_up_to_date(targets: Sequence[str], jobs: int, on: str = "") -> None:
+    """Run a part of the graph, with a line for each stage that ends; exits with 1 if one fails. on: the machines."""
     from rich.console import Console
 
     from pipeline.flow import forecast, server
@@ -98,7 +102,7 @@ def bring_up_to_date(targets: Sequence[str], jobs: int) -> None:
                 console.print(f"{SIGNS[news.state]} {news.stage}{took}{'  ' + news.reason if news.reason else ''}")
             status.update(f"{waiting.said(running)}; running: {', '.join(running) or 'nothing'}")
 
-        run_graph(targets, jobs=jobs, tell=tell)
+        run_graph(targets, jobs=jobs, tell=tell, on=on)
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     console.print(f"{summary or 'nothing to do'} in {time.monotonic() - started:.0f} s; 'selfadapt ui' shows the runs")
     if counts["failed"]:

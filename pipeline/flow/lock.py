@@ -222,7 +222,7 @@ def mend() -> str | None:
     clean()
     if not RECORD.is_file() or whole(RECORD):
         return None
-    with _held():  # DVC writes the record only while it holds its lock
+    with held():  # DVC writes the record only while it holds its lock
         if not RECORD.is_file() or whole(RECORD):
             return None  # a living process has finished writing it
         if CONFLICT.search(RECORD.read_text(encoding="utf-8", errors="replace")):
@@ -256,7 +256,7 @@ def whole(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _held() -> Iterator[None]:
+def held() -> Iterator[None]:
     """Hold DVC's lock; a process that holds it is waited for."""
     from dvc.exceptions import DvcException
     from dvc.lock import DEFAULT_TIMEOUT, LockError

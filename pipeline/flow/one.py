@@ -53,15 +53,15 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
 
         call = parse(name, argv)
         lock.keep()
-        commit, start = _commit(), time.perf_counter()
+        code, start = commit(), time.perf_counter()
         tell("begin", **begin, parameters=call.plain_arguments)
         begun = True
         metrics = execute(call)
-        _note_commit(name, commit)
+        _note_commit(name, code)
         rows = [{"metric": key, "value": value} for key, value in metrics.items()]
         tell("table", key="metrics", rows=rows)
         seconds = time.perf_counter() - start
-        tell("summary", task=call.arguments.get("task"), commit=commit, seconds=seconds, metrics=rows)
+        tell("summary", task=call.arguments.get("task"), commit=code, seconds=seconds, metrics=rows)
         tell("end", state="Completed", message="")
     except BaseException as error:
         if not begun:
@@ -73,7 +73,7 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
         raise
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the code and the settings, with a plus if they differ from it; None without git."""
     try:
         head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)

@@ -9,6 +9,7 @@ ones: the file is, to the byte, the one that DVC would have written. A record th
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ OTHER = re.compile(r"^\S|[ ][&*]id\d", re.MULTILINE)
 NEXT = re.compile(r"^ {0,2}\S", re.MULTILINE)  # the line on which another entry begins
 
 
-def main() -> int:
-    """Run DVC with the words of this command line; its exit code."""
+def run_dvc(*lines: Sequence[str]) -> int:
+    """Run DVC with the words of each line, one after the other, until one fails; the last one's exit code."""
     from dvc.cli import main as run
     from dvc.dvcfile import Lockfile
 
@@ -32,7 +33,7 @@ def main() -> int:
             whole(self, stages, **kwargs)
 
     Lockfile.dump_stages = dump_stages
-    return int(run(sys.argv[1:]))
+    return next((code for line in lines if (code := int(run(list(line))))), 0)
 
 
 def _dump(lockfile: Any, stages: Any, **kwargs: Any) -> bool:
@@ -67,5 +68,15 @@ def replaced(record: str, entry: str) -> str:
     return record[:begin] + entry + record[following.start() if following else len(record) :]
 
 
+def entry_of(record: str, stage: str) -> str:
+    """The lines of a stage in ``record``, as ``replaced`` takes them; empty if there are none."""
+    name = f"  {stage}:\n"
+    begin = record.find(f"\n{name}") + 1
+    if not begin:
+        return ""
+    following = NEXT.search(record, begin + len(name))
+    return record[begin : following.start() if following else len(record)]
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_dvc(sys.argv[1:]))

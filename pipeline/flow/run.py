@@ -1,4 +1,7 @@
-"""DVC's graph as a Prefect flow: its stages side by side, each by ``dvc repro --single-item``."""
+"""DVC's graph as a Prefect flow: its stages side by side, each by ``dvc repro --single-item``.
+
+Here, or on other machines (``machines``).
+"""
 
 import os
 import queue
@@ -6,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +18,9 @@ from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import identity, living, lock, server, warm
+from pipeline.flow import gpus, identity, living, lock, server, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
+from pipeline.flow.machines import places, record
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
 LOGS = Path(".selfadapt/logs")
@@ -31,15 +35,22 @@ ITS_OWN = ("ERROR: failed to reproduce", "Running stage ", "> ")  # lines of DVC
 class Graph:
     """The stages to look at, in an order in which each comes after those it needs.
 
-    needs: for each stage, the stages whose outputs it reads. changed: those that DVC would run as things stand.
+    needs: for each stage, the stages whose outputs it reads. changed: those that DVC would run as things stand. apart:
+    those that another folder can run, given what other stages have made. computing: those that run a model, on GPUs
+    where the settings say so.
     """
 
     needs: dict[str, list[str]]
     changed: frozenset[str]
+    apart: frozenset[str] = frozenset()
+    computing: frozenset[str] = frozenset()
 
 
-def read_graph(targets: Sequence[str]) -> Graph:
-    """DVC's graph above ``targets`` (all of it, if there are none). Raises UserError where DVC can't read it."""
+def read_graph(targets: Sequence[str], *, restore: bool = False) -> Graph:
+    """DVC's graph above ``targets`` (all of it, if there are none). Raises UserError where DVC can't read it.
+
+    restore: first bring back from the cache or the remote what DVC's record knows and the folder lacks.
+    """
     import networkx
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -56,10 +67,35 @@ def read_graph(targets: Sequence[str]) -> Graph:
                 whole.subgraph(chosen).reverse(), key=lambda stage: (-height[stage], stage.addressing)
             )
             needs = {stage.addressing: sorted(dep.addressing for dep in whole.successors(stage)) for stage in order}
+            if restore:
+                record.restore(repo, chosen)
             changed = frozenset(stage.addressing for stage in chosen if _changed(repo, stage, patience))
+            computing = frozenset(stage.addressing for stage in chosen if _computes(stage))
     except DvcException as error:
-        raise UserError(f"expected a graph that DVC can read, got: {error}; correct it") from None
-    return Graph(needs, changed)
+        raise UserError(f"expected a graph that DVC can read, got: {' '.join(str(error).split())}; correct it") from None
+    return Graph(needs, changed, _apart(whole.nodes, chosen), computing)
+
+
+def _computes(stage: Any) -> bool:
+    return any("compute" in getattr(dep, "params", ()) for dep in stage.deps)
+
+
+def _apart(whole: Iterable[Any], chosen: Iterable[Any]) -> frozenset[str]:
+    """The stages that read nothing but what stages have made, and write nothing that DVC does not keep.
+
+    So the plan, the code's fingerprints, one's own rows and the reports are not among them: they read the folder's own
+    files, or folders into which several stages write.
+    """
+    from dvc.dependency import ParamsDependency
+
+    made = {out.fs_path for stage in whole for out in stage.outs}
+
+    def travels(stage: Any) -> bool:
+        read = [Path(dep.fs_path) for dep in stage.deps if not isinstance(dep, ParamsDependency)]
+        inside = all(any(str(path) in made for path in (dep, *dep.parents)) for dep in read)
+        return bool(read) and inside and all(out.use_cache for out in stage.outs)
+
+    return frozenset(stage.addressing for stage in chosen if travels(stage))
 
 
 def _changed(repo: Any, stage: Any, patience: lock.Patience) -> bool:
@@ -85,16 +121,22 @@ class Outcome:
     reason: str = ""
 
 
-def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outcome | str], None]) -> list[Outcome]:
+Tell = Callable[[Graph | Outcome | str], None]
+
+
+def run_graph(targets: Sequence[str], *, jobs: int, tell: Tell, on: str = "") -> list[Outcome]:
     """Run what is stale of DVC's graph, ``jobs`` stages side by side, as the flow ``selfadapt``.
 
     tell: hears the graph, the name of a stage that starts, and every outcome. When a stage fails, those that need it
-    are skipped and all others still run.
+    are skipped and all others still run. on: the machines to run on, as ``machines.places`` reads it; empty for this
+    one.
     """
     identity.complete()
+    if on:
+        places.check(on)
     with ThreadPoolExecutor(1) as pool:
         ensured = pool.submit(server.ensure)  # side by side: each of the three takes seconds
-        graph = read_graph(targets)
+        graph = read_graph(targets, restore=bool(on))
         if graph.changed:
             warm.prepare()
         api = ensured.result() and server.ensure()  # once more, since reading may have waited for long
@@ -106,7 +148,7 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
     server.stay_in_use()  # stages do so while they are recorded, and not all are
     living.bury(api)
     tell(graph)
-    run = _Run(graph, jobs=jobs, tell=tell, environment=dict(os.environ))
+    environment = dict(os.environ)
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
     os.environ |= {
@@ -114,32 +156,37 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # of a server that is away, at length
     }
-    flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
-    try:
-        flow(list(targets), jobs, return_state=True)
-        if run.held:
-            living.let_go(run.held)
-    finally:
-        run.children.close()
+    name = f"up to {', '.join(targets)}" if targets else "everything"
+    if on:
+        from pipeline.flow.machines.flow import run_on
+
+        run: Run = run_on(on, graph, targets, jobs=jobs, tell=tell, environment=environment, name=name)
+    else:
+        run = Run(graph, jobs=jobs, tell=tell, environment=environment)
+        try:
+            _flow(run, name=name)(list(targets), jobs, return_state=True)
+        finally:
+            run.children.close()
+    if run.held:
+        living.let_go(run.held)
     lost = "ended without an outcome"
     return [run.outcomes.get(stage, Outcome(stage, "failed", reason=lost)) for stage in graph.needs]
 
 
-class _Run:
+class Run:
     """One run of a graph. outcomes: how the stages ended so far. children: the processes at work.
 
     held: says that this process will end the flow run.
     environment: for the stages. Prefect's client, in this process, needs another one.
     """
 
-    def __init__(
-        self, graph: Graph, *, jobs: int, tell: Callable[[Graph | Outcome | str], None], environment: Mapping[str, str]
-    ) -> None:
+    def __init__(self, graph: Graph, *, jobs: int, tell: Tell, environment: Mapping[str, str]) -> None:
         self.graph, self.jobs, self.tell, self.environment = graph, jobs, tell, environment
         self.outcomes: dict[str, Outcome] = {}
         self.children = Children()
         self.ending = threading.Event()
         self.held: IO[bytes] | None = None
+        self.gpus, self.gpus_asked_for = gpus.Pool(gpus.here()), gpus.asked_for()
 
     def cancel(self) -> None:
         """Start no further stage, and end those that run."""
@@ -172,9 +219,9 @@ class _Run:
 
     def bring_up_to_date(self, stage: str, *, parent: str) -> Outcome:
         """Run one stage, if it is stale and all it needs is there. parent: the task run it is shown under."""
-        outcome = self._without_running(stage)
+        outcome = self.without_running(stage)
         if outcome is None:
-            self.tell(stage)
+            self._begin(stage)
             outcome = self._repro(stage, parent)
             if self.ending.is_set() and outcome.state == "failed":
                 outcome = replace(outcome, reason="interrupted")
@@ -182,7 +229,7 @@ class _Run:
         self.tell(outcome)
         return outcome
 
-    def _without_running(self, stage: str) -> Outcome | None:
+    def without_running(self, stage: str) -> Outcome | None:
         """The outcome of a stage that need not or cannot be run; None for all others."""
         if self.ending.is_set():
             return Outcome(stage, "skipped", reason="interrupted")
@@ -193,6 +240,9 @@ class _Run:
             return Outcome(stage, "unchanged")
         return None
 
+    def _begin(self, stage: str) -> None:
+        self.tell(stage)
+
     def _repro(self, stage: str, parent: str) -> Outcome:
         """Run one stage by DVC, whose words go to a file."""
         start = time.monotonic()
@@ -201,19 +251,14 @@ class _Run:
         # DVC itself waits without end for the lock that it needs for moments: it would fail after three seconds, even
         # when the stage has done its work. Where it finds another process at work on the stage's files, it fails.
         command = [sys.executable, "-m", REPRO, "--wait-for-lock", "repro", "--single-item", stage]
-        patience = lock.Patience()
-
-        def go_on(process: int) -> bool:
-            return not _waits_for_lock(process) or patience.spend(LOOK_SECONDS)
-
-        while True:
-            code = self.children.run(command, log=log, environment=self._environment(parent), waiting=go_on)
-            said = log.read_text(encoding="utf-8", errors="replace")
-            seconds = time.monotonic() - start
-            if code == 0 or self.ending.is_set() or not (patience.is_over or any(words in said for words in BUSY)):
-                return _outcome(stage, code, said, seconds)
-            if not patience.pause():
-                return Outcome(stage, "failed", seconds, patience.sentence())
+        count = self.gpus_asked_for if stage in self.graph.computing else 0
+        with self.gpus.lent(count, self.ending.is_set) as lent:
+            environment = self._environment(parent) | ({gpus.VISIBLE: ",".join(lent)} if lent else {})
+            code, said = run_by_dvc(self.children, command, log=log, environment=environment, ending=self.ending.is_set)
+        seconds = time.monotonic() - start
+        if code is None:
+            return Outcome(stage, "failed", seconds, said)
+        return outcome_of(stage, code, said, seconds)
 
     def _environment(self, parent: str) -> dict[str, str]:
         # The stages' ``python`` is this one, as in an activated environment.
@@ -223,6 +268,32 @@ class _Run:
         # thread each do 1.5 to 2 times the work of one stage of two.
         environment.setdefault(SHARE, str(max(1, cores() // self.jobs)))
         return environment
+
+
+def run_by_dvc(
+    children: Children,
+    command: Sequence[str],
+    *,
+    log: Path,
+    environment: Mapping[str, str],
+    ending: Callable[[], bool],
+) -> tuple[int | None, str]:
+    """Run a command of DVC's, again where others are in its way; its exit code and its words.
+
+    The code is None if it has waited in vain: then the words say for whom. ending: whether it is to be ended.
+    """
+    patience = lock.Patience()
+
+    def go_on(process: int) -> bool:
+        return not _waits_for_lock(process) or patience.spend(LOOK_SECONDS)
+
+    while True:
+        code = children.run(command, log=log, environment=environment, waiting=go_on)
+        said = log.read_text(encoding="utf-8", errors="replace")
+        if code == 0 or ending() or not (patience.is_over or any(words in said for words in BUSY)):
+            return code, said
+        if not patience.pause():
+            return None, patience.sentence()
 
 
 def _waits_for_lock(process: int) -> bool:
@@ -236,7 +307,7 @@ def _waits_for_lock(process: int) -> bool:
         return False
 
 
-def _outcome(stage: str, code: int, said: str, seconds: float) -> Outcome:
+def outcome_of(stage: str, code: int, said: str, seconds: float) -> Outcome:
     """What became of a stage. code, said: DVC's exit code and its words."""
     if code != 0:
         lines = [line for line in said.splitlines() if line.strip()]
@@ -257,7 +328,7 @@ def _ending(code: int, said: str) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _flow(run: _Run, *, name: str) -> Any:
+def _flow(run: Run, *, name: str) -> Any:
     """The Prefect flow of a run, to be called with what it shows as its parameters: the targets and the jobs."""
     from prefect import allow_failure, flow, states, task
     from prefect.cache_policies import NO_CACHE
@@ -267,7 +338,7 @@ def _flow(run: _Run, *, name: str) -> Any:
     # DVC is the only cache: Prefect's is off, and so is the keeping of results.
     @task(cache_policy=NO_CACHE, persist_result=False)
     def run_stage(stage: str) -> Any:
-        return _state(run.bring_up_to_date(stage, parent=str(task_run.id)))
+        return state_of(run.bring_up_to_date(stage, parent=str(task_run.id)))
 
     def submit(stage: str, needed: list[Any]) -> Any:
         named = run_stage.with_options(name=stage.partition("@")[0], task_run_name=stage)
@@ -290,7 +361,7 @@ def _flow(run: _Run, *, name: str) -> Any:
     return selfadapt
 
 
-def _state(outcome: Outcome) -> Any:
+def state_of(outcome: Outcome) -> Any:
     """How Prefect shows an outcome."""
     from prefect import states
 

@@ -70,7 +70,6 @@ def test_a_stage_run_by_it_is_recorded(tmp_path, monkeypatch, capfd):
         repo.reproduce()
     whole = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(whole.replace("cmd: touch b", "cmd: touch c"))
-    monkeypatch.setattr("sys.argv", ["dvc", "repro", "--single-item", "b"])
     monkeypatch.setattr(Lockfile, "dump_stages", Lockfile.dump_stages)  # undone after the test
-    assert repro.main() == 0
+    assert repro.run_dvc(["repro", "--single-item", "b"]) == 0
     assert Path("dvc.lock").read_text() == whole

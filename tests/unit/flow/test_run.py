@@ -10,7 +10,7 @@ import pytest
 from dvc.repo import Repo
 
 from pipeline.flow import children, lock, run
-from pipeline.flow.run import Graph, Outcome, _Run
+from pipeline.flow.run import Graph, Outcome, Run
 from tests.unit.flow.toy import until
 
 # The stage leaves behind a process that holds DVC's lock, which DVC needs once more to write down what the stage made.
@@ -35,7 +35,7 @@ time.sleep(float(sys.argv[1]))
 
 
 @pytest.fixture
-def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Run]:
+def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """A run of a graph of one stage, in its folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PAUSE", "0")
@@ -45,13 +45,13 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[_Run]:
     Repo.init(no_scm=True).close()
     Path("dvc.yaml").write_text(GRAPH)
     Path("hold.py").write_text(HOLD)
-    begun = _Run(Graph({"one": []}, frozenset({"one"})), jobs=1, tell=lambda news: None, environment=os.environ)
+    begun = Run(Graph({"one": []}, frozenset({"one"})), jobs=1, tell=lambda news: None, environment=os.environ)
     yield begun
     begun.children.close()
 
 
 def test_a_stage_that_has_done_its_work_is_not_run_again_because_dvc_is_busy(
-    started: _Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    started: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """DVC itself gives up its lock after three seconds."""
     monkeypatch.setenv("HOLD", "4")
@@ -61,7 +61,7 @@ def test_a_stage_that_has_done_its_work_is_not_run_again_because_dvc_is_busy(
     assert f"note: waiting for process {Path('pid').read_text()} (" in capsys.readouterr().err
 
 
-def test_a_stage_waits_for_dvc_no_longer_than_half_an_hour(started: _Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_waits_for_dvc_no_longer_than_half_an_hour(started: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lock, "WAIT_SECONDS", 1.0)
     monkeypatch.setenv("HOLD", "60")
     outcome = started.bring_up_to_date("one", parent="")
@@ -70,7 +70,7 @@ def test_a_stage_waits_for_dvc_no_longer_than_half_an_hour(started: _Run, monkey
 
 
 def test_a_stage_at_which_another_process_is_at_work_is_run_afterwards(
-    started: _Run, monkeypatch: pytest.MonkeyPatch
+    started: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOLD", "0")
     with subprocess.Popen([sys.executable, "-m", "dvc", "repro"], env=os.environ | {"PAUSE": "3"}) as other:
@@ -83,7 +83,7 @@ def test_a_stage_at_which_another_process_is_at_work_is_run_afterwards(
 def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Outcome | str] = []
     graph = Graph({"a": [], "b": ["a"], "c": [], "d": ["c"], "e": ["b"]}, frozenset({"b", "c", "d"}))
-    begun = _Run(graph, jobs=1, tell=told.append, environment={})
+    begun = Run(graph, jobs=1, tell=told.append, environment={})
     states = {"b": "unchanged", "c": "failed"}
     monkeypatch.setattr(begun, "_repro", lambda stage, parent: Outcome(stage, states[stage]))
     for stage in graph.needs:
