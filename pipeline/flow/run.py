@@ -14,7 +14,7 @@ from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import identity, lock, server, warm
+from pipeline.flow import identity, live, lock, server, tags, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
 
@@ -106,8 +106,11 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Callable[[Graph | Outc
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
     os.environ |= {"PREFECT_LOGGING_LEVEL": "INFO", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL"}
     flow = _flow(run, name=f"up to {', '.join(targets)}" if targets else "everything")
+    from prefect import tags as tagged
+
     try:
-        flow(list(targets), jobs, return_state=True)
+        with tagged(*tags.tags(tags.commit())):
+            flow(list(targets), jobs, return_state=True)
     finally:
         run.children.close()
     lost = "ended without an outcome"
@@ -194,6 +197,7 @@ class _Run:
             return not _waits_for_lock(process) or patience.spend(LOOK_SECONDS)
 
         while True:
+            live.forget(stage)  # what it left where it was killed
             code = self.children.run(command, log=log, environment=self._environment(parent), waiting=go_on)
             said = log.read_text(encoding="utf-8", errors="replace")
             seconds = time.monotonic() - start
