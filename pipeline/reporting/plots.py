@@ -12,9 +12,10 @@ from pipeline.reporting.read import Run
 from pipeline.reporting.tables.comparison import Comparison
 from pipeline.reporting.tables.learning import rewarded
 
-REWARDS = ["training", "coefficient", "step", "reward", "validation"]
-LOSSES = ["training", "step", "loss", "validation"]
-ACCURACY = ["table", "task", "row", "accuracy", "low", "high"]
+REWARDS = ["training", "coefficient", "step", "reward"]
+VALIDATION = ["training", "coefficient", "step", "validation"]
+LOSSES = ["training", "step", "loss"]
+ACCURACY = ["panel", "table", "task", "row", "accuracy", "low", "high"]
 ALPHA = ["search", "layer", "expert", "alpha"]
 
 
@@ -25,6 +26,7 @@ def plot_files(run: Run, comparisons: Sequence[Comparison]) -> dict[str, str]:
     mixed = [line for name, mixture in run.mixtures.items() for line in _alphas(name, mixture)]
     frames = {
         "rewards": _curves(learnt, {"train": "reward", "kl_coefficient": "coefficient"}, REWARDS),
+        "validation": _curves(learnt, {"kl_coefficient": "coefficient"}, VALIDATION),
         "losses": _curves(others, {"train": "loss"}, LOSSES),
         "accuracy": pd.DataFrame([line for table in comparisons for line in _accuracies(table)], columns=ACCURACY),
         "alpha": pd.DataFrame(mixed, columns=ALPHA),
@@ -36,9 +38,12 @@ def plot_files(run: Run, comparisons: Sequence[Comparison]) -> dict[str, str]:
 
 
 def _curves(curves: Mapping[str, pd.DataFrame], names: Mapping[str, str], columns: list[str]) -> pd.DataFrame:
-    """Curves below each other. names: of columns, that they have here."""
+    """Curves below each other, without the steps at which the last of the columns was not measured.
+
+    names: of columns, that they have here.
+    """
     frames = [curve.assign(training=name).rename(columns=names) for name, curve in curves.items()]
-    whole = [frame.reindex(columns=columns).astype({"step": int}) for frame in frames]
+    whole = [frame.reindex(columns=columns).dropna(subset=columns[-1:]).astype({"step": int}) for frame in frames]
     return pd.concat(whole, ignore_index=True) if whole else pd.DataFrame(columns=columns)
 
 
@@ -46,6 +51,7 @@ def _accuracies(table: Comparison) -> list[dict[str, Any]]:
     """A line for each entry of a table, its mean over tasks left out."""
     return [
         {
+            "panel": f"{table.name}, {line['task'].replace('_', ' ')}",
             "table": table.key,
             "task": line["task"],
             "row": line["row"],
