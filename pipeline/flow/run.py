@@ -1,5 +1,6 @@
 """DVC's graph as a Prefect flow: its stages side by side, each by ``dvc repro --single-item``."""
 
+import logging
 import os
 import queue
 import sys
@@ -42,6 +43,7 @@ def read_graph(targets: Sequence[str]) -> Graph:
     from dvc.repo import Repo
 
     patience = lock.Patience()
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # it would draw bars of its own on the terminal
     try:
         with Repo() as repo:
             whole = repo.index.graph  # stage -> the stages it needs

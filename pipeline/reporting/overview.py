@@ -14,7 +14,7 @@ from pipeline.reporting.read import Run
 from pipeline.reporting.tables.comparison import Comparison, Trained
 from pipeline.reporting.wording import hundredths, joined, percent, signed
 
-ROLES = {"trained": "tasks that it was trained on", "unseen": "unseen tasks"}
+ROLES = {"trained": "the tasks that experts are trained on", "unseen": "unseen tasks"}
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,12 @@ class Group:
     @property
     def words(self) -> str:
         """The tasks, for a title."""
-        named = joined([task.replace("_", " ") for task in self.tasks])
-        return f"{ROLES[self.key]}: {named}" if self.key in ROLES else named
+        return f"{ROLES[self.key]} ({self.named})" if self.key in ROLES else self.named
+
+    @property
+    def named(self) -> str:
+        """The tasks' names."""
+        return joined([task.replace("_", " ") for task in self.tasks])
 
     @property
     def base(self) -> Line | None:
@@ -127,7 +131,7 @@ def numbers_of(groups: Sequence[Group], judged: Sequence[Judged]) -> list[Number
     return numbers
 
 
-def headline_metrics(groups: Sequence[Group], judged: Sequence[Judged]) -> dict[str, float | int | None]:
-    """The same as a few flat metrics: accuracies in percent, by the group and the row, and the claims that hold."""
-    metrics = {f"{group.key}/{line.row}": hundredths(line.numbers["mean"]) for group in groups for line in group.lines}
-    return {**metrics, "claims_that_hold": sum(one.verdict == HOLDS for one in judged)}
+def headline_metrics(groups: Sequence[Group], judged: Sequence[Judged]) -> dict[str, Any]:
+    """The same as a few metrics: accuracies in percent, by the group and the row, and the claims that hold."""
+    means = {group.key: {line.row: hundredths(line.numbers["mean"]) for line in group.lines} for group in groups}
+    return {**means, "claims_that_hold": sum(one.verdict == HOLDS for one in judged)}

@@ -1,5 +1,6 @@
 """The first page's figure: every method on the mean over its tasks, with its interval."""
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib
@@ -7,11 +8,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.reporting.figures.draw import COLOURS, INK, STYLE, percent_axis, svg
-from pipeline.reporting.overview import Group
+from pipeline.reporting.overview import ROLES, Group
 from pipeline.reporting.planned import BASE
 from pipeline.reporting.wording import percent
 
-WIDTH = 5.6  # inches: a telephone shows it whole
+WIDTH = 3.9  # inches: on a telephone it is whole, and its letters can be read
 
 
 def methods(groups: Sequence[Group], name: str) -> str:
@@ -19,7 +20,7 @@ def methods(groups: Sequence[Group], name: str) -> str:
 
     Filled: better or worse than the base model by the paired interval. Hollow: undecided, or no verdict is given.
     """
-    heights = [0.9 + 0.3 * len(group.lines) for group in groups]
+    heights = [0.9 + 0.33 * len(group.lines) for group in groups]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
         axes = figure.subplots(len(groups), 1, squeeze=False, height_ratios=heights)[:, 0]
@@ -41,18 +42,13 @@ def _draw(axis: Axes, group: Group) -> None:
         axis.text(1.0, height, text, transform=axis.get_yaxis_transform(), va="center", fontsize=9.5)
     if group.base:
         axis.axvline(group.base.numbers["mean"], color=INK, linestyle="--", linewidth=0.8, alpha=0.6)
-    axis.set_yticks(range(len(group.lines)), [_broken(line.label) for line in group.lines], fontsize=9)
+    axis.set_yticks(range(len(group.lines)), [_broken(line.label) for line in group.lines], fontsize=9.5)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(len(group.lines) - 0.5, -0.5)
-    axis.set_title(_broken(group.words[0].upper() + group.words[1:], 62), loc="left", x=0.0)
+    axis.set_title(_broken(ROLES.get(group.key, "") + f"\n{group.named}", 42), fontsize=9.5)
     percent_axis(axis, "x")
 
 
-def _broken(text: str, most: int = 24) -> str:
+def _broken(text: str, most: int = 19) -> str:
     """A text in lines of at most ``most`` letters, where a space allows it."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + 1 + len(word) > most:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return "\n".join(lines)
+    return "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, most, break_long_words=False))
