@@ -54,8 +54,13 @@ class View:
 
     @property
     def headline(self) -> str:
-        """How far the run is."""
-        return self._waiting.said(self._running) if self._waiting else "reading the graph"
+        """How far the run is, and how long it may take: by earlier records, or by the loops, where they say more."""
+        if not self._waiting:
+            return "reading the graph"
+        running, now = dict(self._running), time.monotonic()
+        loops = {stage: loop for stage in running if (loop := live.read(stage)) and loop.done}
+        left = {stage: (now - running[stage]) * (loop.total / loop.done - 1) for stage, loop in loops.items()}
+        return self._waiting.said(running, left)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
