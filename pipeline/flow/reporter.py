@@ -11,7 +11,8 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.core.errors import UserError
@@ -38,14 +39,22 @@ class Watched(Console):
     def learnt(self, loop: str, step: int, values: Mapping[str, float]) -> None:
         """Log the numbers of a step of a training."""
         named = {live.titled(self.stage, name).replace(" ", "_"): value for name, value in values.items()}
-        for logger in self._loggers:
-            logger.log(live.short(loop), step, named)
+        for logger in list(self._loggers):
+            self._have(logger, partial(logger.log, live.short(loop), step, named))
 
     def close(self) -> None:
         """The stage has ended."""
-        for logger in self._loggers:
-            logger.close()
+        for logger in list(self._loggers):
+            self._have(logger, logger.close)
         self.live.close()
+
+    def _have(self, logger: logs.Logger, do: Callable[[], None]) -> None:
+        """Have a logger do something. One that fails is left out from then on: it must not end a training."""
+        try:
+            do()
+        except Exception as error:
+            self._loggers.remove(logger)
+            print(f"note: no longer logged, {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
 
 
 class _WatchedBar:

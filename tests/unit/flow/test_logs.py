@@ -1,11 +1,13 @@
 """The tools that draw a training while it runs: asked for, or silent."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.errors import UserError
 from pipeline.flow import logs
+from pipeline.flow.reporter import Watched
 
 STAGE = "train_svf@sums-0"
 
@@ -31,6 +33,34 @@ def test_a_tool_that_is_not_there_is_a_sentence_before_anything_is_trained(monke
     monkeypatch.setenv(logs.WANTED, "off")
     monkeypatch.setenv(logs.EXPERIMENT, "0" * 40)
     assert logs.asked_for(STAGE) == []  # an experiment runs without DVCLive as well
+
+
+class Broken:
+    """A logger whose disk is full."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def log(self, loop: str, step: int, values: Mapping[str, float]) -> None:
+        self.asked += 1
+        raise OSError("no space left")
+
+    def close(self) -> None:
+        raise AssertionError("it was left out")
+
+
+def test_a_logger_that_fails_ends_no_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Broken()
+    monkeypatch.setattr(logs, "asked_for", lambda stage: [broken])
+    watched = Watched(STAGE)
+    with watched.bar("train (reinforce-0)", 3) as bar:
+        for _ in range(3):
+            bar.advance(note="0.100, validation 0.500")
+    watched.close()
+    assert broken.asked == 1
+    assert capsys.readouterr().err == "note: no longer logged, OSError: no space left\n"
 
 
 def test_dvclive_has_a_file_of_each_number_for_an_experiment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
