@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -102,10 +102,7 @@ class View:
                 Text(f"{loop.done} of {loop.total}") if loop else Text("starting", style="dim"),
                 _numbers(loop) if loop else Text(""),
             )
-        whole = Table.grid()
-        whole.add_row(Text(self.headline, style="bold cyan"))
-        whole.add_row(table)
-        return whole
+        return Group(Text(self.headline, style="bold cyan"), table)
 
 
 def _numbers(loop: live.Loop) -> Text:

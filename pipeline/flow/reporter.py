@@ -58,21 +58,19 @@ class Watched(Console):
 
 
 class _WatchedBar:
-    """A bar that is drawn and written. done: how far it is. values: the numbers of its last note, by name."""
+    """A bar that is drawn, and written as far as it is."""
 
     def __init__(self, watched: Watched, drawn: Bar, *, name: str, total: int) -> None:
-        self.name, self.total, self.done = name, total, 0
-        self.values: dict[str, float] = {}
-        self._watched, self._drawn = watched, drawn
+        self._watched, self._drawn, self._name, self._total, self._done = watched, drawn, name, total, 0
         watched.live.write(name, total, 0, {})
 
     def advance(self, amount: int = 1, note: str = "") -> None:
         self._drawn.advance(amount, note)
-        self.done += amount
+        self._done += amount
         values = live.measures(note)
-        self._watched.live.write(self.name, self.total, self.done, values)
+        self._watched.live.write(self._name, self._total, self._done, values)
         if live.LEARNT in values:
-            self._watched.learnt(self.name, self.done, values)
+            self._watched.learnt(self._name, self._done, values)
 
 
 class Recorder(Watched):
