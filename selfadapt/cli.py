@@ -13,7 +13,7 @@ import typer
 from pipeline.core.errors import sentence
 from pipeline.core.progress import written_anywhere
 from pipeline.serving import commands
-from selfadapt import doctor, running, settings
+from selfadapt import doctor, graph, running, settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +25,7 @@ app = typer.Typer(
     "and what to do when something is missing (doctor). After the run: talk to the adapted model (generate, chat, "
     "compare), look into what was trained (experts), take it away (export) or serve it (serve).",
 )
-for part in (commands, running, settings, doctor):
+for part in (commands, running, settings, graph, doctor):
     part.register(app)
 
 

@@ -24,7 +24,6 @@ Targets = Annotated[
     list[str] | None, typer.Argument(help="Stages to bring up to date, with all they need (default: everything).")
 ]
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Stages side by side.")]
-SIGNS = {"done": "[green]✓[/]", "unchanged": "[dim]=[/]", "failed": "[red]✗[/]", "skipped": "[yellow]–[/]"}
 RECORDS, SCORES = Path(".selfadapt/runs"), Path("artifacts/scores")
 
 
@@ -70,9 +69,10 @@ def bring_up_to_date(targets: Sequence[str], jobs: int, on: str = "") -> None:
     """Run a part of the graph, with a line for each stage that ends; exits with 1 if one fails. on: the machines."""
     from rich.console import Console
 
-    from pipeline.flow import forecast, server
     from pipeline.flow import lock as lockfile
-    from pipeline.flow.run import Graph, Outcome, run_graph
+    from pipeline.flow import server
+    from pipeline.flow.run import run_graph
+    from selfadapt.watching import View
 
     console = Console(stderr=True, highlight=False)
     if not server.wanted():
@@ -80,29 +80,10 @@ def bring_up_to_date(targets: Sequence[str], jobs: int, on: str = "") -> None:
     if mended := lockfile.mend():
         console.print(f"note: {mended}")
     started = time.monotonic()
-    running: dict[str, float] = {}
-    counts = dict.fromkeys(SIGNS, 0)
-    waiting = forecast.Waiting(0, {}, jobs)
-
-    with console.status("reading the graph") as status:
-
-        def tell(news: Graph | Outcome | str) -> None:
-            nonlocal waiting
-            if isinstance(news, Graph):
-                waiting = forecast.Waiting.of(news.needs, news.changed, forecast.recorded_seconds(RECORDS), jobs)
-            elif isinstance(news, str):
-                running[news] = time.monotonic()
-                if not console.is_terminal:
-                    console.print(f"· {news}  ({waiting.said(running)})")
-            else:
-                running.pop(news.stage, None)
-                waiting.end(news.stage)
-                counts[news.state] += 1
-                took = f"  {news.seconds:.1f} s" if news.seconds else ""
-                console.print(f"{SIGNS[news.state]} {news.stage}{took}{'  ' + news.reason if news.reason else ''}")
-            status.update(f"{waiting.said(running)}; running: {', '.join(running) or 'nothing'}")
-
-        run_graph(targets, jobs=jobs, tell=tell, on=on)
+    view = View(console, RECORDS, jobs)
+    with view.shown():
+        run_graph(targets, jobs=jobs, tell=view.tell, on=on)
+    counts = view.counts
     summary = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     console.print(f"{summary or 'nothing to do'} in {time.monotonic() - started:.0f} s; 'selfadapt ui' shows the runs")
     if counts["failed"]:

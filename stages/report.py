@@ -27,7 +27,9 @@ def run(
     base: In,
     published: In,
     published_runs: In,
+    headline: Out,
     metrics: Out,
+    plots: Out,
     tables: Out,
     figures: Out,
     page: Out,
@@ -67,7 +69,9 @@ def run(
         before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, papers)]
     with step("draw and write"):
         report = compose(left, measured, before)
+        write_json(headline, report.headline)
         write_json(metrics, report.metrics)
+        write_folder(plots, report.plots)
         write_folder(tables, report.tables)
         write_folder(figures, report.figures)
         write_folder(site, within(report.pages, "site"))

@@ -112,7 +112,9 @@ def make_run(
 def outputs(folder: Path) -> dict[str, Path]:
     """What the report writes."""
     return {
+        "headline": folder / "headline.json",
         "metrics": folder / "metrics.json",
+        "plots": folder / "plots",
         "tables": folder / "tables",
         "figures": folder / "figures",
         "page": folder / "index.html",

@@ -16,6 +16,8 @@ from pipeline.core.errors import UserError
 from pipeline.core.reading import formed
 from pipeline.flow.stages import Stage
 
+NOTHING: Mapping[str, float] = {}
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -92,17 +94,23 @@ class Waiting:
         self.ended += 1
         self.seconds.pop(stage, None)
 
-    def left(self, running: Mapping[str, float]) -> str:
-        """The time that is left, in words; nothing where it is not known. running: since when, by the same clock."""
-        if not self.seconds or any(map(math.isnan, self.seconds.values())):
-            return ""
+    def left(self, running: Mapping[str, float], at_least: Mapping[str, float] = NOTHING) -> str:
+        """The time that is left, in words; nothing where it is not known.
+
+        running: since when, by the same clock. at_least: seconds that a running stage still takes by its own account.
+        """
         now = time.monotonic()
-        known = [max(0.0, took - (now - running.get(stage, now))) for stage, took in self.seconds.items()]
+        known = [
+            max(at_least.get(stage, 0.0), 0.0 if math.isnan(took) else took - (now - running.get(stage, now)))
+            for stage, took in self.seconds.items()
+        ]
+        if not known or any(math.isnan(took) for stage, took in self.seconds.items() if stage not in at_least):
+            return ""
         return f", about {_time(max(sum(known) / self.jobs, max(known)))}"
 
-    def said(self, running: Mapping[str, float]) -> str:
+    def said(self, running: Mapping[str, float], at_least: Mapping[str, float] = NOTHING) -> str:
         """How far it is."""
-        left = self.left(running)
+        left = self.left(running, at_least)
         return f"{self.ended} of {self.total} stages{left}{' left' if left else ''}"
 
 

@@ -3,16 +3,16 @@
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.core.errors import UserError, sentence
 from pipeline.core.progress import report_to, written_anywhere
-from pipeline.flow import lock, server
-from pipeline.flow.reporter import Recorder, outcome
+from pipeline.flow import lock, server, tags
+from pipeline.flow.reporter import Recorder, Watched, outcome
 
 
 def main(argv: Sequence[str], *, recorded: bool = True) -> int:
@@ -24,11 +24,12 @@ def main(argv: Sequence[str], *, recorded: bool = True) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs would ignore it
     written_anywhere()
-    recorder = Recorder() if recorded and server.wanted() else None
-    if recorder:
-        report_to(recorder)
+    reporter: Watched | None = None
     try:
-        _run_stage(argv[0], argv[1:], recorder)
+        if recorded:
+            reporter = Recorder(argv[0]) if server.wanted() else Watched(argv[0])
+            report_to(reporter)
+        _run_stage(argv[0], argv[1:], reporter if isinstance(reporter, Recorder) else None)
         return 0
     except Exception as error:
         if not (said := sentence(error)):
@@ -39,33 +40,37 @@ def main(argv: Sequence[str], *, recorded: bool = True) -> int:
         print("error: interrupted", file=sys.stderr)
         return 130
     finally:
-        if recorder:
-            recorder.close()
+        if reporter:
+            reporter.close()
 
 
 def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> None:
     tell = recorder.tell if recorder else lambda event, **details: None
     parent = os.environ.get(server.PARENT)
-    begin = {"flow": name.partition("@")[0], "name": name, "parent": parent, "process": os.getpid()}
+    stage = name.partition("@")[0]
+    begin = {"flow": stage, "name": name, "parent": parent, "process": os.getpid()}
     begun = False
     try:
+        from pipeline.core.artifacts import read_jsonl
         from pipeline.core.stage import execute, parse  # takes a while, in which the recorder imports prefect
 
         call = parse(name, argv)
         lock.keep()
-        code, start = commit(), time.perf_counter()
-        tell("begin", **begin, parameters=call.plain_arguments)
+        commit, start = tags.commit(), time.perf_counter()
+        tell("begin", **begin, parameters=call.plain_arguments, tags=tags.tags(commit, stage))
         begun = True
         metrics = execute(call)
-        _note_commit(name, code)
+        _note_commit(name, commit)
+        if (curve := call.arguments.get("curve")) is not None:
+            tell("table", key="curve", rows=[_plain(row) for row in read_jsonl(curve)])
         rows = [{"metric": key, "value": value} for key, value in metrics.items()]
         tell("table", key="metrics", rows=rows)
         seconds = time.perf_counter() - start
-        tell("summary", task=call.arguments.get("task"), commit=code, seconds=seconds, metrics=rows)
+        tell("summary", task=call.arguments.get("task"), commit=commit, seconds=seconds, metrics=rows)
         tell("end", state="Completed", message="")
     except BaseException as error:
         if not begun:
-            tell("begin", **begin, parameters={"arguments": list(argv)})
+            tell("begin", **begin, parameters={"arguments": list(argv)}, tags=tags.tags(None, stage))
         state, message = outcome(error)
         if state == "Failed" and not isinstance(error, UserError):
             tell("log", level=logging.ERROR, text=traceback.format_exc())
@@ -73,17 +78,9 @@ def _run_stage(name: str, argv: Sequence[str], recorder: Recorder | None) -> Non
         raise
 
 
-def commit() -> str | None:
-    """The commit of the code and the settings, with a plus if they differ from it; None without git."""
-    try:
-        head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-        if head.returncode != 0:
-            return None
-        code = ["pipeline", "stages", "params.yaml", "dvc.yaml"]
-        same = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *code], capture_output=True).returncode == 0
-    except OSError:
-        return None
-    return head.stdout.strip() + ("" if same else "+")
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of a curve as a person reads it."""
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
 
 def _note_commit(name: str, commit: str | None) -> None:

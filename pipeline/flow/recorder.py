@@ -18,7 +18,7 @@ from typing import IO, Any, Self
 from uuid import UUID
 
 from pipeline.core.errors import UserError
-from pipeline.flow import living, server
+from pipeline.flow import learning, living, server
 
 WATCH_SECONDS = 2.0  # between two looks at whether the run was cancelled in the UI
 UNWIND_SECONDS = 30.0  # for a cancelled stage to end by itself, before it is killed
@@ -69,6 +69,7 @@ class Recording:
         self._name = ""
         self._tasks: dict[int, UUID] = {}  # the steps that are running
         self._bars: dict[int, UUID] = {}
+        self._curves: dict[int, UUID] = {}
         self._samples: list[dict[str, Any]] = []
         self._cancelled = threading.Event()
 
@@ -81,7 +82,16 @@ class Recording:
             self.end(state="Crashed", message="the process was killed")
         self._client.__exit__(*error)
 
-    def begin(self, *, flow: str, name: str, parameters: dict[str, Any], parent: str | None, process: int) -> None:
+    def begin(
+        self,
+        *,
+        flow: str,
+        name: str,
+        parameters: dict[str, Any],
+        tags: list[str],
+        parent: str | None,
+        process: int,
+    ) -> None:
         """Open the run. parent: the task run it is shown under. process: the stage's, which cancelling ends."""
         from prefect import Flow, states
 
@@ -97,6 +107,7 @@ class Recording:
                 parameters=parameters,
                 parent_task_run_id=UUID(parent) if parent else None,
                 state=states.Pending(),
+                tags=tags,
             ).id
         self._run, self._name, self._held = run, name, living.hold(str(run))
         self._client.set_flow_run_state(run, states.Running(), force=True)
@@ -126,12 +137,13 @@ class Recording:
         self._client.set_task_run_state(self._tasks.pop(number), _state(state, message), force=True)
 
     def progress(self, *, number: int, percent: float, text: str) -> None:
-        from prefect.client.schemas.actions import ArtifactUpdate
+        self._keep(self._bars, number, "progress", data=percent, description=text)
 
-        if number not in self._bars:
-            self._bars[number] = self._artifact("progress", data=percent, description=text)
-        else:
-            self._client.update_artifact(self._bars[number], ArtifactUpdate(data=percent, description=text))
+    def curve(self, *, number: int, loop: str, points: list[dict[str, Any]]) -> None:
+        """Draw what a training told so far. points: a mapping for each step, with ``step`` among its keys."""
+        self._keep(
+            self._curves, number, "markdown", key="learning", data=learning.page(f"{self._name}, {loop}", points)
+        )
 
     def markdown(self, *, key: str, text: str) -> None:
         self._artifact("markdown", key=key, data=text)
@@ -173,6 +185,16 @@ class Recording:
         self._run = None
         if self._held:
             living.let_go(self._held)
+
+    def _keep(self, known: dict[int, UUID], number: int, kind: str, **about: Any) -> None:
+        """Show an artifact, or show it as it is now. known: those of its kind, by number."""
+        from prefect.client.schemas.actions import ArtifactUpdate
+
+        if number not in known:
+            known[number] = self._artifact(kind, **about)
+        else:
+            changed = {name: value for name, value in about.items() if name != "key"}
+            self._client.update_artifact(known[number], ArtifactUpdate(**changed))
 
     def _artifact(self, kind: str, *, data: Any, key: str | None = None, description: str | None = None) -> UUID:
         from prefect.client.schemas.actions import ArtifactCreate

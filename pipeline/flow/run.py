@@ -3,6 +3,7 @@
 Here, or on other machines (``machines``).
 """
 
+import logging
 import os
 import queue
 import re
@@ -18,7 +19,7 @@ from uuid import UUID
 
 from pipeline.core.config import SHARE
 from pipeline.core.errors import UserError
-from pipeline.flow import gpus, identity, living, lock, server, warm
+from pipeline.flow import gpus, identity, live, living, lock, server, tags, warm
 from pipeline.flow.children import LOOK_SECONDS, Children
 from pipeline.flow.machines import places, record
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
@@ -56,6 +57,7 @@ def read_graph(targets: Sequence[str], *, restore: bool = False) -> Graph:
     from dvc.repo import Repo
 
     patience = lock.Patience()
+    logging.getLogger("dvc").setLevel(logging.CRITICAL)  # it would draw bars of its own on the terminal
     try:
         with Repo() as repo:
             whole = repo.index.graph  # stage -> the stages it needs
@@ -151,22 +153,25 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Tell, on: str = "") ->
     environment = dict(os.environ)
     server.use(api)
     # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
+    from prefect import tags as tagged
+
     os.environ |= {
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # of a server that is away, at length
     }
     name = f"up to {', '.join(targets)}" if targets else "everything"
-    if on:
-        from pipeline.flow.machines.flow import run_on
+    with tagged(*tags.tags(tags.commit())):
+        if on:
+            from pipeline.flow.machines.flow import run_on
 
-        run: Run = run_on(on, graph, targets, jobs=jobs, tell=tell, environment=environment, name=name)
-    else:
-        run = Run(graph, jobs=jobs, tell=tell, environment=environment)
-        try:
-            _flow(run, name=name)(list(targets), jobs, return_state=True)
-        finally:
-            run.children.close()
+            run: Run = run_on(on, graph, targets, jobs=jobs, tell=tell, environment=environment, name=name)
+        else:
+            run = Run(graph, jobs=jobs, tell=tell, environment=environment)
+            try:
+                _flow(run, name=name)(list(targets), jobs, return_state=True)
+            finally:
+                run.children.close()
     if run.held:
         living.let_go(run.held)
     lost = "ended without an outcome"
@@ -251,6 +256,7 @@ class Run:
         # DVC itself waits without end for the lock that it needs for moments: it would fail after three seconds, even
         # when the stage has done its work. Where it finds another process at work on the stage's files, it fails.
         command = [sys.executable, "-m", REPRO, "--wait-for-lock", "repro", "--single-item", stage]
+        live.forget(stage)  # what it left where it was killed
         count = self.gpus_asked_for if stage in self.graph.computing else 0
         with self.gpus.lent(count, self.ending.is_set) as lent:
             environment = self._environment(parent) | ({gpus.VISIBLE: ",".join(lent)} if lent else {})

@@ -187,7 +187,7 @@ def page(before: Snapshot, after: Snapshot) -> str:
     overview = site.Page("index.html", "Overview", "", "overview.html", {})
     shown = site.Page("compare.html", "Two commits", "What changed between two commits", "changes.html", content)
     profile = after.params.get("profile", "unknown")
-    return site.render(shown, [overview, shown], {"about": f"profile {profile}"})
+    return site.render(shown, [("", [overview, shown])], {"about": f"profile {profile}"})
 
 
 def main(argv: Sequence[str]) -> None:

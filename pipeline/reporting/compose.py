@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.evaluation import verdicts
-from pipeline.reporting import claims, published, site
+from pipeline.reporting import claims, overview, plots, published, site
 from pipeline.reporting.compose_claims import claims_page, headline, judges_of
+from pipeline.reporting.compose_overview import chart, overview_page
 from pipeline.reporting.figures.choose import figures_of
 from pipeline.reporting.measured import Statistics
 from pipeline.reporting.published import Published
 from pipeline.reporting.read import Run
-from pipeline.reporting.site import Asked, Figure, Page
+from pipeline.reporting.site import Asked, Figure, Page, menu
 from pipeline.reporting.tables import (
     ablations,
     answers,
@@ -44,9 +45,14 @@ FAMILIES = (
 
 @dataclass(frozen=True)
 class Report:
-    """The files: metrics as JSON values; tables and figures by file name, pages by path; claims: its sentences."""
+    """The files: metrics as JSON values; tables, figures and plots by file name, pages by path; claims: its sentences.
+
+    headline: the few metrics that DVC shows.
+    """
 
     metrics: dict[str, Any]
+    headline: dict[str, Any]
+    plots: dict[str, str]
     tables: dict[str, str]
     figures: dict[str, str]
     pages: dict[str, str]
@@ -85,11 +91,17 @@ class Parts:
 
     run: Run
     comparisons: Sequence[Comparison]
+    groups: Sequence[overview.Group]
     listings: Mapping[str, Listing]
     figures: Mapping[str, Figure]
     said: Sequence[Said]
     before: Sequence[Shown]
     judges: Sequence[Judge]
+
+    @property
+    def own_claims(self) -> Sequence[claims.Judged]:
+        """What this run says of each of the papers' claims."""
+        return self.judges[0].judged if self.judges else ()
 
     def claims(self, name: str) -> tuple[str, ...]:
         """The claims under a name in the menu."""
@@ -106,6 +118,7 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
     parts = Parts(
         run=run,
         comparisons=comparisons,
+        groups=overview.groups_of(run, comparisons),
         listings=listings,
         figures=figures_of(run, statistics),
         said=said_of(run, statistics, comparisons, listings),
@@ -130,16 +143,19 @@ def compose(run: Run, statistics: Statistics, others: Sequence[tuple[Published, 
         ),
     ]
     about = f"{run.base['base']}, profile {run.settings.profile}"
-    pages = {page.path: site.render(page, shown, {"about": about}) for page in shown} | site.static()
+    grouped = menu.grouped(shown)
+    pages = {page.path: site.render(page, grouped, {"about": about}) for page in shown} | site.static()
     pages |= {f"site/data/{task.task}.js": site.answers_script(task) for task in asked}
     for listing in (cost, passes, spent, costs.stages_table(records)):
         pages |= {f"runs/{name}": text for name, text in listing_files(listing).items()}
     drawn = [*parts.figures.values(), *(figure for section in parts.before for figure in section.figures)]
-    drawn += headline(parts.judges)
+    drawn += [*headline(parts.judges), *chart(parts.groups)]
     listed = [*listings.values(), *([claims_table(parts.judges)] if parts.judges else [])]
     return Report(
         metrics=metrics(comparisons, run, statistics)
         | ({"claims": claims_metrics(parts.judges)} if parts.judges else {}),
+        headline=overview.headline_metrics(parts.groups, parts.own_claims),
+        plots=plots.plot_files(run, comparisons),
         tables={name: text for table in comparisons for name, text in comparison_files(table).items()}
         | {name: text for table in listed for name, text in listing_files(table).items()},
         figures={f"{figure.name}.svg": figure.svg for figure in drawn},
@@ -246,18 +262,7 @@ def metrics(comparisons: Sequence[Comparison], run: Run, statistics: Statistics)
 def pages_of(parts: Parts, asked: Sequence[Asked]) -> Iterator[Page]:
     """The pages of the run itself, in the order of the menu, but for its cost."""
     run = parts.run
-    yield Page(
-        "index.html",
-        "Overview",
-        f"What adapting {run.base['base']} brings",
-        "overview.html",
-        {
-            "facts": facts(run),
-            "said": parts.said,
-            "comparisons": parts.comparisons,
-            "counted": claims.counts(parts.judges[0].judged) if parts.judges else {},
-        },
-    )
+    yield overview_page(run, parts.groups, parts.own_claims, facts(run))
     yield from claims_page(parts.judges)
     for table in parts.comparisons:
         content: dict[str, Any] = {"table": table, "figure": parts.figures[f"{table.key}-accuracy"]}

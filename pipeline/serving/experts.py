@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, help="What was trained: list it, look into it.")
+WIDTH = 115  # columns of text that the list needs: in a pipe there are 80, which leave nothing for a sentence
 Folder = Annotated[Path, typer.Option("--project", "-C", help="The project's folder.", metavar="FOLDER")]
 
 
@@ -40,7 +41,9 @@ def list_experts(project: Folder = Path()) -> None:
             interval = f"{100 * score.mean:.1f} [{100 * score.low:.1f}, {100 * score.high:.1f}]"
             table.add_row(*head, score.task, interval, "" if score.base is None else f"{100 * score.base:.1f}")
             head = ["", "", ""]
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, WIDTH)
+    console.print(table)
     print("in brackets: 95 % intervals; 'selfadapt experts show NAME' says what one of them changed")
 
 

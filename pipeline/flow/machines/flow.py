@@ -21,7 +21,7 @@ from prefect_dask import DaskTaskRunner
 
 from pipeline.core.artifacts import write_json
 from pipeline.core.errors import UserError
-from pipeline.flow import one, server
+from pipeline.flow import server, tags
 from pipeline.flow.machines import places, record, worker
 from pipeline.flow.machines.hub import Hub
 from pipeline.flow.recorder import CANCELLED, watch_for_cancelling
@@ -224,7 +224,7 @@ class RunOnMachines(Run):
                     record.merge(stage, result["entry"])
             except UserError as error:
                 return Outcome(stage, "failed", result["seconds"], str(error))
-            commit = one.commit()  # the worker's clone may stand on another one that does the same
+            commit = tags.commit()  # the worker's clone may stand on another one that does the same
             for name, told in result["records"].items():
                 write_json(record.RUNS / name, {**told, "commit": commit})
             self._elsewhere.add(stage)

@@ -82,8 +82,8 @@ class Asked:
     cells: Sequence[Answers] = field(default=())
 
 
-def render(page: Page, menu: Sequence[Page], shared: Mapping[str, Any]) -> str:
-    """A page as text. menu: the pages it leads to. shared: what every page says."""
+def render(page: Page, menu: Sequence[tuple[str, Sequence[Page]]], shared: Mapping[str, Any]) -> str:
+    """A page as text. menu: the pages it leads to, in groups with their names. shared: what every page says."""
     return templates().get_template(page.template).render(page=page, menu=menu, **shared, **page.content)
 
 

@@ -80,6 +80,7 @@ def test_help_is_light_and_names_the_commands() -> None:
     for command in (
         "run",
         "plan",
+        "graph",
         "publish",
         "ui",
         "profile",

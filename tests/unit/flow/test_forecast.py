@@ -1,11 +1,13 @@
 """What a run would make, and how long that takes."""
 
+import math
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.core.errors import UserError
-from pipeline.flow.forecast import Kind, counted, kinds, locked_commands, recorded_seconds, summed
+from pipeline.flow.forecast import Kind, Waiting, counted, kinds, locked_commands, recorded_seconds, summed
 from pipeline.flow.stages import RUNNER, Stage
 
 GRAPH = "stages:\n  train:\n    foreach: x\n  report:\n    cmd: y\n  never:\n    cmd: z\n"
@@ -58,3 +60,13 @@ def test_a_lock_file_of_another_form_is_one_sentence(tmp_path: Path, text: str) 
     (tmp_path / "dvc.lock").write_text(text)
     with pytest.raises(UserError, match="expected DVC's lock file in"):
         locked_commands(tmp_path / "dvc.lock")
+
+
+def test_what_a_stage_says_of_itself_counts_where_it_is_more_than_its_record() -> None:
+    waiting = Waiting.of({"train@a": [], "train@b": []}, ["train@a", "train@b"], {"train@a": 10.0, "train@b": 10.0}, 2)
+    begun = {"train@a": time.monotonic() - 60, "train@b": time.monotonic()}
+    assert waiting.said(begun) == "0 of 2 stages, about 10 s left"
+    assert waiting.said(begun, {"train@a": 50.0}) == "0 of 2 stages, about 50 s left"
+    waiting.seconds["train@a"] = math.nan  # no record of it
+    assert waiting.said(begun) == "0 of 2 stages"
+    assert waiting.said(begun, {"train@a": 40.0}) == "0 of 2 stages, about 40 s left"

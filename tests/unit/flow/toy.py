@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pipeline.core.config import Section
 from pipeline.core.errors import UserError
-from pipeline.core.progress import progress, show_table, step
+from pipeline.core.progress import bar, show_table, step
 from pipeline.core.stage import In, Out
 
 
@@ -34,8 +34,10 @@ def run(*, mode: str, toy: Toy, source: In, result: Out) -> dict:
         number = int(source.read_text())
         Path(f"pid-{result.name}").write_text(str(os.getpid()))
     with step("work"):
-        for _ in progress("working", range(4), 4):
-            time.sleep((30.0 if mode == "slow" else toy.seconds) / 4)
+        with bar("train (toy)", 4) as drawn:
+            for part in range(4):
+                time.sleep((30.0 if mode == "slow" else toy.seconds) / 4)
+                drawn.advance(note=f"{part / 4:.3f}, validation 0.500")
         if mode == "bad":
             raise UserError("expected a good mode, got 'bad'; write mode: good")
         if mode == "broken":
@@ -56,6 +58,7 @@ stages:
       outs: ["${key}"]
 """
 PARAMS = """
+profile: toys
 toy: {seconds: 0.1}
 toys:
   a: {mode: good, source: zero}

@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from pipeline.core import progress
 from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example
+from pipeline.flow import live
+from pipeline.flow.reporter import Watched
 from pipeline.training import loop
 from pipeline.training.loop import Data, Optimisation, Training
 from tests.tiny import OPTIMISATION, same_tensors
@@ -176,3 +179,19 @@ def test_no_examples_is_an_error_in_one_sentence():
 def test_settings_that_mean_nothing_are_refused(setting, value):
     with pytest.raises(UserError, match=f"'training.{setting}' does not fit"):
         settings(**{setting: value})
+
+
+def test_who_looks_on_hears_the_numbers_of_each_step(tmp_path, monkeypatch):
+    """The form of the note is what ``pipeline.flow.live`` reads."""
+    monkeypatch.chdir(tmp_path)
+    before, reporter = progress._reporter, Watched("train_svf@toy")
+    progress.report_to(reporter)
+    try:
+        _, _, done = run(tmp_path, lambda step, weight: -1.5, steps=3, validate_every=1)
+        told = live.read("train_svf@toy")
+    finally:
+        progress.report_to(before)
+        reporter.close()
+    rows = [{"train": round(row["train"], 3), "validation": -1.5} for row in done.curve[1:]]
+    assert told.name == "train (upwards)" and (told.done, told.total) == (3, 3)
+    assert [numbers for _, numbers in told.curve] == rows
