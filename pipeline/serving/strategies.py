@@ -107,6 +107,7 @@ class Strategies:
         if isinstance(adapter, Lora):
             self.project.check_lora(name, adapter, self.base.model)
             return Way(name, lora=adapter, form=form)
+        self.project.check_edits(name, adapter, self.base.model)
         return Way(name, edits=adapter, form=form)
 
     def _mixture_file(self, name: str, path: Path) -> Way:
