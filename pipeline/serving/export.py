@@ -108,12 +108,11 @@ def _described(project: Project, strategy: str, use: str, language: str) -> tupl
     """An adapter, what is to be known of it, and its card, which shows how it is used."""
     path = project.file_of(strategy)
     adapter, provenance = project.read(path)
-    form = project.form(provenance)
     about = {
         "provenance": provenance,
         "base": _base_name(project),
         "base_sha256": base_digest(project.model),
-        "form": {"task": form.task, "turns": list(form.turns)},
+        "forms": [{"task": form.task, "turns": list(form.turns)} for form in project.forms(provenance)],
     }
     text = card(strategy, adapter, provenance, measured(project, path), project.params)
     return adapter, about, f"{text}\n## Use\n\n```{language}\n{use}\n```\n"

@@ -93,11 +93,11 @@ class Project:
         """The file of an artifact that the plan names."""
         return self.folder / "artifacts" / f"{place}{suffix}"
 
-    def form(self, provenance: Mapping[str, Any]) -> Form:
-        """The form of the task that an adapter was trained on or adapted to; none where there are several."""
+    def forms(self, provenance: Mapping[str, Any]) -> list[Form]:
+        """The form of each task that an adapter was trained on or adapted to; ``ALONE`` where that has none."""
+        known = lookup(self.params, "tasks")
         tasks = provenance.get("tasks") or [provenance.get("task")]
-        (task,) = tasks if len(tasks) == 1 and tasks[0] in lookup(self.params, "tasks") else [""]
-        return form_of(task, self.folder / "data/tasks" / task) if task else ALONE
+        return [form_of(task, self.folder / "data/tasks" / task) if task in known else ALONE for task in tasks]
 
     def section(self, kind: type[Section]) -> Any:
         """A section of the project's settings."""

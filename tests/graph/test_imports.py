@@ -55,7 +55,7 @@ ALLOWED = {
     ],
     "stages": ["pipeline"],
     "selfadapt": ["pipeline.core.errors", "pipeline.serving"],
-    **{f"selfadapt.{name}": ["pipeline", "selfadapt"] for name in ("cli", "doctor", "running", "settings")},
+    **{f"selfadapt.{name}": ["pipeline", "selfadapt"] for name in ("cli", "doctor", "entry", "running", "settings")},
 }
 # Families whose members stand alone: a method imports no other method.
 FAMILIES = ["pipeline.scoring", "pipeline.methods"]

@@ -6,9 +6,9 @@ layers, ``reft``, and each call of the model is watched: before it, the prompt i
 on the layers; behind it, they are taken off again, unless gradients are still to pass through them.
 
 What the project's own trainer does between two steps is done here when the next pass begins, or when the state is read:
-matrices whose rows have to be orthonormal are made so again. A loss has the penalty and the supervision of CS-ReFT's
-router added, by the share of the answers' tokens that a pass has of its whole step. Edits are float32, whatever type the
-model is cast to.
+matrices whose rows have to be orthonormal are made so again. The ``loss`` of the model's output has the penalty and the
+supervision of CS-ReFT's router added, by the share of the answers' tokens that a pass has of its whole step; a trainer
+that makes a loss of its own is refused where there are any. Edits are float32, whatever type the model is cast to.
 
 Edits are no weights: they cannot be merged.
 """
@@ -31,13 +31,14 @@ from pipeline.model.forward.base import decoder
 from pipeline.serving.peft import Kind, register
 from pipeline.serving.peft.prompts import IGNORED, prompt_of
 
+ROUNDED = 1e-5  # of an entry of R Rᵀ
 PLACE = "reft"  # what the module beside the decoder's layers is called
 ROUTER = {
     "input": "last_token",
     "layer": 0,
     "gate": "hard",
     "penalty": "sparsity",
-    "penalty_weight": 0.01,
+    "penalty_weight": 0.0,
     "supervision": 0.0,
     "learning_rate_ratio": 1.0,
 }
@@ -134,7 +135,6 @@ class Edits(nn.Module, BaseTunerLayer):
         self.gates: dict[str, Tensor] = {}
         self._disable_adapters = False
         self._active_adapter: Any = []
-        self._versions: dict[str, tuple[int, int]] = {}
         self._stack = ExitStack()
         self._attached: dict[str, Any] = {}
         self._inputs: Mapping[str, Any] = {}
@@ -220,9 +220,16 @@ class Edits(nn.Module, BaseTunerLayer):
         return output
 
     def _with_extra(self, output: Any) -> Any:
-        extras = [extra for name in self._attached if (extra := self.reft_edits[name].extra_loss()) is not None]
-        if not extras or getattr(output, "loss", None) is None:
+        costly = [adapter for name in self._attached if _costs(adapter := self.reft_edits[name])]
+        if not costly:
             return output
+        if getattr(output, "loss", None) is None or self._inputs.get("fused_lm_head"):  # which is TRL's own loss
+            raise UserError(
+                "expected a trainer that takes the loss of the model's output, which the router's penalty and "
+                "supervision are added to, got one that makes its own; set penalty_weight and supervision to 0, or use "
+                "transformers' Trainer"
+            )
+        extras = [adapter.extra_loss() for adapter in costly]
         share: Tensor | float = 1.0
         items = self._inputs.get("num_items_in_batch")
         if items is not None:  # the loss is a sum over the pass's tokens, divided by those of the whole step
@@ -231,18 +238,27 @@ class Edits(nn.Module, BaseTunerLayer):
         return output
 
     def _retract(self, *_: Any) -> None:
-        """Where an optimizer's step has changed an adapter: back to R Rᵀ = I."""
-        for name, adapter in self.reft_edits.items():
-            if adapter.rotation.is_meta:
-                continue
-            if name in self._versions and self._versions[name] != _version(adapter):
+        """Where an optimizer's step has led away from R Rᵀ = I: back to it."""
+        for adapter in self.reft_edits.values():
+            if not adapter.rotation.is_meta and _astray(adapter):
                 adapter.retract()
-            self._versions[name] = _version(adapter)
 
 
-def _version(adapter: Any) -> tuple[int, int]:
-    """What changes when a tensor is written to."""
-    return id(adapter.rotation), adapter.rotation._version
+def _astray(adapter: Any) -> bool:
+    """Whether rows that should be orthonormal are not, by more than rounding."""
+    config = adapter.config()
+    if config.get("formula", "loreft") != "loreft":
+        return False
+    groups = adapter.skills if config.get("orthonormal") == "within" else 1
+    rows = adapter.rotation.detach().unflatten(-2, (groups, -1))
+    unit = torch.eye(rows.shape[-2], device=rows.device)
+    return bool((rows @ rows.mT - unit).abs().max() > ROUNDED)
+
+
+def _costs(adapter: Any) -> bool:
+    """Whether an adapter has a loss beside that of the answers."""
+    weights = adapter.router if isinstance(adapter, csreft.CsReft) else {"input": "none"}
+    return weights["input"] != "none" and bool(weights["penalty_weight"] or weights["supervision"])
 
 
 def _tell_skills(adapter: Any, skills: Tensor | None) -> None:

