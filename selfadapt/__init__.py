@@ -9,11 +9,11 @@ Whatever a person can put right is raised as ``UserError``, one sentence. Import
 LoReFT and CS-ReFT (``pipeline.serving.peft``), whichever of the two is imported first.
 """
 
-from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import UserError
-from selfadapt.late import import_with
+from selfadapt.late import call_with
 
 if TYPE_CHECKING:
     from pipeline.serving.assistant import Assistant
@@ -36,21 +36,29 @@ __all__ = [
     "load_expert",
     "train",
 ]
-# The module of each name: imported when the name is first asked for, since the command line lives in this package, and
-# its help needs no torch.
-PLACES = {
-    "Assistant": "pipeline.serving.assistant",
-    **dict.fromkeys(("Answered", "Decision"), "pipeline.serving.jobs"),
-    **dict.fromkeys(("CsReftConfig", "LoReftConfig"), "pipeline.serving.peft.edits"),
-    "SvfConfig": "pipeline.serving.peft.svf",
-    **dict.fromkeys(("Evaluated", "Trained", "evaluate", "load_expert", "train"), "selfadapt.entry"),
-}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in PLACES:
+    """Import a name when it is first asked for: the command line lives in this package, and its help needs no torch."""
+    if name not in __all__:
         raise AttributeError(f"module 'selfadapt' has no attribute '{name}'")
-    return getattr(import_module(PLACES[name]), name)
+    module: ModuleType
+    if name == "Assistant":
+        from pipeline.serving import assistant as module
+    elif name in ("Answered", "Decision"):
+        from pipeline.serving import jobs as module
+    elif name == "SvfConfig":
+        from pipeline.serving.peft import svf as module
+    elif name in ("CsReftConfig", "LoReftConfig"):
+        from pipeline.serving.peft import edits as module
+    else:
+        from selfadapt import entry as module
+    return getattr(module, name)
 
 
-import_with("peft", "pipeline.serving.peft.svf", "pipeline.serving.peft.edits")
+def _have_peft_know() -> None:
+    import pipeline.serving.peft.edits
+    import pipeline.serving.peft.svf  # noqa: F401 - each enters its methods
+
+
+call_with("peft", _have_peft_know)

@@ -60,8 +60,8 @@ def train(
     """Train on rows of your own and score against the base model, as ``selfadapt train`` does.
 
     file: a JSON object a line. method: rows of ``params.yaml`` that are trained on one task. project: its folder, whose
-    ``params.yaml`` gets the task and a table. jobs: stages side by side. said: of the rows, where they do not speak for
-    themselves: ``name``, ``prompt``, ``answer``, ``scorer``, ``options``, ``pattern``, ``system``, ``worked``, ``seed``.
+    ``params.yaml`` gets the task and a table. jobs: stages side by side. said: what the command's options say of the
+    rows: ``name``, ``prompt``, ``answer``, ``scorer``, ``options``, ``pattern``, ``system``, ``worked``, ``seed``.
 
     Raises UserError where the rows cannot be used, and where a stage fails, whose reason is printed.
     """
@@ -131,7 +131,9 @@ def evaluate(
         )
     path = opened.folder / "data/tasks" / task / f"{split}.jsonl"
     if not path.is_file():
-        raise UserError(f"expected the prompts in {path}, which are not there; run 'selfadapt run prepare@{task}' first")
+        raise UserError(
+            f"expected the prompts in {path}, which are not there; run 'selfadapt run prepare@{task}' first"
+        )
     examples = read_examples(path)[:limit]
     questions = [(example.messages, strategy) for example in examples]
     answers = [
@@ -152,8 +154,8 @@ def load_expert(
 ) -> "PeftModel":
     """An expert as a model of peft's: for ``generate`` of transformers, for a trainer, to be merged or switched off.
 
-    name: of an expert, an adapter or a mixture, as ``selfadapt experts list`` gives it, or ``expert:FOLDER`` of what was
-    exported or what peft has saved. model: to put it into (default: the project's base model, float32). trainable:
+    name: of an expert, an adapter or a mixture, as ``selfadapt experts list`` gives it, or ``expert:FOLDER`` of what
+    was exported or what peft has saved. model: to put it into (default: the project's base model, float32). trainable:
     gradients reach it.
 
     It reads a prompt as it stands: the form that an expert was trained in is ``Assistant``'s business.
@@ -166,12 +168,9 @@ def load_expert(
 
     opened = Project(Path(project))
     folder = Path(name.removeprefix("expert:"))
-    if folder.is_dir():
-        adapter = read_exported(folder, opened.model)[0]
-    else:
-        adapter = opened.read(opened.file_of(name))[0]
+    read = read_exported(folder, opened.model) if folder.is_dir() else opened.read(opened.file_of(name))
     if model is None:
         if not opened.model.is_dir():
             raise UserError(f"expected the base model in {opened.model}, which is not there; run 'dvc repro' first")
         model = AutoModelForCausalLM.from_pretrained(opened.model, dtype=torch.float32)
-    return tuned(model, adapter, factors=opened.factors, trainable=trainable)
+    return tuned(model, read[0], factors=opened.factors, trainable=trainable)

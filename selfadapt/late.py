@@ -1,8 +1,8 @@
-"""Modules imported when a library is, by whoever imports it: at no cost to those who do not."""
+"""Something done when a library is imported, by whoever imports it: at no cost to those who do not."""
 
 import importlib.util
 import sys
-from importlib import import_module
+from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class _Waiting(MetaPathFinder):
-    """Finds one library as everyone else does, and imports some modules when it has been executed."""
+    """Finds one library as everyone else does, and calls a function when it has been executed."""
 
-    def __init__(self, library: str, modules: tuple[str, ...]) -> None:
-        self.library, self.modules = library, modules
+    def __init__(self, library: str, then: Callable[[], None]) -> None:
+        self.library, self.then = library, then
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != self.library:
@@ -27,20 +27,15 @@ class _Waiting(MetaPathFinder):
 
         def executed(module: ModuleType) -> None:
             execute(module)
-            _import(self.modules)
+            self.then()
 
         loader.exec_module = executed
         return spec
 
 
-def _import(modules: tuple[str, ...]) -> None:
-    for module in modules:
-        import_module(module)
-
-
-def import_with(library: str, *modules: str) -> None:
-    """Import ``modules`` as soon as ``library`` is imported; now, if it is already."""
+def call_with(library: str, then: Callable[[], None]) -> None:
+    """Call a function as soon as ``library`` is imported; now, if it is already."""
     if library in sys.modules:
-        _import(modules)
+        then()
     else:
-        sys.meta_path.insert(0, _Waiting(library, modules))
+        sys.meta_path.insert(0, _Waiting(library, then))

@@ -2,8 +2,9 @@
 
     selfadapt run && python -m pytest -m long tests/end_to_end/test_wordings.py -s
 
-Sixty wordings that no task has, twenty for each trained one, are asked in the form of their task under the classification
-expert, which has to find the expert; and so are questions in the trained wordings. It prints what docs/results.md says.
+Sixty wordings that no task has, twenty for each trained one, are asked in the form of their task under the
+classification expert, which has to find the expert; and so are questions in the trained wordings. It prints what
+docs/results.md says. PROJECT in the environment names the run's folder, where it is another.
 """
 
 import os
@@ -104,7 +105,9 @@ RIGHT = dict(zip(OWN, ("42", "83"), strict=True))
 @pytest.fixture(scope="module")
 def project() -> Project:
     found = Project(Path(os.environ.get("PROJECT", Path(__file__).resolve().parents[2])))
-    missing = [path for path in (found.model, *found.experts.values(), found.classifier) if not (path and path.exists())]
+    missing = [
+        path for path in (found.model, *found.experts.values(), found.classifier) if not (path and path.exists())
+    ]
     if missing or found.params["profile"] != "laptop":
         pytest.skip(f"needs a finished run of the profile laptop, which has {missing[:1] or 'another profile'}")
     return found
@@ -142,9 +145,7 @@ class Dispatched:
         """The category of each question."""
         classifier = self.project.read_svf(self.project.classifier)
         with classifier.attached(self.base.model, self.project.factors) as attachment:
-            of_all = dispatch.categories(
-                self.base, asked, attachment, settings=self.settings, compute=self.compute
-            )
+            of_all = dispatch.categories(self.base, asked, attachment, settings=self.settings, compute=self.compute)
         return [dispatch.predicted(values) for values in of_all]
 
     def answers(self, asked: Sequence[Example], domains: Sequence[str], decoding: Mapping) -> list[str]:
@@ -177,7 +178,9 @@ def test_wordings_that_nobody_trained_on_are_answered_nearly_as_well(project, di
         decided = dispatched.decided(asked)
         right = [score.correct for score in module.score(asked, dispatched.answers(asked, decided, decoding))]
         found[name] = sum(right) / len(right)
-        print(f"{task}, {name} wordings: domain right {decided.count(domain)}, answer right {sum(right)} of {len(asked)}")
+        print(
+            f"{task}, {name} wordings: domain right {decided.count(domain)}, answer right {sum(right)} of {len(asked)}"
+        )
     assert found["others"] >= AS_GOOD * found["trained"]
 
 
@@ -186,5 +189,7 @@ def test_the_first_question_is_answered_right(project, strategy):
     assistant = Assistant(project)
     answers = assistant.answer([(question, strategy) for question in OWN], max_new_tokens=24)
     for question, answer in zip(OWN, answers, strict=True):
-        print(f"{strategy}: {question} -> {answer.text.strip()} ({answer.decision.chosen}; form {answer.decision.form})")
+        print(
+            f"{strategy}: {question} -> {answer.text.strip()} ({answer.decision.chosen}; form {answer.decision.form})"
+        )
         assert numbers.score("", answer.text, RIGHT[question]).correct

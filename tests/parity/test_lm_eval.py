@@ -1,7 +1,7 @@
 """lm-evaluation-harness asks our server (``local-completions``) and gets what transformers computes of the same texts.
 
-Needs the harness: ``pip install 'selfadapt[harness]'``. Run as a program, it has the harness ask a server that runs on a
-finished project the first GSM8K problems of the mirror:
+Needs the harness: ``pip install 'selfadapt[harness]'``. Run as a program, it has the harness ask a server that runs on
+a finished project the first GSM8K problems of the mirror:
 
     selfadapt serve & python -m tests.parity.test_lm_eval http://127.0.0.1:8000/v1 expert:sums artifacts/base/model
 """
@@ -140,11 +140,15 @@ def evaluated(url: str, model: str, tokenizer: str, *, count: int = PROBLEMS, to
     return {name: {**found["results"][name], "asked": len(found["samples"][name])} for name in found["results"]}
 
 
-@pytest.mark.skipif("SELFADAPT_MIRROR" not in os.environ, reason="needs SELFADAPT_MIRROR, a folder with gsm8k/test.jsonl")
+@pytest.mark.skipif(
+    "SELFADAPT_MIRROR" not in os.environ, reason="needs SELFADAPT_MIRROR, a folder with gsm8k/test.jsonl"
+)
 def test_the_harness_asks_fifty_problems_of_gsm8k(project, url):
     found = evaluated(f"{url}/v1", "expert:sums", str(project.model), tokens=8, room=500)
     assert {name: of["asked"] for name, of in found.items()} == {"gsm8k_written": PROBLEMS, "gsm8k_chosen": PROBLEMS}
-    assert all(0 <= value <= 1 for of in found.values() for name, value in of.items() if name.startswith(("acc,", "exact")))
+    assert all(
+        0 <= value <= 1 for of in found.values() for name, value in of.items() if name.startswith(("acc,", "exact"))
+    )
 
 
 if __name__ == "__main__":

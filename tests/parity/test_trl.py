@@ -18,7 +18,9 @@ trl = pytest.importorskip("trl", reason="needs TRL: pip install 'selfadapt[trl]'
 KINDS = {
     "svf": lambda **more: selfadapt.SvfConfig(task_type="CAUSAL_LM", target_modules=["q_proj", "up_proj"]),
     "loreft": lambda **more: selfadapt.LoReftConfig(task_type="CAUSAL_LM", positions="f1+l2"),
-    "csreft": lambda **more: selfadapt.CsReftConfig(task_type="CAUSAL_LM", positions="f1+l2", skills=["a", "b"], **more),
+    "csreft": lambda **more: selfadapt.CsReftConfig(
+        task_type="CAUSAL_LM", positions="f1+l2", skills=["a", "b"], **more
+    ),
 }
 QUIET = {"report_to": [], "save_strategy": "no", "use_cpu": True, "disable_tqdm": True, "logging_steps": 1}
 
@@ -40,7 +42,11 @@ def by_answers(project, folder, config):
         output_dir=str(folder), max_steps=6, per_device_train_batch_size=4, learning_rate=0.02, bf16=False, **QUIET
     )
     return trl.SFTTrainer(
-        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, peft_config=config
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+        peft_config=config,
     )
 
 

@@ -208,7 +208,7 @@ class Edits(nn.Module, BaseTunerLayer):
         return args, plain
 
     def _after(self, model: nn.Module, args: tuple, inputs: dict[str, Any], output: Any) -> Any:
-        """Add what the router's training costs to the loss, and take the edits off where no gradient is to pass them."""
+        """Add what the router costs to the loss, and take the edits off where no gradient is to pass them."""
         for name, attached in self._attached.items():
             if isinstance(attached, Gating) and attached.gates is not None:
                 self.gates[name] = attached.gates.detach()

@@ -93,7 +93,7 @@ def tuned(model: nn.Module, adapter: Adapter, *, factors: Factors | None = None,
         config.factors = str(factors.path)
     made = get_peft_model(model, config)
     if unexpected := set_peft_model_state_dict(made, tensors).unexpected_keys:
-        raise UserError(f"expected an adapter of this model, got '{unexpected[0]}', which it has not; name another model")
+        raise UserError(f"expected an adapter of this model, got '{unexpected[0]}' too many; name another model")
     return made.eval()
 
 

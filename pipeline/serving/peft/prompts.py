@@ -71,7 +71,7 @@ def _in_one_piece(prompt: BoolTensor, real: BoolTensor) -> BoolTensor:
         )
     if not bool(prompt.any()):
         raise UserError(
-            "expected labels with -100 on the prompt, whose tokens are what is edited, got none of it; train on answers "
-            "alone (TRL: rows with 'prompt' and 'completion'), or give prompt_mask"
+            "expected labels with -100 on the prompt, whose tokens are what is edited, got none of it; train on "
+            "answers alone (TRL: rows with 'prompt' and 'completion'), or give prompt_mask"
         )
     return prompt

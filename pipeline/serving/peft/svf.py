@@ -171,8 +171,10 @@ class SvfTuner(BaseTuner):
         if len(weights) != len(adapters):
             raise UserError(f"expected {len(adapters)} weights, one for each adapter, got {len(weights)}; correct them")
         layers = [module for module in self.model.modules() if isinstance(module, SvfLinear)]
-        every = {"target_modules": set(self.targeted_module_names), "layers_to_transform": None, "exclude_modules": None}
-        self.peft_config[adapter_name] = replace(self.peft_config[adapters[0]], **every)
+        every = set(self.targeted_module_names)
+        self.peft_config[adapter_name] = replace(
+            self.peft_config[adapters[0]], target_modules=every, layers_to_transform=None, exclude_modules=None
+        )
         with torch.no_grad():
             for layer in layers:
                 layer.update_layer(adapter_name)

@@ -9,13 +9,11 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import selfadapt
-from pipeline.core.errors import UserError
 from pipeline.model.forward.base import load_base
 from pipeline.serving import export
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.peft.folder import read, tuned
 from tests.project import make_project
-from tests.tiny import same_tensors
 
 PROMPT = "What is 12 + 30?"
 TAKEN = ["expert:sums", "mixture:few_shot-groceries", "lora:sums", "loreft", "csreft"]
