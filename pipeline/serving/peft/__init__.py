@@ -12,6 +12,7 @@ peft can read it.
 """
 
 from enum import StrEnum
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -22,7 +23,7 @@ class Kind(StrEnum):
     CSREFT = "SELFADAPT_CSREFT"
 
 
-def register(kind: Kind, config: type, tuner: type) -> None:
+def register(kind: Kind, config: type, tuner: Any) -> None:
     """Have peft know a method. Each method's module does so when it is imported."""
     from peft import mapping
 

@@ -1,5 +1,6 @@
 """SVF, LoReFT and CS-ReFT inside peft compute, save, load, switch and train as they should."""
 
+import copy
 import subprocess
 import sys
 
@@ -9,11 +10,14 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
 import selfadapt
+from pipeline.core.errors import UserError
+from pipeline.methods.svf import single
 from pipeline.model.forward.base import load_base
 from pipeline.serving import export
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.peft.folder import read, tuned
 from tests.project import make_project
+from tests.tiny import tiny_model
 
 PROMPT = "What is 12 + 30?"
 TAKEN = ["expert:sums", "mixture:few_shot-groceries", "lora:sums", "loreft", "csreft"]
@@ -168,3 +172,100 @@ def test_transformers_trainer_trains_it_and_what_it_saves_loads_again(project, k
     if kind != "svf":
         rotation = adapter.state()["rotation"]
         close(rotation @ rotation.mT, torch.eye(rotation.shape[2]).expand(*rotation.shape[:2], -1, -1))
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_an_exported_folder_is_a_strategy(project, assistant, exported, name):
+    found, known = (assistant.generate(PROMPT, one, max_new_tokens=8) for one in (f"expert:{exported(name)}", name))
+    assert found.text == known.text
+
+
+def test_experts_are_switched_and_mixed(project, exported):
+    other = adapter_of(project, "expert:functions")
+    model = PeftModel.from_pretrained(plain_model(project), exported("expert:sums"), adapter_name="sums")
+    one = logits(model)
+    export.peft(project, "expert:functions", exported("functions"))
+    model.load_adapter(exported("functions"), "functions")
+    assert torch.equal(logits(model), one)
+    model.set_adapter("functions")
+    close(logits(model), expected(project, "expert:functions"))
+    model.base_model.add_weighted_adapter(["sums", "functions"], [0.7, 0.3], "mixed")
+    model.set_adapter("mixed")
+    z = {name: 0.7 * adapter_of(project, "expert:sums").z(name)[0] + 0.3 * other.z(name)[0] for name in other.experts}
+    close(logits(model), logits(tuned(plain_model(project), single(z, "mixed"))))
+    mixed = logits(model)
+    close(logits(model.merge_and_unload()), mixed)
+    with pytest.raises(UserError, match="expected adapters out of"):
+        model.base_model.add_weighted_adapter(["summs"], [1.0], "x")
+
+
+def edited(project, kind="loreft"):
+    return get_peft_model(plain_model(project), CONFIGS[kind]())
+
+
+def test_edits_are_no_weights_and_no_copies(project):
+    model = edited(project)
+    for act in (model.merge_and_unload, model.merge_adapter):
+        with pytest.raises(UserError, match="keep the adapter beside the model"):
+            act()
+    with pytest.raises(UserError, match="expected no copy"):
+        copy.deepcopy(model)
+
+
+REFUSED = {
+    "no word on the prompt": ({}, "where the prompt ends"),
+    "no prompt": ({"labels": IDS}, "got none of it"),
+    "two talks in a row": ({"labels": torch.tensor([[-100, -100, 7, 8, -100, 10]])}, "one prompt before one answer"),
+    "a mask of attention": (
+        {"labels": IDS, "attention_mask": torch.ones(1, 1, 6, 6)},
+        r"attention_mask of \(batch, seq\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_pass_whose_prompt_cannot_be_told_is_refused(project, case):
+    given, says = REFUSED[case]
+    with pytest.raises(UserError, match=says):
+        edited(project).train()(input_ids=IDS, **given)
+
+
+def test_the_prompt_may_be_told_in_three_ways(project, exported):
+    """By labels, by a mask, and by how many logits are kept; what stands behind it is not edited."""
+    model = PeftModel.from_pretrained(plain_model(project), exported("loreft"))
+    prompt = torch.tensor([[True, True, True, True, False, False]])
+    labels = IDS.masked_fill(prompt, -100)
+    found = logits(model, labels=labels)
+    assert torch.equal(logits(model, prompt_mask=prompt), found)
+    assert torch.equal(logits(model, logits_to_keep=3), found[:, -3:])
+    assert not torch.equal(logits(model), found)
+
+
+def test_the_router_s_costs_join_the_loss_and_need_the_skills(project, tmp_path):
+    config = selfadapt.CsReftConfig(
+        task_type="CAUSAL_LM", positions="f2+l2", skills=["a", "b"], router={"supervision": 0.5, "penalty_weight": 0.1}
+    )
+    model = get_peft_model(plain_model(project), config).train()
+    given = {"input_ids": IDS, "labels": torch.tensor([[-100, -100, -100, -100, 9, 10]])}
+    with pytest.raises(UserError, match="expected 'skills'"):
+        model(**given)
+    free = model.eval()(**given).loss.item()  # an evaluation has no costs
+    dear = model.train()(**given, skills=torch.tensor([1])).loss.item()
+    assert dear > free + 0.1
+    assert model.base_model.model.model.reft.gates["default"].shape == (1, 2)
+    with pytest.raises(UserError, match="takes the loss of the model's output"):
+        model(input_ids=IDS, prompt_mask=torch.ones_like(IDS), skills=torch.tensor([1]))
+    half = model(**given, skills=torch.tensor([1]), num_items_in_batch=torch.tensor(4)).loss.item()
+    assert half == pytest.approx(dear / 2, rel=1e-4)  # two of the step's four tokens: half of both losses
+
+
+def test_edits_stay_float32_in_a_model_of_another_type(project):
+    model = edited(project).to(torch.bfloat16)
+    assert {parameter.dtype for name, parameter in model.named_parameters() if "reft_edits" in name} == {torch.float32}
+    model.train()(input_ids=IDS, labels=torch.tensor([[-100, -100, -100, -100, 9, 10]])).loss.backward()
+
+
+def test_a_folder_of_another_base_model_is_refused(project, assistant, tmp_path):
+    get_peft_model(tiny_model(layers=3), selfadapt.LoReftConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="belongs to another base model"):
+        assistant.generate(PROMPT, f"expert:{tmp_path}")
