@@ -198,9 +198,10 @@ def export(
     strategy: Annotated[str, typer.Argument(help="What to export: expert:NAME, lora:NAME, mixture:NAME, csreft, …")],
     folder: Annotated[Path, typer.Argument(help="A new folder to write.")],
     kind: Annotated[
-        Literal["merged", "expert"],
+        Literal["merged", "expert", "peft"],
         typer.Option(
-            "--as", help="A whole checkpoint for plain transformers, or the expert alone with its model card."
+            "--as",
+            help="A whole checkpoint for plain transformers; the expert alone with its model card; or as peft has it.",
         ),
     ] = "merged",
     dtype: Annotated[str, typer.Option(help="Of a merged checkpoint: float32 or bfloat16.")] = "float32",
@@ -214,7 +215,8 @@ def export(
 ) -> None:
     """Write an adapted model, or an expert, to take away.
 
-    A merged checkpoint loads with transformers alone. An expert's folder is used again as expert:FOLDER.
+    A merged checkpoint loads with transformers alone. An expert's folder is used again as expert:FOLDER. As peft, it
+    loads with PeftModel.from_pretrained behind 'import selfadapt', and as expert:FOLDER, too.
     """
     from pipeline.serving import export as exporting
     from pipeline.serving.project import Project
@@ -227,7 +229,7 @@ def export(
     if kind == "merged":
         exporting.merged(opened, strategy, folder, dtype)
     else:
-        exporting.expert(opened, strategy, folder)
+        {"expert": exporting.expert, "peft": exporting.peft}[kind](opened, strategy, folder)
     print(f"{folder}: {strategy} as {kind}")
     if push_to:
         files = exporting.push(folder, push_to, dry_run=dry_run)

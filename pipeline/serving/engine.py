@@ -250,7 +250,7 @@ class Engine:
             )
             if edits and isinstance(editing, Gating) and editing.gates is not None:
                 for job, gates in zip(jobs, editing.gates.tolist(), strict=True):
-                    job.decision = _opened(edits.config()["skills"], gates)
+                    job.decision = _opened(edits.config()["skills"], gates, job.decision)
         last = hidden[torch.arange(len(jobs), device=device), lengths - 1]
         for job, states in zip(jobs, hidden, strict=True):
             if job.options.echo and job.options.logprobs is not None:
@@ -337,8 +337,8 @@ def _ways(jobs: Sequence[Job]) -> list[Way]:
     return [job.way for job in jobs if job.way]
 
 
-def _opened(skills: Sequence[str], gates: Sequence[float]) -> Decision:
-    """What the router of CS-ReFT decided; it reads what the model computes anyway."""
+def _opened(skills: Sequence[str], gates: Sequence[float], before: Decision | None) -> Decision:
+    """What the router of CS-ReFT decided; it reads what the model computes anyway. before: how the form was found."""
     weights = dict(zip(skills, gates, strict=True))
     names = [name for name, gate in weights.items() if gate > 0]
-    return Decision(f"csreft, open: {', '.join(names) or 'none'}", weights)
+    return replace(before or Decision(""), chosen=f"csreft, open: {', '.join(names) or 'none'}", weights=weights)

@@ -7,9 +7,11 @@ it into GGUF (no package installs that script; the source archive of ``llama-cpp
 every prompt: neither can be merged.
 
 *expert*: ``expert.safetensors``, ``config.json`` and ``README.md``, the card, with the data it was trained on and what
-the report measured. ``expert:FOLDER`` uses it again, on the base model it was trained for. For LoRA, peft's own two
-files stand beside, so that ``PeftModel.from_pretrained`` loads the folder, too; SVF inside peft is
-``pipeline.serving.peft``.
+the report measured. ``expert:FOLDER`` uses it again, on the base model it was trained for.
+
+*peft*: peft's own two files, which ``PeftModel.from_pretrained`` loads behind ``import selfadapt``
+(``pipeline.serving.peft``), the card, and in ``selfadapt.json`` what peft has no place for. ``expert:FOLDER`` uses it,
+too, and any folder that a trainer has saved one of these methods in.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +24,21 @@ from torch import nn
 
 from pipeline.core.artifacts import atomic_folder, write_json, write_tensors
 from pipeline.core.errors import UserError
-from pipeline.methods.lora import Lora
 from pipeline.methods.svf import materialised_weights
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
 from pipeline.model.forward.base import DTYPES, load_base
-from pipeline.serving.exported import CONFIG, WEIGHTS, base_digest
+from pipeline.serving.exported import ABOUT, CONFIG, WEIGHTS, base_digest
 from pipeline.serving.measured import Measured, measured
 from pipeline.serving.project import Project
 from pipeline.serving.rows import Way
 from pipeline.serving.strategies import Strategies
+
+USE_IN_PEFT = """import selfadapt  # has peft know the method
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+base = AutoModelForCausalLM.from_pretrained("BASE")
+model = PeftModel.from_pretrained(base, "FOLDER")"""
 
 
 def _empty(folder: Path) -> None:
@@ -78,25 +86,38 @@ def _base_name(project: Project) -> str:
 def expert(project: Project, strategy: str, folder: Path) -> None:
     """Write one expert, with its configuration and a model card."""
     _empty(folder)
-    path = project.file_of(strategy)
-    adapter, provenance = project.read(path)
-    form = project.form(provenance)
-    config = {
-        "kind": adapter.kind,
-        "config": adapter.config(),
-        "provenance": provenance,
-        "base": _base_name(project),
-        "base_sha256": base_digest(project.model),
-        "form": {"task": form.task, "turns": list(form.turns)},
-    }
+    adapter, about, text = _described(project, strategy, 'selfadapt generate --strategy expert:FOLDER "…"', "sh")
+    config = {"kind": adapter.kind, "config": adapter.config(), **about}
     with atomic_folder(folder) as temporary:
         write_tensors(temporary / WEIGHTS, adapter.state(), {})
         write_json(temporary / CONFIG, config)
-        if isinstance(adapter, Lora):
-            write_tensors(temporary / "adapter_model.safetensors", adapter.state(), {})
-            write_json(temporary / "adapter_config.json", {**adapter.config(), "base_model_name_or_path": ""})
-        text = card(strategy, adapter, provenance, measured(project, path), project.params)
         (temporary / "README.md").write_text(text, encoding="utf-8")
+
+
+def peft(project: Project, strategy: str, folder: Path) -> None:
+    """Write one expert as peft has it."""
+    from pipeline.serving.peft.folder import write  # imports peft
+
+    _empty(folder)
+    adapter, about, text = _described(project, strategy, USE_IN_PEFT, "python")
+    with atomic_folder(folder) as temporary:
+        write(temporary, adapter, project.model)
+        write_json(temporary / ABOUT, about)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
+
+
+def _described(project: Project, strategy: str, use: str, language: str) -> tuple[Adapter, dict[str, Any], str]:
+    """An adapter, what is to be known of it, and its card, which shows how it is used."""
+    path = project.file_of(strategy)
+    adapter, provenance = project.read(path)
+    about = {
+        "provenance": provenance,
+        "base": _base_name(project),
+        "base_sha256": base_digest(project.model),
+        "forms": [{"task": form.task, "turns": list(form.turns)} for form in project.forms(provenance)],
+    }
+    text = card(strategy, adapter, provenance, measured(project, path), project.params)
+    return adapter, about, f"{text}\n## Use\n\n```{language}\n{use}\n```\n"
 
 
 def _front(value: Mapping[str, Any]) -> str:
@@ -129,21 +150,15 @@ def card(
         "",
         f"An adapter of kind `{adapter.kind}`, method `{provenance['method']}`, {provenance['parameters']} trained "
         f"parameters, seed {provenance.get('seed')}, profile `{params['profile']}`, for the base model "
-        f"`{provenance['base']}` whose hash stands in `{CONFIG}`.",
+        f"`{provenance['base']}` whose hash stands beside.",
         "",
         "## Data",
         "",
-        *(data or ["Generated prompts; see the provenance in `config.json`."]),
+        *(data or ["Generated prompts; see the provenance beside."]),
         "",
         "## Results",
         "",
         *(results if rows else ["No cell that it answered was scored."]),
-        "",
-        "## Use",
-        "",
-        "```sh",
-        'selfadapt generate --strategy expert:FOLDER "…"',
-        "```",
     ]
     return _front(front) + "\n".join(lines) + "\n"
 

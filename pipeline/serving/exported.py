@@ -12,6 +12,7 @@ from pipeline.serving.forms import Form
 from pipeline.serving.project import intact
 
 WEIGHTS, CONFIG = "expert.safetensors", "config.json"
+ABOUT = "selfadapt.json"  # beside peft's files
 
 
 def base_digest(model: Path) -> str:
@@ -19,15 +20,20 @@ def base_digest(model: Path) -> str:
     return hashlib.sha256("".join(digest(path) for path in sorted(model.glob("*.safetensors"))).encode()).hexdigest()
 
 
-def read_exported(folder: Path, model: Path) -> tuple[Adapter, Form]:
-    """The expert that an exported folder holds, if it was trained for the base model in ``model``, and its form."""
+def read_exported(folder: Path, model: Path) -> tuple[Adapter, list[Form]]:
+    """The expert that a folder holds, if it was trained for the base model in ``model``, and the forms of its tasks.
+
+    A folder that peft has saved says nothing of its base model, unless it was exported here: see ``ABOUT``.
+    """
+    if (folder / "adapter_config.json").is_file():
+        from pipeline.serving.peft.folder import read  # imports peft
+
+        about = read_json(folder / ABOUT) if (folder / ABOUT).is_file() else {}
+        return intact(folder, read(folder)), _checked(about, folder / ABOUT, model) if about else []
     config = read_json(folder / CONFIG)
     if not isinstance(config, dict) or not {"kind", "config", "base_sha256"} <= set(config):
         raise UserError(f"expected an exported expert in {folder}, got another config.json; export it again")
-    if config["base_sha256"] != base_digest(model):
-        raise UserError(
-            f"expected an expert for the base model in {model}, got one for another in {folder}; export it from there"
-        )
+    forms = _checked(config, folder / CONFIG, model)
     path = folder / WEIGHTS
     tensors, _ = read_tensors(path)
     try:
@@ -36,10 +42,16 @@ def read_exported(folder: Path, model: Path) -> tuple[Adapter, Form]:
         raise UserError(
             f"expected an expert of kind '{config['kind']}' in {path}, got other tensors ({error!r}); export it again"
         ) from None
-    return intact(path, adapter), _form(config.get("form") or {}, folder / CONFIG)
+    return intact(path, adapter), forms
 
 
-def _form(value: Any, path: Path) -> Form:
-    with formed(path, "the turns of a form", "export it again"):
-        turns = tuple({"role": str(turn["role"]), "content": str(turn["content"])} for turn in value.get("turns", ()))
-        return Form(str(value.get("task", "")), turns)
+def _checked(about: Any, path: Path, model: Path) -> list[Form]:
+    """The forms that a file tells, if it is of an expert for the base model in ``model``."""
+    with formed(path, "what is to be known of an expert", "export it again"):
+        if about["base_sha256"] != base_digest(model):
+            raise UserError(f"expected an expert for the base model in {model}, got one for another in {path.parent}")
+        return [Form(str(form["task"]), tuple(_turn(turn) for turn in form["turns"])) for form in about["forms"]]
+
+
+def _turn(turn: Any) -> dict[str, str]:
+    return {"role": str(turn["role"]), "content": str(turn["content"])}

@@ -2,7 +2,8 @@
 
 An expert that saw a system turn and worked questions before every prompt has learned to answer there; asked without
 them, it may do no better than the base model. So who is asked by name is asked in its form, unless the caller says
-otherwise (``plain``) or brings a system turn, which is a form of the caller's own.
+otherwise (``plain``) or brings a system turn, which is a form of the caller's own. An adapter of several tasks has as
+many forms; CS-ReFT's router, which tells skills apart, picks one (``pipeline.serving.skills``).
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,7 +19,7 @@ from pipeline.core.errors import UserError
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import SvfAdapter
 from pipeline.model.forward.adapters import Adapter, Factors, load_adapter
-from pipeline.model.forward.base import Compute, layer_of
+from pipeline.model.forward.base import Compute, decoder_layers, layer_of
 from pipeline.serving.forms import ALONE, Form, form_of
 
 BASE = "base"  # the base model that is served; experts of others are there to be compared
@@ -93,11 +93,11 @@ class Project:
         """The file of an artifact that the plan names."""
         return self.folder / "artifacts" / f"{place}{suffix}"
 
-    def form(self, provenance: Mapping[str, Any]) -> Form:
-        """The form of the task that an adapter was trained on or adapted to; none where there are several."""
+    def forms(self, provenance: Mapping[str, Any]) -> list[Form]:
+        """The form of each task that an adapter was trained on or adapted to; ``ALONE`` where that has none."""
+        known = lookup(self.params, "tasks")
         tasks = provenance.get("tasks") or [provenance.get("task")]
-        (task,) = tasks if len(tasks) == 1 and tasks[0] in lookup(self.params, "tasks") else [""]
-        return form_of(task, self.folder / "data/tasks" / task) if task else ALONE
+        return [form_of(task, self.folder / "data/tasks" / task) if task in known else ALONE for task in tasks]
 
     def section(self, kind: type[Section]) -> Any:
         """A section of the project's settings."""
@@ -231,3 +231,14 @@ class Project:
                     f"expected a matrix '{module}' of {b.shape[0]} × {a.shape[1]} in the base model, for {name}, got "
                     "none; it belongs to another base model"
                 )
+
+    def check_edits(self, name: str, adapter: Adapter, model: nn.Module) -> None:
+        """Whether edits of hidden states fit this base model."""
+        depth, hidden = len(decoder_layers(model)), model.config.get_text_config().hidden_size
+        layers, rotation = adapter.config().get("layers", ()), adapter.state().get("rotation")
+        if rotation is None or rotation.shape[-1] != hidden or max(layers, default=0) >= depth:
+            shape = "none" if rotation is None else f"layers up to {max(layers)} of {rotation.shape[-1]}"
+            raise UserError(
+                f"expected edits of at most {depth} layers of {hidden} numbers in {name}, got {shape}; it belongs to "
+                "another base model"
+            )

@@ -29,6 +29,7 @@ from pipeline.adaptation.dispatch import OTHERS, Dispatch, categories, predicted
 from pipeline.core.artifacts import read_json
 from pipeline.core.errors import UserError
 from pipeline.core.types import Example, Mixture
+from pipeline.methods.csreft import CsReft
 from pipeline.methods.lora import Lora
 from pipeline.methods.svf import Mixing, SvfAdapter, row_scaled, stack_experts
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
@@ -38,6 +39,7 @@ from pipeline.serving.forms import ALONE, Form
 from pipeline.serving.jobs import Decision, FirstPass, Strategy
 from pipeline.serving.project import Project, nearest
 from pipeline.serving.rows import Way
+from pipeline.serving.skills import by_skill
 
 LARGEST = 1000  # a coefficient beyond it is a mistake
 ROUNDED = 0.02  # how far from 1 a sum of coefficients may be that were rounded
@@ -83,16 +85,26 @@ class Strategies:
         if full in ("prompt", "classifier"):
             return self._first_pass(full)
         adapter, provenance = project.read(project.artifacts[full])
-        return self.way(full, adapter, project.form(provenance))
+        return self._asked(full, adapter, project.forms(provenance))
 
     def _read_file(self, name: str) -> Strategy:
         kind, _, rest = name.partition(":")
         if kind == "expert":
-            return self.way(name, *read_exported(Path(rest), self.project.model))
+            return self._asked(name, *read_exported(Path(rest), self.project.model))
         return self._mixture_file(name, Path(rest))
 
     def _expert(self, full: str) -> SvfAdapter:
         return self.project.read_svf(self.project.experts[full])
+
+    def _asked(self, name: str, adapter: Adapter, forms: Sequence[Form]) -> Strategy:
+        """An adapter, asked in the form of its task. Of several, CS-ReFT's router picks one for each question."""
+        if len(forms) == 1:
+            return self.way(name, adapter, forms[0])
+        if isinstance(adapter, CsReft) and adapter.router["input"] != "none" and len(forms) == adapter.skills:
+            ways = [self.way(name, adapter, form) for form in forms]
+            if any(forms):
+                return by_skill(adapter, ways, self.project.compute().batch_tokens)
+        return self.way(name, adapter)
 
     def way(self, name: str, adapter: Adapter, form: Form = ALONE) -> Way:
         """An adapter, whatever its kind, as the way of a row. form: what it was trained in."""
@@ -107,6 +119,7 @@ class Strategies:
         if isinstance(adapter, Lora):
             self.project.check_lora(name, adapter, self.base.model)
             return Way(name, lora=adapter, form=form)
+        self.project.check_edits(name, adapter, self.base.model)
         return Way(name, edits=adapter, form=form)
 
     def _mixture_file(self, name: str, path: Path) -> Way:

@@ -58,7 +58,7 @@ ALLOWED = {
     "selfadapt": ["pipeline.core.errors", "pipeline.serving"],
     **{
         f"selfadapt.{name}": ["pipeline", "selfadapt"]
-        for name in ("cli", "doctor", "graph", "running", "settings", "watching")
+        for name in ("cli", "doctor", "entry", "graph", "running", "settings", "watching")
     },
 }
 # Families whose members stand alone: a method imports no other method.

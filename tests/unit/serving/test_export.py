@@ -94,20 +94,6 @@ def test_an_exported_expert_loads_back_to_the_bit_and_answers_the_same(project, 
     assert {path.name for path in folder.iterdir()} >= {"expert.safetensors", "config.json", "README.md"}
 
 
-def test_an_exported_lora_loads_in_peft(project, tmp_path):
-    from peft import PeftModel
-
-    export.expert(project, "lora:sums", tmp_path / "expert")
-    base = load_base(project.model, project.compute())
-    ids = torch.tensor([base.prompt_ids([{"role": "user", "content": PROMPT}])])
-    adapter, _ = project.read(project.loras["lora-sums-0"])
-    with torch.no_grad():
-        with adapter.attached(base.model, project.factors):
-            expected = base.model(input_ids=ids).logits
-        found = PeftModel.from_pretrained(base.model, tmp_path / "expert").eval()(input_ids=ids).logits
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
-
-
 def test_the_card_says_what_it_was_trained_on_and_what_was_measured(project, tmp_path):
     from huggingface_hub import ModelCard
 
