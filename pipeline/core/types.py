@@ -13,16 +13,22 @@ class Example:
     """One prompt of a task and what is needed to train on it and to score an answer to it.
 
     messages: chat turns, each ``{"role": ..., "content": ...}``; the last is the user's. Or one message whose role is
-        ``plain``: its content is continued as it stands, without a chat template.
+        ``plain``: its content is continued as it stands, without a chat template. A turn may have ``images``, a list of
+        pictures that stand before its text: paths of files, or data URLs.
     target: the reference completion, as text, that next-token prediction trains on.
     meta: what the task's scorer needs (an answer, unit tests, options), JSON values only. A task whose prompts offer
         choices has them here: ``choices``, label to text in the order of mention, and ``answer``, the right label.
     """
 
     id: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     target: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The pictures of all turns, in order."""
+        return tuple(picture for message in self.messages for picture in message.get("images", ()))
 
     @property
     def choices(self) -> dict[str, str]:
@@ -36,7 +42,7 @@ class Example:
         return replace(self, messages=(*system, *turns, question))
 
 
-def conversation(system: str, turns: Sequence[tuple[str, str]], question: str) -> tuple[Mapping[str, str], ...]:
+def conversation(system: str, turns: Sequence[tuple[str, str]], question: str) -> tuple[Mapping[str, Any], ...]:
     """The messages of an example: the system's, worked questions with their answers (``turns``), and the question."""
     messages = [("system", system)]
     for asked, answered in turns:
