@@ -107,9 +107,7 @@ def made(family: str) -> tuple[Any, Any]:
             tie_word_embeddings=False,
         )
         model = LlavaForConditionalGeneration(config)
-        pictures = ViTImageProcessorPil(
-            size={"height": 32, "width": 128}, image_mean=[0.5] * 3, image_std=[0.25] * 3
-        )
+        pictures = ViTImageProcessorPil(size={"height": 32, "width": 128}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
         processor = LlavaProcessor(pictures, tokenizer, 16, "full")
     for name, parameter in model.named_parameters():  # pictures must be told apart
         if "multi_modal_projector" in name or "connector" in name:

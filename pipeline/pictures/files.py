@@ -7,6 +7,7 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from pipeline.core.errors import UserError
@@ -24,7 +25,9 @@ def stored(picture: str) -> bytes:
     named = repr(picture[:60])
     if found := _DATA.match(picture):
         if (len(picture) - found.end()) * 3 // 4 > BYTES:
-            raise UserError(f"expected a picture of at most {BYTES >> 20} MB, got a larger one; {REMEDY} that is smaller")
+            raise UserError(
+                f"expected a picture of at most {BYTES >> 20} MB, got a larger one; {REMEDY} that is smaller"
+            )
         try:
             return base64.b64decode(picture[found.end() :], validate=True)
         except (binascii.Error, ValueError):
@@ -62,7 +65,7 @@ def opened(data: bytes, named: str = "the picture") -> Image.Image:
         raise UserError(f"expected a whole picture in {named}, got: {said}; {REMEDY}") from None
 
 
-def png(pixels: object) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
     """A picture as PNG. pixels: (high, wide, 3) of bytes."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

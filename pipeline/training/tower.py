@@ -104,7 +104,7 @@ class Reader(nn.Module):
 class _Ctc:
     """The loss of the strings, as the loop wants it."""
 
-    facts: Mapping[str, Any] = {"objective": "ctc"}  # noqa: RUF012 - nothing writes it
+    facts: Mapping[str, Any] = {"objective": "ctc"}
 
     def __init__(self, reader: Reader, train: Signs, validation: Signs, training: Training[Reading]) -> None:
         self.reader, self.train, self.validation = reader, train, validation

@@ -74,10 +74,10 @@ class ColumnTower(PreTrainedModel):
         shapes = self.stem(_contrast(pixel_values.float()).to(self.into.weight.dtype))  # (rows, c, 2, 32)
         pairs = shapes.permute(0, 3, 2, 1).reshape(len(shapes), COLUMNS, -1)
         columns = self.into(pairs) + self.position
-        states = (columns,)
+        states = [columns]
         for layer in self.layers:
             columns = layer(columns)
-            states += (columns,)
+            states.append(columns)
         columns = self.norm(columns)
         return BaseModelOutput(last_hidden_state=columns, hidden_states=(*states[:-1], columns))
 
