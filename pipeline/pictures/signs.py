@@ -22,17 +22,12 @@ FACES = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono", "DejaVuSansMono-Bold
 SIZES = (15, 21)  # of a face, in pixels: smallest, largest
 HELD_OUT = 64  # of 256: the share of the strings that are kept for the tasks
 
-CAPITALS = {
-    country: capital
-    for country, capital in (
-        pair.split(":")
-        for pair in (
-            "France:Paris Germany:Berlin Italy:Rome Spain:Madrid Russia:Moscow China:Beijing Japan:Tokyo Egypt:Cairo "
-            "Greece:Athens Austria:Vienna Poland:Warsaw Ireland:Dublin Norway:Oslo Cuba:Havana Peru:Lima Iran:Tehran "
-            "Hungary:Budapest Belgium:Brussels England:London Kenya:Nairobi"
-        ).split()
-    )
-}
+_COUNTRIES = (
+    "France Paris, Germany Berlin, Italy Rome, Spain Madrid, Russia Moscow, China Beijing, Japan Tokyo, Egypt Cairo, "
+    "Greece Athens, Austria Vienna, Poland Warsaw, Ireland Dublin, Norway Oslo, Cuba Havana, Peru Lima, Iran Tehran, "
+    "Hungary Budapest, Belgium Brussels, England London, Kenya Nairobi"
+)
+CAPITALS = {pair.split()[0]: pair.split()[1] for pair in _COUNTRIES.split(", ")}
 MONTHS = "January February March April May June July August September October November December".split()
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 # Words of the tasks' signs. A tower is trained on others.

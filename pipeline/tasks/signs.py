@@ -1,7 +1,7 @@
 """Reading, trained: what stands on a sign. The sign is a picture that is drawn here (``pipeline.pictures.signs``).
 
-Words are those of a list and strings those of a hash that no tower is trained on, so what is asked for has not been seen
-by whoever reads it. No string stands on two signs of the task. Letters' case is not asked for.
+Words are those of a list and strings those of a hash that no tower is trained on, so what is asked for has not been
+seen by whoever reads it. No string stands on two signs of the task. Letters' case is not asked for.
 """
 
 import random
@@ -38,8 +38,8 @@ def known(kinds: Sequence[str], there: Collection[str], task: str) -> Sequence[s
     """The kinds of questions that are asked for. UserError for one that is not there."""
     if missing := [kind for kind in kinds if kind not in there] or not kinds:
         raise UserError(
-            f"params.yaml: expected tasks.{task}.data.options.kinds out of {', '.join(there)}, got {missing or 'none'}; "
-            "correct them"
+            f"params.yaml: expected tasks.{task}.data.options.kinds out of {', '.join(there)}, got "
+            f"{missing or 'none'}; correct them"
         )
     return kinds
 
