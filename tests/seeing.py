@@ -110,7 +110,7 @@ def made(family: str) -> tuple[Any, Any]:
         pictures = ViTImageProcessorPil(size={"height": 32, "width": 128}, image_mean=[0.5] * 3, image_std=[0.25] * 3)
         processor = LlavaProcessor(pictures, tokenizer, 16, "full")
     for name, parameter in model.named_parameters():  # pictures must be told apart
-        if "multi_modal_projector" in name or "connector" in name:
+        if "multi_modal_projector" in name or "connector" in name or name.endswith("nothing"):
             torch.nn.init.normal_(parameter, std=0.3)
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)
     return model.eval(), processor

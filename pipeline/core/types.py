@@ -104,13 +104,14 @@ class Table:
 
     columns: what every row must have. origins: the files, joined in this order. mirror: the same table's files in a
     mirror folder, in theirs; none where no mirror is known to have it. header: the names of all columns of files
-    that have no line of names.
+    that have no line of names. within: the name of the list of rows in files that are one JSON object.
     """
 
     columns: tuple[str, ...]
     origins: tuple[Origin, ...]
     mirror: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
+    within: str = ""
 
 
 # A task's scorer: examples and their answers, in the same order, to scores. A batch, because code runs in a pool.

@@ -39,6 +39,7 @@ from pipeline.training.tower import Reader, Reading, Signs, characters
 PATCH = 16  # pixels, of the processor's count of a picture's tokens: 2 × 8 patches are as many as there are columns
 MEAN, DEVIATION = 0.5, 0.25  # of pixels between 0 and 1; the tower takes their contrast in any case
 SPELLED = re.compile("Ġ[a-z]{3,8}")  # a token of a byte-level vocabulary that is a small word behind a space
+ASKED = 0.5  # share of the questions that stand behind the tasks' system turn; the others stand alone
 RARE, COMMON = 12_000, 600  # tokens between them are common words, and not the commonest
 # Content in parts, as chats with pictures have it, or a plain text, as those without have it.
 TEMPLATE = (
@@ -100,11 +101,14 @@ def asked(words: Sequence[str], count: int, seed: str) -> list[Example]:
     examples = []
     for place in range(count):
         text, question, answer = KINDS[kinds[place % len(kinds)]](draw, source)
-        system, user = conversation(SYSTEM, (), question)
-        picture = url(png(signs.draw_sign(text, draw)))
-        message = {**user, "images": [picture]}
-        examples.append(Example(f"{seed}-{place}", (system, message), answer, {"task": "reading", "answer": answer}))
+        *system, user = conversation(SYSTEM, (), question)
+        messages = [*(system if draw.random() < ASKED else []), {**user, "images": [_shown(text, draw)]}]
+        examples.append(Example(f"{seed}-{place}", tuple(messages), answer, {"task": "reading", "answer": answer}))
     return examples
+
+
+def _shown(text: str, draw: random.Random) -> str:
+    return url(png(signs.draw_sign(text, draw)))
 
 
 def untrained(folder: Path, tower: Towered, *, autocast: bool) -> tuple[Reader, PreTrainedTokenizerBase]:

@@ -1,11 +1,12 @@
 """A tower and its projector learn to read, before any language model looks.
 
-Each of the projected columns is compared with the language model's own embeddings of characters: its logits are scaled
-cosines to them. The string on the sign is the target of a CTC loss (Graves et al., ICML 2006), whose blank is the
-embedding of a space; a space on the sign is a new line. So what a column says is written in embeddings that the
-language model knows already, and no pass of it is needed. Letters' case is not told apart.
+The tower tells characters apart, column by column; the string on the sign is the target of a CTC loss (Graves et al.,
+ICML 2006). The projector turns the columns that are characters into the language model's own embeddings of them: its
+logits are scaled cosines to all of these, and its target is the character that the tower has read. So what the tower
+hands on is written in embeddings that the language model knows already, and no pass of it is needed. What is nothing
+becomes a new line, what is a space between words a space. Letters' case is not told apart.
 
-Shapes: pixels (batch, 3, 32, 128) of bytes, columns (batch, 16, hidden of the language model).
+Shapes: pixels (batch, 3, 32, 128), columns (batch, 16, hidden).
 """
 
 import string
@@ -22,9 +23,8 @@ from torch.nn import functional
 from pipeline.model.forward.adapters import Attachment
 from pipeline.training.loop import Optimisation, Row, Training, optimise, order_of, seeded_shuffles
 
-BLANK, SPACE = "Ġ", "Ċ"  # tokens of byte-level vocabularies: a space, and a new line
+NOTHING, SPACE = "Ċ", "Ġ"  # tokens of byte-level vocabularies: a new line, and a space
 ALPHABET = string.digits + string.ascii_lowercase + ".$+"
-NEAR = 0.05  # weight of the distance of the columns' norms from those of embeddings
 
 
 class Reading(Optimisation):
@@ -45,23 +45,18 @@ class Signs:
 
 
 def characters(embeddings: Tensor, vocabulary: Mapping[str, int]) -> Tensor:
-    """The embeddings (characters, hidden) of the blank, the space and the alphabet. embeddings: of all tokens."""
-    return embeddings[[vocabulary[token] for token in (BLANK, SPACE, *ALPHABET)]].float()
+    """The embeddings (characters, hidden) of nothing, the space and the alphabet. embeddings: of all tokens."""
+    return embeddings[[vocabulary[token] for token in (NOTHING, SPACE, *ALPHABET)]].float()
 
 
 def labels(text: str) -> list[int]:
-    """The classes of a string's characters; 0 is the blank."""
+    """The numbers of a string's characters; 0 is nothing."""
     return [1 if character == " " else 2 + ALPHABET.index(character) for character in text.lower()]
 
 
-def read(classes: Iterable[int]) -> str:
-    """The string that a row of columns says: repetitions count once, blanks nothing."""
-    found, last = "", 0
-    for one in classes:
-        if one and one != last:
-            found += " " if one == 1 else ALPHABET[one - 2]
-        last = one
-    return found
+def spelled(characters: Iterable[int]) -> str:
+    """The string that some characters are, by their numbers."""
+    return "".join(" " if one == 1 else ALPHABET[one - 2] for one in characters if one)
 
 
 class Reader(nn.Module):
@@ -77,13 +72,17 @@ class Reader(nn.Module):
         self.directions = functional.normalize(characters, dim=1)
         self.radius = float(characters.norm(dim=1).mean())
 
-    def columns(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the columns may be, as logits; what the projector makes of those that were read; which these are."""
         with torch.autocast("cpu", torch.bfloat16, enabled=self.autocast):
-            return self.projector(self.tower(pixels).last_hidden_state).float()
+            columns = self.tower.columns(pixels)
+            logits = self.tower.head(columns)
+            read, characters = self.tower.read(columns.detach(), logits.argmax(-1))
+            return logits.float(), self.projector(read).float(), characters
 
-    def logits(self, columns: Tensor) -> Tensor:
-        """(batch, 16, classes)."""
-        return functional.normalize(columns, dim=-1) @ self.directions.T * self.sharpness.exp() + self.bias
+    def named(self, projected: Tensor) -> Tensor:
+        """What projected columns may be, as logits (batch, 16, characters)."""
+        return functional.normalize(projected, dim=-1) @ self.directions.T * self.sharpness.exp() + self.bias
 
     # ---- a learner of the loop ---------------------------------------------------------------------------------------
 
@@ -115,17 +114,18 @@ class _Ctc:
         rows = order_of(step, self.batch, len(self.train.texts), self.shuffle)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         self.reader.train()
-        columns = self.reader.columns(varied(self.train.pixels(rows), generator))
+        logits, projected, characters = self.reader(varied(self.train.pixels(rows), generator))
         targets = [torch.tensor(labels(self.train.texts[row])) for row in rows]
         loss = functional.ctc_loss(
-            self.reader.logits(columns).log_softmax(-1).transpose(0, 1),
+            logits.log_softmax(-1).transpose(0, 1),
             torch.cat(targets),
-            torch.full((len(rows),), columns.shape[1]),
+            torch.full((len(rows),), logits.shape[1]),
             torch.tensor([len(target) for target in targets]),
             zero_infinity=True,
         )
-        far = (columns.norm(dim=-1) - self.reader.radius).square().mean() / self.reader.radius**2
-        (loss + NEAR * far).backward()
+        named = functional.cross_entropy(self.reader.named(projected).flatten(0, 1), characters.flatten())
+        far = (projected.norm(dim=-1) / self.reader.radius - 1).square().mean()
+        (loss + named + far).backward()
         return {"loss": float(loss.detach())}
 
     def row(self, measured: Mapping[str, float], norm: float) -> Row:
@@ -148,7 +148,7 @@ def strings(reader: Reader, signs: Signs, batch: int = 64) -> list[str]:
     found: list[str] = []
     for start in range(0, len(signs.texts), batch):
         rows = range(start, min(start + batch, len(signs.texts)))
-        found += [read(row) for row in reader.logits(reader.columns(signs.pixels(rows))).argmax(-1).tolist()]
+        found += [spelled(row) for row in reader(signs.pixels(rows))[2].tolist()]
     return found
 
 

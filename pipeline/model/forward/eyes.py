@@ -11,6 +11,7 @@ the names that they have in a model of text, so an expert of the one fits the ot
 
 import hashlib
 import inspect
+import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ class Eyes:
         self._firsts: list[int] = []
         self._features: OrderedDict[str, Tensor] = OrderedDict()
         self._held = 0  # bytes of the sources that are no files
+        self._lock = threading.RLock()  # a server reads prompts in other threads than it answers in
 
     @property
     def token(self) -> str:
@@ -76,6 +78,10 @@ class Eyes:
         """A picture's tokens. Raises UserError where it cannot be read."""
         data = stored(picture)
         key = hashlib.sha256(data).hexdigest()
+        with self._lock:
+            return self._known(key, data, picture)
+
+    def _known(self, key: str, data: bytes, picture: str) -> Seen:
         if key not in self._seen:
             ids = self._read(data, picture)["input_ids"][0].tolist()
             first = self.vocabulary if not self._order else self._firsts[-1] + self._seen[self._order[-1]].count
@@ -116,7 +122,8 @@ class Eyes:
         wanted = ids[beyond]
         places = sorted({bisect_right(self._firsts, one) - 1 for one in wanted.unique().tolist()})
         keys = [self._order[place] for place in places]
-        features = self._of(keys)
+        with self._lock:
+            features = self._of(keys)
         table = torch.cat([features[key] for key in keys])
         starts = torch.tensor([self._firsts[place] for place in places], device=ids.device)
         sizes = torch.tensor([self._seen[key].count for key in keys], device=ids.device)

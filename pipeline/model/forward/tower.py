@@ -6,6 +6,10 @@ transformers once this module has been imported.
 A picture is reduced to the contrast of its text: the mean of its colors, at mean 0 and variance 1, with the rarer
 shade above. What is left are shapes, whatever colors a sign has. A stem of convolutions makes 32 columns of it, 4
 pixels wide each; pairs of them are joined, and layers of attention let each column see the others.
+
+Each column is then taken for a character, or for none. Those that are one are handed on in their order, each character
+once, and what is left of the 16 places says that nothing is there. So a language model reads a sign letter by letter
+from the left, wherever on the picture it stands.
 """
 
 import torch
@@ -17,7 +21,10 @@ HEIGHT, WIDTH, COLUMNS = 32, 128, 16
 
 
 class ColumnTowerConfig(PreTrainedConfig):
-    """channels: of the stem's first layer. The others as transformers' own towers have them."""
+    """channels: of the stem's first layer. characters: that are told apart, the first of which is none.
+
+    The others are as transformers' own towers have them.
+    """
 
     model_type = "column_tower"
     base_config_key = "vision_config"
@@ -25,6 +32,7 @@ class ColumnTowerConfig(PreTrainedConfig):
     num_hidden_layers: int = 2
     num_attention_heads: int = 4
     channels: int = 32
+    characters: int = 41
     image_size: int = WIDTH
     patch_size: int = WIDTH // COLUMNS
 
@@ -65,21 +73,38 @@ class ColumnTower(PreTrainedModel):
             for _ in range(config.num_hidden_layers)
         )
         self.norm = nn.LayerNorm(hidden)
+        self.head = nn.Linear(hidden, config.characters)
+        self.nothing = nn.Parameter(torch.zeros(hidden))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         """torch's own initial values stay."""
 
     def forward(self, pixel_values: Tensor, **_: object) -> BaseModelOutput:
+        columns = self.columns(pixel_values)
+        read, _ = self.read(columns, self.head(columns).argmax(-1))
+        return BaseModelOutput(last_hidden_state=read, hidden_states=(columns, read))
+
+    def columns(self, pixel_values: Tensor) -> Tensor:
+        """What is seen, column by column: (rows, 16, hidden)."""
         shapes = self.stem(_contrast(pixel_values.float()).to(self.into.weight.dtype))  # (rows, c, 2, 32)
         pairs = shapes.permute(0, 3, 2, 1).reshape(len(shapes), COLUMNS, -1)
         columns = self.into(pairs) + self.position
-        states = [columns]
         for layer in self.layers:
             columns = layer(columns)
-            states.append(columns)
-        columns = self.norm(columns)
-        return BaseModelOutput(last_hidden_state=columns, hidden_states=(*states[:-1], columns))
+        return self.norm(columns)
+
+    def read(self, columns: Tensor, characters: Tensor) -> tuple[Tensor, Tensor]:
+        """The columns that are characters, in order, then nothing; and which characters they are, 0 for nothing.
+
+        characters: (rows, 16) what each column is taken for. Neighbours that are taken for the same are one.
+        """
+        before = nn.functional.pad(characters[:, :-1], (1, 0))
+        written = (characters != 0) & (characters != before)
+        order = (~written).to(torch.int8).argsort(dim=1, stable=True)
+        there = torch.arange(columns.shape[1], device=columns.device) < written.sum(1, keepdim=True)
+        ordered = columns.gather(1, order[..., None].expand_as(columns))
+        return torch.where(there[..., None], ordered, self.nothing), characters.gather(1, order) * there
 
 
 def _contrast(pixels: Tensor) -> Tensor:
