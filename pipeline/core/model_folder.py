@@ -41,12 +41,16 @@ def check_layers(folder: Path, remedy: str) -> bool:
     return hasattr(config, "vision_config")
 
 
-def check_template(tokenizer: Any, folder: Path, remedy: str) -> None:
-    """UserError where a chat template, if there is one, does not make a prompt of one question."""
+def check_template(tokenizer: Any, folder: Path, remedy: str, *, in_parts: bool = False) -> None:
+    """UserError where a chat template, if there is one, does not make a prompt of one question.
+
+    in_parts: it takes a message's content as a list of parts, as chats with pictures have it.
+    """
     if not tokenizer.chat_template:
         return
     with foreign(folder, "a chat template that takes a question", remedy), _in_time(TEMPLATE_SECONDS):
-        chat = [{"role": "user", "content": "Who?"}]
+        asked: Any = [{"type": "text", "text": "Who?"}] if in_parts else "Who?"
+        chat = [{"role": "user", "content": asked}]
         try:
             text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         except MemoryError:

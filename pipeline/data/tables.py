@@ -165,7 +165,7 @@ def _rows(path: str, content: bytes, table: Table) -> list[Any]:
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         if name.endswith(".json"):
             whole = json.loads(text)
-            return whole.get(table.within) if table.within and isinstance(whole, dict) else whole
+            return whole.get(table.within, whole) if isinstance(whole, dict) else whole
         if name.endswith(".tsv"):
             lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
             names = table.header or tuple(next(lines))

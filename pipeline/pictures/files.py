@@ -15,6 +15,7 @@ from pipeline.core.errors import UserError
 FORMATS = ("PNG", "JPEG", "WEBP")
 BYTES = 20 << 20  # of a picture as it is stored
 PIXELS = 32 << 20  # of a picture as it is seen
+SMALL = 256  # pixels, of the longer side of a picture on a page
 REMEDY = f"give a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
 _DATA = re.compile(r"data:(?:image/[\w.+-]+)?(?:;[\w=-]+)*;base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:")
@@ -73,8 +74,20 @@ def png(pixels: np.ndarray) -> bytes:
 
 
 def url(data: bytes) -> str:
-    """The data URL of a picture as PNG."""
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    """The data URL of a picture. data: as it is stored."""
+    kind = {"jpg": "jpeg"}.get(suffix(data), suffix(data))
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def thumbnail(data: bytes) -> str:
+    """The data URL of a picture that is at most ``SMALL`` pixels wide and high; a smaller one stays as it is."""
+    picture = opened(data)
+    if max(picture.size) <= SMALL:
+        return url(data)
+    picture.thumbnail((SMALL, SMALL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=80)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def suffix(data: bytes) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.core.types import Example
 from pipeline.evaluation import verdicts
+from pipeline.pictures.files import stored, thumbnail
 from pipeline.reporting import claims, published, site
 from pipeline.reporting.compose_claims import claims_page, headline, judges_of
 from pipeline.reporting.figures.choose import figures_of
@@ -325,6 +327,11 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
+def shown(example: Example) -> list[str]:
+    """The pictures of an example, small enough for a page."""
+    return [thumbnail(stored(picture)) for picture in example.images]
+
+
 def questions(task: str, run: Run) -> Asked:
     """A task's test prompts, and every cell's answers to them."""
     examples = run.examples[task]
@@ -343,5 +350,8 @@ def questions(task: str, run: Run) -> Asked:
             for example in examples
         ]
         cells.append(site.Answers(name, cell.row, cell.seed, answers))
-    prompts = [(example.id, example.messages[-1]["content"], example.target) for example in examples]
+    prompts = [
+        (example.id, example.messages[-1]["content"], example.target, *([shown(example)] if example.images else []))
+        for example in examples
+    ]
     return Asked(task, run.settings.domains.get(task, ""), prompts, cells)

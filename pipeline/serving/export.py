@@ -48,8 +48,8 @@ def merged(project: Project, strategy: str, folder: Path, dtype: str = "float32"
     if not isinstance(way, Way):
         raise UserError(f"expected one expert or mixture to merge, got '{strategy}', which decides for every prompt")
     with _in_the_weights(base.model, project.factors, way), atomic_folder(folder) as temporary:
-        base.model.to(DTYPES[dtype]).save_pretrained(temporary)
-        base.tokenizer.save_pretrained(temporary)
+        base.whole.to(DTYPES[dtype])
+        base.save(temporary)
         (temporary / "README.md").write_text(
             _front({"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["selfadapt"]})
             + f"# {strategy}, merged\n\nThe base model '{_base_name(project)}' with `{strategy}` written into its "

@@ -255,6 +255,7 @@ def seeing(model: PreTrainedModel, processor: Any) -> Seeing:
     language.set_attn_implementation(ATTENTION)
     language.get_input_embeddings().forward = eyes.embed  # an attribute of the instance hides the class's method
     tokenizer = processor.tokenizer
+    tokenizer.chat_template = getattr(processor, "chat_template", None) or tokenizer.chat_template
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     return Seeing(language, tokenizer, frozenset([tokenizer.eos_token_id, *ends]), eyes)

@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from pipeline.core.errors import UserError
 from pipeline.model.decoding.answer import generate
+from pipeline.model.decoding.trial import difference
 from pipeline.model.forward import eyes as module
 from pipeline.model.forward.base import Adapted, linear_modules, load_base
 from tests.seeing import FAMILIES, folder_of, picture
@@ -101,6 +102,10 @@ def test_features_that_are_let_go_of_are_computed_again(base, pictures, monkeypa
 def test_modules_are_those_of_the_language_part_and_have_its_names(base):
     names = linear_modules(base.model, ("q_proj", "down_proj"))
     assert names[0] == "model.layers.0.self_attn.q_proj" and len(names) == 4
+
+
+def test_a_model_whose_numbers_are_those_of_transformers_passes_the_trial(folder):
+    assert difference(folder) < 1e-4
 
 
 def test_a_model_without_eyes_refuses_a_picture(pictures):
