@@ -61,6 +61,11 @@ def opened(data: bytes, named: str = "the picture") -> Image.Image:
             return picture.convert("RGB")
     except UserError:
         raise
+    except Image.DecompressionBombError:  # so large that the library itself refuses
+        raise UserError(
+            f"expected a picture of at most {PIXELS >> 20} million pixels, got a far larger one in {named}; make it "
+            "smaller"
+        ) from None
     except Exception as error:  # a decoder says in its own way what a damaged file is to it
         said = " ".join(str(error).split())[:100]
         raise UserError(f"expected a whole picture in {named}, got: {said}; {REMEDY}") from None

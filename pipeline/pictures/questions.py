@@ -80,4 +80,4 @@ SYSTEM = "Read the sign."
 
 def of_others(words: Sequence[str]) -> Source:
     """Signs that no task has. words: to draw from; the tasks' are left out."""
-    return Source([word for word in words if word not in signs.KNOWN], lambda text: not signs.held_out(text))
+    return Source([word for word in words if word.lower() not in signs.KNOWN], lambda text: not signs.held_out(text))

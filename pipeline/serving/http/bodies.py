@@ -125,7 +125,8 @@ class Chat(Asked):
             if isinstance(content, list) and all(_is_text(part) or _is_picture(part) for part in content):
                 shown = [_data_url(part) for part in content if _is_picture(part)]
                 content = "".join(part["text"] for part in content if _is_text(part))
-            plain.append({"content": content, "role": "system" if role == "developer" else role, "images": shown})
+            told = {"content": content, "role": "system" if role == "developer" else role}
+            plain.append({**told, "images": shown} if shown else told)
         return plain
 
 
