@@ -22,6 +22,7 @@ from pipeline.reporting.tables import (
     further,
     heads,
     hyperparameters,
+    kinds,
     learning,
     parameters,
     reft,
@@ -169,6 +170,8 @@ def listings_of(run: Run, statistics: Statistics, comparisons: Sequence[Comparis
     """The tables that are no comparison of accuracies, by name in the menu and in its order."""
     methods = run.settings.methods(run.plan)
     listings = measured_listings(run, statistics)
+    if read := kinds.kinds_table(run):
+        listings["Kinds"] = read
     if statistics.budgets:
         listings["Budgets"] = budgets.budgets_table(statistics.budgets)
     if (learnt := learning.learning_table(run.curves, statistics.budgets)).rows:
