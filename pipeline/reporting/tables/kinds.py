@@ -26,7 +26,7 @@ def kinds_table(run: Run) -> Listing | None:
     for (task, kind), part in scores.groupby(["task", "kind"], sort=False):
         right = part.groupby("row")["correct"].mean()
         shares = [float(percent(right[row])) if row in right else None for row in rows]
-        lines.append((task, kind, int(part["id"].nunique()), *shares))
+        lines.append((str(task), str(kind), int(part["id"].nunique()), *shares))
     return Listing(
         "kinds",
         "Kinds. What is read, by the kind of question",
