@@ -26,19 +26,19 @@ QUESTION = "What does the sign say?"
 
 
 @pytest.fixture(scope="module")
-def assistant(tmp_path_factory) -> Assistant:
+def project(tmp_path_factory) -> Project:
     """A project whose model sees."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copyfile(ROOT / "pipeline/profiles/tiny.yaml", folder / "params.yaml")
     plan.update(folder / "params.yaml", folder / "plan.yaml")
     project = Project(folder)
     folder_of("columns", project.model)
-    return Assistant(project, rows=4)
+    return project
 
 
 @pytest.fixture(scope="module")
-def client(assistant):
-    with served(Server(assistant, Limits(body_bytes=2_000_000, max_new_tokens=60))) as address:
+def client(project):
+    with served(Server(Assistant(project, rows=4), Limits(body_bytes=2_000_000, max_new_tokens=60))) as address:
         yield openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=60)
 
 
@@ -64,9 +64,11 @@ def asked(picture: str, **more) -> list[dict]:
     return [{"role": "user", "content": parts}]
 
 
-def test_a_picture_is_answered_the_same_from_a_file_and_over_a_socket(assistant, client, sign):
-    answer = assistant.generate([{"role": "user", "content": QUESTION, "images": [sign]}], max_new_tokens=8).text
-    assert answer == expected(assistant.project.model, sign)
+def test_a_picture_is_answered_the_same_from_a_file_and_over_a_socket(project, client, sign):
+    answer = (
+        Assistant(project).generate([{"role": "user", "content": QUESTION, "images": [sign]}], max_new_tokens=8).text
+    )
+    assert answer == expected(project.model, sign)
     sent = client.chat.completions.create(
         model="base", messages=asked(url(Path(sign).read_bytes()), detail="low"), max_tokens=8
     )

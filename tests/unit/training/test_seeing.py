@@ -23,7 +23,7 @@ from tests.tiny import tiny_compute
 from tests.unit.training.conftest import PARAMS, TRAINING, Project
 
 SIZES = {"test": 5, "few_shot": 3, "validation": 3, "train": 4}
-SEARCH = {"shots": 3, "configurations": ["shared-normalised"], "population": 2, "elites": 1, "generations": 1}
+SEARCH = {"shots": 3, "configurations": ["shared-normalised"], "population": 3, "elites": 2, "generations": 1}
 SEARCH |= {"deviation": 0.5, "smoothing": 0.3}
 TOWER = {"size": {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "channels": 4}}
 TOWER["training"] = {**TRAINING, "pictures": 6, "validation_examples": 4}  # type: ignore[assignment]
