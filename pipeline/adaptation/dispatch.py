@@ -43,9 +43,10 @@ def question(example: Example, settings: Dispatch, target: str) -> Example:
     if "{prompt}" not in settings.question:
         raise UserError("params.yaml: expected '{prompt}' in dispatch.question, got none; put it where the prompt goes")
     asked = example.messages[-1]["content"]  # earlier turns are worked examples of the task
+    pictures = {key: value for key, value in example.messages[-1].items() if key == "images"}
     messages = (
         {"role": "system", "content": settings.system},
-        {"role": "user", "content": settings.question.replace("{prompt}", asked)},
+        {"role": "user", "content": settings.question.replace("{prompt}", asked), **pictures},
     )
     return Example(id=example.id, messages=messages, target=target, meta={**example.meta, "choices": settings.names})
 

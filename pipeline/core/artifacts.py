@@ -115,9 +115,19 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """The examples of one split of a task."""
+    """The examples of one split of a task. Pictures stand in a folder beside the file, which names them."""
     with formed(path, "examples", "run 'dvc repro prepare'"):
-        return [Example(**{**row, "messages": tuple(row["messages"])}) for row in read_jsonl(path)]
+        return [
+            Example(**{**row, "messages": tuple(_found(message, path.parent) for message in row["messages"])})
+            for row in read_jsonl(path)
+        ]
+
+
+def _found(message: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """A turn with its pictures' paths as they are seen from here."""
+    if "images" not in message:
+        return message
+    return {**message, "images": [str(folder / picture) for picture in message["images"]]}
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], meta: Mapping[str, Any]) -> None:

@@ -21,8 +21,8 @@ TEMPLATE_SECONDS = 30.0  # a chat template takes milliseconds; the machine may b
 LONGEST = 1 << 20  # characters that it may make of two words
 
 
-def check_layers(folder: Path, remedy: str) -> None:
-    """UserError where a folder's configuration cannot be that of its weights."""
+def check_layers(folder: Path, remedy: str) -> bool:
+    """UserError where a folder's configuration cannot be that of its weights; returns whether its model has eyes."""
     from transformers import AutoConfig  # takes seconds, and most who import core need none of it
 
     with foreign(folder / "config.json", "a configuration that transformers reads", remedy):
@@ -38,14 +38,19 @@ def check_layers(folder: Path, remedy: str) -> None:
         raise UserError(
             f"expected a configuration of its weights in {folder}, got {layers} layers for {tensors} tensors; {remedy}"
         )
+    return hasattr(config, "vision_config")
 
 
-def check_template(tokenizer: Any, folder: Path, remedy: str) -> None:
-    """UserError where a chat template, if there is one, does not make a prompt of one question."""
+def check_template(tokenizer: Any, folder: Path, remedy: str, *, in_parts: bool = False) -> None:
+    """UserError where a chat template, if there is one, does not make a prompt of one question.
+
+    in_parts: it takes a message's content as a list of parts, as chats with pictures have it.
+    """
     if not tokenizer.chat_template:
         return
     with foreign(folder, "a chat template that takes a question", remedy), _in_time(TEMPLATE_SECONDS):
-        chat = [{"role": "user", "content": "Who?"}]
+        asked: Any = [{"type": "text", "text": "Who?"}] if in_parts else "Who?"
+        chat = [{"role": "user", "content": asked}]
         try:
             text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         except MemoryError:

@@ -13,16 +13,22 @@ class Example:
     """One prompt of a task and what is needed to train on it and to score an answer to it.
 
     messages: chat turns, each ``{"role": ..., "content": ...}``; the last is the user's. Or one message whose role is
-        ``plain``: its content is continued as it stands, without a chat template.
+        ``plain``: its content is continued as it stands, without a chat template. A turn may have ``images``, a list of
+        pictures that stand before its text: paths of files, or data URLs.
     target: the reference completion, as text, that next-token prediction trains on.
     meta: what the task's scorer needs (an answer, unit tests, options), JSON values only. A task whose prompts offer
         choices has them here: ``choices``, label to text in the order of mention, and ``answer``, the right label.
     """
 
     id: str
-    messages: tuple[Mapping[str, str], ...]
+    messages: tuple[Mapping[str, Any], ...]
     target: str
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The pictures of all turns, in order."""
+        return tuple(picture for message in self.messages for picture in message.get("images", ()))
 
     @property
     def choices(self) -> dict[str, str]:
@@ -36,7 +42,7 @@ class Example:
         return replace(self, messages=(*system, *turns, question))
 
 
-def conversation(system: str, turns: Sequence[tuple[str, str]], question: str) -> tuple[Mapping[str, str], ...]:
+def conversation(system: str, turns: Sequence[tuple[str, str]], question: str) -> tuple[Mapping[str, Any], ...]:
     """The messages of an example: the system's, worked questions with their answers (``turns``), and the question."""
     messages = [("system", system)]
     for asked, answered in turns:
@@ -98,13 +104,14 @@ class Table:
 
     columns: what every row must have. origins: the files, joined in this order. mirror: the same table's files in a
     mirror folder, in theirs; none where no mirror is known to have it. header: the names of all columns of files
-    that have no line of names.
+    that have no line of names. within: the name of the list of rows in files that are one JSON object.
     """
 
     columns: tuple[str, ...]
     origins: tuple[Origin, ...]
     mirror: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
+    within: str = ""
 
 
 # A task's scorer: examples and their answers, in the same order, to scores. A batch, because code runs in a pool.

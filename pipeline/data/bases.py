@@ -221,12 +221,18 @@ def _parsed_once() -> Iterator[None]:
 
 
 def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+
+    from pipeline.model.forward import tower  # noqa: F401 - a folder may name it
 
     _refuse_pickles(path)
     with step(f"read {path.name}"):
         remedy = "choose another one in params.yaml"
-        check_layers(path, remedy)
+        if check_layers(path, remedy):
+            with foreign(path, "a model with eyes and its processor, as safetensors,", remedy):
+                processor = AutoProcessor.from_pretrained(path, use_fast=False)
+                seeing = AutoModelForImageTextToText.from_pretrained(path, dtype="auto", use_safetensors=True)
+            return _save(seeing, processor.tokenizer, folder, chat_template, processor)
         with foreign(path, "a causal language model with its tokenizer, as safetensors,", remedy):
             tokenizer = AutoTokenizer.from_pretrained(path)
             model = AutoModelForCausalLM.from_pretrained(path, dtype="auto", use_safetensors=True)
@@ -244,16 +250,23 @@ def _refuse_pickles(path: Path) -> None:
         )
 
 
-def _save(model: Any, tokenizer: Any, folder: Path, chat_template: str | None) -> int:
+def _save(model: Any, tokenizer: Any, folder: Path, chat_template: str | None, processor: Any = None) -> int:
+    """processor: of a model with eyes; the tokenizer is its own."""
+    if processor is not None:
+        tokenizer.chat_template = processor.chat_template or tokenizer.chat_template
     tokenizer.chat_template = tokenizer.chat_template or chat_template
     if not tokenizer.chat_template or tokenizer.eos_token_id is None:
         raise UserError(
             "expected a tokenizer with a chat template and an end-of-sequence token, got one without; "
             "choose an instruction-tuned base model in params.yaml, or give it a 'chat_template' there"
         )
-    check_template(tokenizer, folder, "choose another base model in params.yaml, or give it a 'chat_template' there")
+    remedy = "choose another base model in params.yaml, or give it a 'chat_template' there"
+    check_template(tokenizer, folder, remedy, in_parts=processor is not None)
     with step("save as safetensors"), atomic_folder(folder) as temporary:
         model.save_pretrained(temporary)
+        if processor is not None:
+            processor.chat_template = tokenizer.chat_template
+            processor.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         settings = temporary / "tokenizer_config.json"
         kept = {key: value for key, value in read_json(settings).items() if key not in PROCESS_KEYS}

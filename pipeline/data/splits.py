@@ -19,8 +19,12 @@ def normalised_text(text: str) -> str:
 
 
 def normalised(example: Example) -> str:
-    """The text that two equal prompts share: the last user turn, or a benchmark's bare ``question``, normalised."""
-    return normalised_text(example.meta.get("question") or example.messages[-1]["content"])
+    """The text that two equal prompts share: the last user turn, or a benchmark's bare ``question``, normalised.
+
+    Where it is asked about pictures, theirs are the same, too.
+    """
+    text = normalised_text(example.meta.get("question") or example.messages[-1]["content"])
+    return " ".join([text, *(hashlib.sha256(picture.encode()).hexdigest() for picture in example.images)])
 
 
 def fill(examples: Iterable[Example], sizes: Mapping[str, int]) -> dict[str, list[Example]]:

@@ -39,6 +39,11 @@ def read_table(name: str, table: Table) -> list[Row]:
     """All rows of a table. name: for errors. Raises UserError where its source has not got it as pinned."""
     folder = mirror()
     files: Iterable[tuple[str, bytes]]
+    if folder is None and not table.origins:
+        raise UserError(
+            f"expected a mirror that has {name}, which no repository is known to have; put {', '.join(table.mirror)} "
+            f"into a folder with a {MANIFEST}, and name it by {MIRROR}"
+        )
     if folder is None:
         files = [(f"{origin.repository}/{origin.path}", _fetched(origin)) for origin in table.origins]
     elif table.mirror:
@@ -48,7 +53,7 @@ def read_table(name: str, table: Table) -> list[Row]:
         raise UserError(
             f"expected {name} in the mirror {folder}, which has not got it; unset {MIRROR} to take it from its origin"
         )
-    rows = [row for path, content in files for row in _checked(path, _rows(path, content, table.header), table.columns)]
+    rows = [row for path, content in files for row in _checked(path, _rows(path, content, table), table.columns)]
     if not rows:
         raise UserError(f"expected rows in {name}, got none; correct its source in the task's file")
     return rows
@@ -145,7 +150,7 @@ def _from_github(origin: Origin, place: str) -> bytes:
 # ---- files to rows -------------------------------------------------------------------------------------------------
 
 
-def _rows(path: str, content: bytes, header: tuple[str, ...]) -> list[Any]:
+def _rows(path: str, content: bytes, table: Table) -> list[Any]:
     name = path.removesuffix(".gz")
     try:
         if path.endswith(".gz"):
@@ -159,10 +164,11 @@ def _rows(path: str, content: bytes, header: tuple[str, ...]) -> list[Any]:
         if name.endswith(".jsonl"):
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         if name.endswith(".json"):
-            return json.loads(text)
+            whole = json.loads(text)
+            return whole.get(table.within, whole) if isinstance(whole, dict) else whole
         if name.endswith(".tsv"):
             lines = csv.reader(io.StringIO(text, newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-            names = header or tuple(next(lines))
+            names = table.header or tuple(next(lines))
             return [dict(zip(names, line, strict=False)) for line in lines]
     except (OSError, EOFError, ValueError, RecursionError) as error:
         raise UserError(f"expected rows in {path}, got: {error}; the file is damaged: get it again") from None

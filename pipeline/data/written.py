@@ -1,8 +1,9 @@
 """A task's splits as files, and how large the settings have them."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,6 +11,7 @@ from pipeline.core.artifacts import atomic_folder, write_text
 from pipeline.core.config import Section, settings, sources
 from pipeline.core.progress import show_table, step
 from pipeline.core.types import SPLITS, Example
+from pipeline.pictures.files import opened, stored, suffix
 
 Size = int | Literal["all"]
 SHOWN = 5  # examples shown beside the run
@@ -56,10 +58,29 @@ def write_splits(splits: Mapping[str, Sequence[Example]], *, task: str, domain: 
     """Write a file for each split, and show some of the test examples beside the run."""
     with step("write splits"), atomic_folder(folder) as made:
         for split in SPLITS:
-            lines = (line_of(row) for row in rows_of(splits[split], task, domain))
+            rows = rows_of([kept_beside(example, made) for example in splits[split]], task, domain)
+            lines = (line_of(row) for row in rows)
             write_text(made / f"{split}.jsonl", "".join(lines))
     shown = splits["test"][:SHOWN]
     show_table("examples", [{"prompt": example.messages[-1]["content"], "target": example.target} for example in shown])
+
+
+def kept_beside(example: Example, folder: Path) -> Example:
+    """An example whose pictures are files of ``folder/images``, named by the hash of their bytes."""
+    if not example.images:
+        return example
+    messages = []
+    for message in example.messages:
+        names = []
+        for picture in message.get("images", ()):
+            data = stored(picture)
+            opened(data, f"the example {example.id}")
+            name = f"images/{hashlib.sha256(data).hexdigest()}.{suffix(data)}"
+            (folder / "images").mkdir(exist_ok=True)
+            (folder / name).write_bytes(data)
+            names.append(name)
+        messages.append({**message, "images": names} if names else message)
+    return replace(example, messages=tuple(messages))
 
 
 def rows_of(examples: Sequence[Example], task: str, domain: str) -> list[dict[str, Any]]:

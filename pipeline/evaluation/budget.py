@@ -196,7 +196,7 @@ def report(params: Mapping[str, Any], plan: Plan) -> tuple[list[str], list[str]]
     """Lines for a person, and what is wrong, of settings that are known to fit, and of what they plan."""
     wrong = sources(params, plan)
     lines = listed(tables(params, plan))
-    for base in (*plan["download"], *plan["initialise"], *plan["merge"]):
+    for base in (*plan["download"], *plan["initialise"], *plan["merge"], *plan["align_vision"]):
         try:
             trained, misfits = counts(params, plan, base)
             wrong += misfits

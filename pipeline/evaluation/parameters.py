@@ -75,14 +75,15 @@ class Count(NamedTuple):
 def shape_of(base: Mapping[str, Any]) -> Any:
     """The configuration of a base model of params.yaml, as transformers has it. UserError where it is not known.
 
-    That of a local folder is read from its config.json; that of a random model is stated; others are in ``SHAPES``.
+    Of a model with eyes it is that of the language part. That of a local folder is read from its config.json; that of a
+    random model is stated; others are in ``SHAPES``.
     """
     from transformers import AutoConfig
 
     folder = Path(str(base.get("path", ""))).expanduser()
     if base.get("path") and (folder / "config.json").is_file():
         with foreign(folder, "a config.json that transformers reads", "correct it"):
-            return AutoConfig.from_pretrained(folder)
+            return AutoConfig.from_pretrained(folder).get_text_config()
     if "layers" in base:
         return _configured(
             {**base, "hidden": base["hidden_size"], "intermediate": base["intermediate_size"], "tied": True}
@@ -244,8 +245,10 @@ def stated(base: Mapping[str, Any], method: str, adapter: Mapping[str, Any]) -> 
 
 
 def of_base(params: Mapping[str, Any], base: str) -> Mapping[str, Any]:
-    """A base model's entry in params.yaml; for one that is merged, that of the base it is made of, under its name."""
+    """A base model's entry in params.yaml; for one that is made of another, that of the other, under its name."""
     entry = settings(params, f"bases.{base}")
+    if entry["source"] == "eyes":
+        return {**of_base(params, str(entry["of"])), "name": entry["name"]}
     if entry["source"] != "merge":
         return entry
     return {**settings(params, f"bases.{BASE}"), "name": f"{lookup(params, f'bases.{BASE}.name')}, merged ({base})"}

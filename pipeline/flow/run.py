@@ -74,7 +74,9 @@ def read_graph(targets: Sequence[str], *, restore: bool = False) -> Graph:
             changed = frozenset(stage.addressing for stage in chosen if _changed(repo, stage, patience))
             computing = frozenset(stage.addressing for stage in chosen if _computes(stage))
     except DvcException as error:
-        raise UserError(f"expected a graph that DVC can read, got: {' '.join(str(error).split())}; correct it") from None
+        raise UserError(
+            f"expected a graph that DVC can read, got: {' '.join(str(error).split())}; correct it"
+        ) from None
     return Graph(needs, changed, _apart(whole.nodes, chosen), computing)
 
 

@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from pipeline.core.types import Example
 from pipeline.evaluation import verdicts
+from pipeline.pictures.files import stored, thumbnail
 from pipeline.reporting import claims, overview, plots, published, site
 from pipeline.reporting.compose_claims import claims_page, headline, judges_of
 from pipeline.reporting.compose_overview import chart, overview_page
@@ -21,6 +23,7 @@ from pipeline.reporting.tables import (
     further,
     heads,
     hyperparameters,
+    kinds,
     learning,
     parameters,
     reft,
@@ -183,6 +186,8 @@ def listings_of(run: Run, statistics: Statistics, comparisons: Sequence[Comparis
     """The tables that are no comparison of accuracies, by name in the menu and in its order."""
     methods = run.settings.methods(run.plan)
     listings = measured_listings(run, statistics)
+    if read := kinds.kinds_table(run):
+        listings["Kinds"] = read
     if statistics.budgets:
         listings["Budgets"] = budgets.budgets_table(statistics.budgets)
     if (learnt := learning.learning_table(run.curves, statistics.budgets)).rows:
@@ -330,6 +335,11 @@ def facts(run: Run) -> dict[str, Any]:
     }
 
 
+def shown(example: Example) -> list[str]:
+    """The pictures of an example, small enough for a page."""
+    return [thumbnail(stored(picture)) for picture in example.images]
+
+
 def questions(task: str, run: Run) -> Asked:
     """A task's test prompts, and every cell's answers to them."""
     examples = run.examples[task]
@@ -348,5 +358,8 @@ def questions(task: str, run: Run) -> Asked:
             for example in examples
         ]
         cells.append(site.Answers(name, cell.row, cell.seed, answers))
-    prompts = [(example.id, example.messages[-1]["content"], example.target) for example in examples]
+    prompts = [
+        (example.id, example.messages[-1]["content"], example.target, *([shown(example)] if example.images else []))
+        for example in examples
+    ]
     return Asked(task, run.settings.domains.get(task, ""), prompts, cells)

@@ -22,14 +22,14 @@ from pipeline.serving.strategies import Coefficients, Strategies
 
 NEW_TOKENS = 256  # of an answer, where nobody says how long it may be
 ROLES = ("system", "user", "assistant")
-# A prompt, or the turns of a chat, each {"role": …, "content": …}.
-Prompt = str | Sequence[Mapping[str, str]]
+# A prompt, or the turns of a chat, each {"role": …, "content": …}; a user's turn may have "images": paths or data URLs.
+Prompt = str | Sequence[Mapping[str, Any]]
 # A strategy by its name (see ``pipeline.serving.strategies``), or the coefficients of a mixture of experts.
 Chosen = str | Coefficients
 
 
-def chat_of(prompt: Any) -> list[dict[str, str]]:
-    """The turns of a chat, checked: each has a role and text, and the last is the user's."""
+def chat_of(prompt: Any) -> list[dict[str, Any]]:
+    """The turns of a chat, checked: each has a role and text, and perhaps pictures, and the last is the user's."""
     turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if not isinstance(turns, list | tuple) or not turns:
         raise UserError("expected a prompt or a list of chat turns, got none; write one")
@@ -39,11 +39,18 @@ def chat_of(prompt: Any) -> list[dict[str, str]]:
         if turn.get("role") not in ROLES:
             role = str(turn.get("role"))[:60]
             raise UserError(f"expected the role of turn {number} among {', '.join(ROLES)}, got '{role}'; correct it")
+        shown = turn.get("images", ())
+        if not isinstance(shown, list | tuple) or not all(isinstance(one, str) for one in shown):
+            raise UserError(f"expected a list of pictures as 'images' of turn {number}, got {str(shown)[:60]}")
+        if shown and turn["role"] != "user":
+            raise UserError(f"expected pictures in a user's turn, got some in turn {number}, the {turn['role']}'s")
     if turns[-1]["role"] != "user":
         raise UserError(f"expected the last turn to be the user's, got the {turns[-1]['role']}'s; end with a question")
     if not turns[-1]["content"].strip():
         raise UserError("expected a prompt, got an empty one; write one")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    return [
+        {key: turn[key] for key in ("role", "content", "images") if turn.get(key) or key != "images"} for turn in turns
+    ]
 
 
 class Assistant:

@@ -36,6 +36,10 @@ Plain = Annotated[
     bool, typer.Option("--plain", help="Ask as it stands, not in the form that an expert was trained in.")
 ]
 System = Annotated[str, typer.Option(help="A system message.", metavar="TEXT")]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option("--image", "-i", help="A picture to ask about; several may be given.", metavar="FILE"),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -71,8 +75,9 @@ def _cost(answer: "Answered") -> str:
     return f"read {answer.prompt_tokens} tokens, wrote {answer.tokens} in {answer.seconds:.1f} s{ended}"
 
 
-def _turns(prompt: str, system: str) -> list[dict[str, str]]:
-    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt}]
+def _turns(prompt: str, system: str, images: list[Path] | None = None) -> list[dict[str, Any]]:
+    shown = {"images": [str(path) for path in images]} if images else {}
+    return [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": prompt, **shown}]
 
 
 def _show(assistant: "Assistant", turns: Any, strategy: str, **how: Any) -> str:
@@ -97,6 +102,7 @@ def _show(assistant: "Assistant", turns: Any, strategy: str, **how: Any) -> str:
 def generate(
     prompt: Annotated[str, typer.Argument(help="What to ask; '-' reads it from standard input.")],
     strategy: Strategy = "base",
+    image: Images = None,
     max_new_tokens: Tokens = None,
     temperature: Temperature = 0.0,
     seed: Seed = 0,
@@ -104,7 +110,7 @@ def generate(
     plain: Plain = False,
     project: Folder = Path(),
 ) -> None:
-    """Answer one prompt, streamed.
+    """Answer one prompt, streamed. A model with eyes answers about pictures, too (--image).
 
     An expert is asked in the form that it was trained in, behind the system turn and the worked questions of its task,
     unless --plain or a --system of your own is given. What the first pass decided, and what the answer cost, is told
@@ -112,7 +118,7 @@ def generate(
     """
     text = sys.stdin.read() if prompt == "-" else prompt
     how = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "plain": plain}
-    _show(_open(project), _turns(text, system), strategy, **how)
+    _show(_open(project), _turns(text, system, image), strategy, **how)
 
 
 def chat(
@@ -172,6 +178,7 @@ def compare(
         typer.Option("--strategy", "-s", help="One of those to compare (default: all that the run has made)."),
     ] = None,
     max_new_tokens: Tokens = 64,
+    image: Images = None,
     system: System = "",
     plain: Plain = False,
     project: Folder = Path(),
@@ -183,7 +190,7 @@ def compare(
 
     assistant = _open(project)
     names = strategy or assistant.strategies()
-    turns = _turns(prompt, system)
+    turns = _turns(prompt, system, image)
     with Console(stderr=True).status(f"answering under {len(names)} strategies"):
         answers = assistant.answer([(turns, name) for name in names], max_new_tokens=max_new_tokens, plain=plain)
     table = Table(Column("strategy", no_wrap=True), "answer", "decided", "tokens", show_lines=True)

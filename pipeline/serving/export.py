@@ -26,7 +26,8 @@ from pipeline.core.artifacts import atomic_folder, write_json, write_tensors
 from pipeline.core.errors import UserError
 from pipeline.methods.svf import materialised_weights
 from pipeline.model.forward.adapters import Adapter, Attachment, Factors
-from pipeline.model.forward.base import DTYPES, load_base
+from pipeline.model.forward.base import DTYPES, Base, load_base
+from pipeline.model.forward.tower import ColumnTowerConfig
 from pipeline.serving.exported import ABOUT, CONFIG, WEIGHTS, base_digest
 from pipeline.serving.measured import Measured, measured
 from pipeline.serving.project import Project
@@ -58,14 +59,22 @@ def merged(project: Project, strategy: str, folder: Path, dtype: str = "float32"
             f"expected one expert or mixture to merge, got '{strategy}', which decides for every prompt; name another"
         )
     with _in_the_weights(base.model, project.factors, way), atomic_folder(folder) as temporary:
-        base.model.to(DTYPES[dtype]).save_pretrained(temporary)
-        base.tokenizer.save_pretrained(temporary)
+        base.whole.to(DTYPES[dtype])
+        base.save(temporary)
         (temporary / "README.md").write_text(
             _front({"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["selfadapt"]})
             + f"# {strategy}, merged\n\nThe base model '{_base_name(project)}' with `{strategy}` written into its "
-            f"weights, {dtype}. Loads with transformers alone.\n",
+            f"weights, {dtype}. {_loads(base)}\n",
             encoding="utf-8",
         )
+
+
+def _loads(base: Base) -> str:
+    """How a merged checkpoint is loaded."""
+    tower = getattr(getattr(base.whole.config, "vision_config", None), "model_type", "")
+    if tower == ColumnTowerConfig.model_type:
+        return "Loads with transformers once `pipeline.model.forward.tower`, which has its tower, is imported."
+    return "Loads with transformers alone."
 
 
 def _in_the_weights(model: nn.Module, factors: Factors, way: Way) -> AbstractContextManager[Attachment | None]:

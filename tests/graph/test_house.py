@@ -8,7 +8,7 @@ import pytest
 
 from tests.graph.code import ROOT, name_of, our_files
 
-ENTRIES = 13  # in pipeline/, beside its __init__.py
+ENTRIES = 14  # in pipeline/, beside its __init__.py
 LINES_OF_A_FILE = 400
 LINES_OF_A_FUNCTION = 60
 PARAMETERS = 7

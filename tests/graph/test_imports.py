@@ -13,15 +13,23 @@ ALLOWED = {
     "pipeline": [],
     "pipeline.core": [],
     "pipeline.core.types": [],
-    "pipeline.model.forward": ["pipeline.core"],
-    "pipeline.model.decoding": ["pipeline.core", "pipeline.model.forward"],
+    "pipeline.pictures": ["pipeline.core.errors"],
+    "pipeline.model.forward": ["pipeline.core", "pipeline.pictures.files"],
+    "pipeline.model.decoding": ["pipeline.core", "pipeline.model.forward", "pipeline.pictures.files"],
     "pipeline.model": [],
     "pipeline.scoring": ["pipeline.core.types", "pipeline.core.errors"],
     # A task may stand on another: a union on its parts.
-    "pipeline.tasks": ["pipeline.core.types", "pipeline.core.config", "pipeline.core.errors", "pipeline.scoring"],
-    "pipeline.data": ["pipeline.core"],
+    "pipeline.tasks": [
+        "pipeline.core.types",
+        "pipeline.core.config",
+        "pipeline.core.errors",
+        "pipeline.scoring",
+        "pipeline.pictures",
+    ],
+    "pipeline.data": ["pipeline.core", "pipeline.pictures.files"],
+    "pipeline.data.bases": ["pipeline.core", "pipeline.model.forward.tower"],
     "pipeline.methods": ["pipeline.core", "pipeline.model"],
-    "pipeline.training": ["pipeline.core", "pipeline.model", "pipeline.methods.common"],
+    "pipeline.training": ["pipeline.core", "pipeline.model", "pipeline.methods.common", "pipeline.pictures"],
     "pipeline.training.recipes": ["pipeline.core", "pipeline.model.forward.adapters"],
     "pipeline.adaptation": ["pipeline.core", "pipeline.model", "pipeline.methods.svf"],
     "pipeline.evaluation": ["pipeline.core", "pipeline.model", "pipeline.scoring"],
@@ -43,6 +51,7 @@ ALLOWED = {
         "pipeline.core",
         "pipeline.data.splits",
         "pipeline.evaluation",
+        "pipeline.pictures.files",
         "pipeline.scoring.metrics",
         "pipeline.training.recipes",
     ],
@@ -72,7 +81,7 @@ HEAVY = ["factorize", "train_svf", "train_reinforce", "train_supervised", "train
 HEAVY += ["train_head", "classify", "fit_classifier", "dispatch", "adapt", "merge", "transfer", "generate", "weigh"]
 HEAVY += ["agree", "judge"]
 THROUGH_PEFT = ["train_supervised", "merge", "train_reinforce"]
-BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm"}
+BARE_IMAGE = {"torch", "transformers", "safetensors", "numpy", "yaml", "pydantic", "tqdm", "PIL"}
 
 
 def within(name: str, part: str) -> bool:

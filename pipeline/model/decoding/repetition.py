@@ -40,7 +40,8 @@ class History:
         for number, prompt in enumerate(prompts):
             for id_ in prompt:
                 self._note(number, id_)
-            self._seen[number, torch.tensor(prompt, dtype=torch.long, device=device)] = True
+            words = [id_ for id_ in prompt if id_ < vocabulary]  # a picture's tokens are beyond it, and never written
+            self._seen[number, torch.tensor(words, dtype=torch.long, device=device)] = True
 
     def add(self, samples: LongTensor, ids: LongTensor) -> None:
         """One more token of each of these samples."""

@@ -3,15 +3,24 @@
 Families of models differ in more than their shapes: in what each layer may look at, in what is done to scores and
 logits, in what they keep of the past. Whatever is not known here would give wrong numbers in silence. So a model's own
 weights are tried once, when it is downloaded: as few of its layers as hold one of each kind, with windows and chunks
-shorter than the text, answer and weigh a text by our passes and by transformers' own, in float32 on the CPU.
+shorter than the text, answer and weigh a text by our passes and by transformers' own, in float32 on the CPU. A model
+with eyes answers about a picture, too: families differ in what the tokens of a picture may look at.
 """
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+)
 from transformers.utils import logging as transformers_logging
 
 from pipeline.core.errors import UserError
@@ -20,6 +29,8 @@ from pipeline.model.decoding.answer import generate
 from pipeline.model.decoding.weigh import weigh
 from pipeline.model.forward.attention import ATTENTION
 from pipeline.model.forward.base import Adapted, Base, Compute, decoder_layers
+from pipeline.model.forward.eyes import language_part, seeing
+from pipeline.pictures.files import png, url
 
 SHORT, LONG, NEW = 5, 14, 6  # tokens of a window, of a prompt, of its answer
 TOLERANCE = 1e-3  # nats, of the sum over an answer
@@ -48,10 +59,13 @@ def difference(folder: Path) -> float:
     """The largest difference (nats) between log-likelihoods of some texts, ours and transformers'."""
     config = AutoConfig.from_pretrained(folder)
     _shorten(config.get_text_config())
-    model = AutoModelForCausalLM.from_pretrained(
+    sees = hasattr(config, "vision_config")
+    kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    whole = kind.from_pretrained(
         folder, config=config, dtype=torch.float32, attn_implementation="eager", use_safetensors=True
     )
-    model = model.eval().requires_grad_(False)
+    whole = whole.eval().requires_grad_(False)
+    model = language_part(whole) if sees else whole
     decoder_layers(model)  # which edits of hidden states, and scales by layer, ask for
     vocabulary = model.get_input_embeddings().num_embeddings
     draw = torch.Generator().manual_seed(0)
@@ -69,6 +83,8 @@ def difference(folder: Path) -> float:
         differs += (own - torch.tensor(answer.logprobs)).abs().tolist()
         own = _logprobs(model, prompt, ids)
         differs += [abs(float(own.sum()) - weights[0]), abs(float(own[:2].sum()) - weights[1])]
+    if sees:
+        differs += _of_a_picture(whole, AutoProcessor.from_pretrained(folder, use_fast=False))
     return max(differs, key=lambda value: (value != value, value))  # NaN above all
 
 
@@ -82,6 +98,23 @@ def _shorten(config: Any) -> None:
     for name in WINDOWS:
         if getattr(config, name, None):
             setattr(config, name, min(getattr(config, name), SHORT))
+
+
+@torch.no_grad()
+def _of_a_picture(whole: PreTrainedModel, processor: Any) -> list[float]:
+    """The differences (nats) between log-probabilities of an answer about a picture of noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    base = seeing(whole, processor)
+    prompt = base.prompt_ids([{"role": "user", "content": "Who?", "images": [url(png(noise))]}])
+    ((answer,),) = generate(Adapted(base, COMPUTE), [prompt], max_new_tokens=NEW)
+    whole.set_attn_implementation("eager")
+    token = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    ids = [token if one >= base.eyes.vocabulary else one for one in (*prompt, *answer.ids)]
+    read = processor(text=[processor.image_token], images=[[Image.fromarray(noise)]], return_tensors="pt")
+    pixels = {name: value for name, value in read.items() if name not in ("input_ids", "attention_mask")}
+    logits = whole(input_ids=torch.tensor([ids]), use_cache=False, **pixels).logits[0, len(prompt) - 1 : -1]
+    own = logits.float().log_softmax(-1).gather(1, torch.tensor(answer.ids)[:, None]).squeeze(1)
+    return (own - torch.tensor(answer.logprobs)).abs().tolist()
 
 
 @torch.no_grad()

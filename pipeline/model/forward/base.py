@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from pipeline.core.errors import UserError
 from pipeline.core.model_folder import check_layers, check_template
 from pipeline.core.reading import foreign
 from pipeline.core.types import PLAIN
+from pipeline.model.forward import tower  # noqa: F401 - a folder may name it
 from pipeline.model.forward.adapters import Attachment
 from pipeline.model.forward.attention import ATTENTION
 from pipeline.model.forward.lm_head import LmHead, lm_head_of
@@ -73,8 +74,23 @@ class Base:
     def lm_head(self) -> LmHead:
         return lm_head_of(self.model)
 
-    def prompt_ids(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    @property
+    def whole(self) -> PreTrainedModel:
+        """The model as its folder has it: of one that sees, ``model`` is the language part alone."""
+        return self.model
+
+    def save(self, folder: Path) -> None:
+        """Write it as transformers loads it."""
+        self.whole.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def prompt_ids(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The token ids of a chat up to where the answer begins, or of bare text (role ``plain``)."""
+        if any(message.get("images") for message in messages):
+            raise UserError(
+                "expected a model with eyes for a prompt with a picture, got one without; name another base model, or "
+                "ask without a picture"
+            )
         if messages[0]["role"] == PLAIN:
             return list(self.tokenizer(messages[0]["content"])["input_ids"])
         chat = [dict(message) for message in messages]
@@ -159,13 +175,16 @@ def _threads(compute: Compute) -> int:
 
 
 def load_base(folder: Path, compute: Compute) -> Base:
-    """A base model from a folder that the stage ``download`` wrote."""
+    """A base model from a folder that a stage wrote; one with eyes, where the folder's model has them."""
     _check_device(compute)
     if not (folder / "config.json").is_file():
         raise UserError(f"expected a model folder in {folder}, which has no config.json; run 'dvc repro download'")
     transformers_logging.disable_progress_bar()  # a bar of its own, even where there is no terminal
     remedy = "remove the folder and run 'dvc repro' again"
-    check_layers(folder, remedy)
+    if check_layers(folder, remedy):
+        from pipeline.model.forward.eyes import load_seeing  # it stands on this file
+
+        return load_seeing(folder, compute, remedy)
     with foreign(folder, "a whole model", remedy):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         model = AutoModelForCausalLM.from_pretrained(

@@ -74,11 +74,14 @@ class Answers:
 
 @dataclass(frozen=True)
 class Asked:
-    """The test prompts of a task, each with id, text and reference answer, and what every cell answered."""
+    """The test prompts of a task, each with id, text and reference answer, and what every cell answered.
+
+    A prompt about pictures has them behind, as data URLs.
+    """
 
     task: str
     domain: str
-    prompts: Sequence[tuple[str, str, str]]
+    prompts: Sequence[tuple[str, str, str] | tuple[str, str, str, Sequence[str]]]
     cells: Sequence[Answers] = field(default=())
 
 

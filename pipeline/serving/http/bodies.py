@@ -114,18 +114,42 @@ class Chat(Asked):
 
     @property
     def turns(self) -> list[dict[str, Any]]:
-        """The turns, with plain text where a client sends a list of its parts, and 'system' for its newer name."""
+        """The turns, with plain text where a client sends a list of its parts, and 'system' for its newer name.
+
+        Parts that are pictures (``image_url``, a data URL) become the turn's ``images``. A turn has none else: a client
+        names no file of this machine.
+        """
         plain = []
         for turn in self.messages:
-            role, content = turn.get("role"), turn.get("content")
-            if isinstance(content, list) and all(_is_text(part) for part in content):
-                content = "".join(part["text"] for part in content)
-            plain.append({**turn, "content": content, "role": "system" if role == "developer" else role})
+            role, content, shown = turn.get("role"), turn.get("content"), []
+            if isinstance(content, list) and all(_is_text(part) or _is_picture(part) for part in content):
+                shown = [_data_url(part) for part in content if _is_picture(part)]
+                content = "".join(part["text"] for part in content if _is_text(part))
+            told = {"content": content, "role": "system" if role == "developer" else role}
+            plain.append({**told, "images": shown} if shown else told)
         return plain
 
 
 def _is_text(part: Any) -> bool:
     return isinstance(part, dict) and part.get("type", "text") == "text" and isinstance(part.get("text"), str)
+
+
+def _is_picture(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "image_url"
+
+
+def _data_url(part: dict[str, Any]) -> str:
+    """The picture of a part. Raises Refused where it is named and not sent."""
+    url = part.get("image_url")
+    url = url.get("url") if isinstance(url, dict) else url
+    if not isinstance(url, str) or not url.lower().startswith("data:"):
+        raise Refused(
+            400,
+            f"expected a picture as a data URL in base64, got {str(url)[:60]!r}: nothing is fetched here; send the "
+            "picture itself",
+            field="messages",
+        )
+    return url
 
 
 class Completion(Asked):

@@ -22,7 +22,7 @@ class Limits:
 
     queue: int = 128
     answers: int = 64
-    body_bytes: int = 1_000_000
+    body_bytes: int = 8_000_000
     max_new_tokens: int = 1024
     seconds: float = 120.0
     head_seconds: float = 10.0

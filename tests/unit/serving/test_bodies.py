@@ -122,8 +122,8 @@ def test_the_turns_are_plain_text():
     parts = [{"type": "text", "text": "Hi "}, {"type": "text", "text": "you"}]
     turns = chat(messages=[{"role": "developer", "content": "Be brief."}, {"role": "user", "content": parts}]).turns
     assert [(turn["role"], turn["content"]) for turn in turns] == [("system", "Be brief."), ("user", "Hi you")]
-    image = [{"type": "image_url", "image_url": {"url": "data:,"}}]
-    assert chat(messages=[{"role": "user", "content": image}]).turns[0]["content"] == image
+    sound = [{"type": "input_audio", "input_audio": {"data": ""}}]
+    assert chat(messages=[{"role": "user", "content": sound}]).turns[0]["content"] == sound
 
 
 @pytest.mark.parametrize(
@@ -159,3 +159,12 @@ def test_a_completion_as_evaluation_harnesses_ask_for_it_is_read():
     assert (asked.echo, asked.logprobs, asked.max_tokens, asked.heat) == (True, 1, 1, 0)
     assert completion(max_tokens=0, echo=True).max_tokens == 0
     assert completion(stop=["\n\n", "Question:"]).stops == ("\n\n", "Question:")
+
+
+def test_parts_that_are_pictures_become_the_turns_images():
+    parts = [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        {"type": "text", "text": "What?"},
+    ]
+    (turn,) = chat(messages=[{"role": "user", "content": parts}]).turns
+    assert turn == {"role": "user", "content": "What?", "images": ["data:image/png;base64,AA=="]}
