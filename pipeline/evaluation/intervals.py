@@ -285,6 +285,12 @@ class Comparing:
         return found | {"rule_diff": difference.mean, "rule_low": difference.low, "rule_high": difference.high}
 
 
+def chosen_of(scores: pd.DataFrame) -> dict[tuple[str, str], Chosen]:
+    """The cells that count, of every (row, task) of a table."""
+    groups = scores.groupby(["row", "task"], sort=False)
+    return {(str(row), str(task)): Chosen.of(group) for (row, task), group in groups}
+
+
 def compare(
     scores: pd.DataFrame,
     resampling: Resampling,
@@ -292,10 +298,12 @@ def compare(
     *,
     rules: Mapping[str, Rule] | None = None,
     untrained: Collection[str] = (),
+    chosen: Mapping[tuple[str, str], Chosen] | None = None,
 ) -> pd.DataFrame:
     """Every row and task of a table, and every row's mean over tasks, beside the row ``reference``.
 
     rules: task to its best rule without a model. untrained: the cells whose adapter validation kept at step 0.
+    chosen: ``chosen_of(scores)``, or of more rows, where it is known.
 
     Returns one line each with row, task, mean, low, high, n; diff, diff_low, diff_high, verdict, reason, p and p_holm
     (missing for the reference itself, and where it has no such task); read_diff, read_low, read_high and read_n (the
@@ -310,9 +318,7 @@ def compare(
     """
     tasks = list(dict.fromkeys(scores["task"]))
     comparing = Comparing(resampling, reference, rules or {}, untrained)
-    cells = {
-        (str(row), str(task)): Chosen.of(group) for (row, task), group in scores.groupby(["row", "task"], sort=False)
-    }
+    cells = chosen_of(scores) if chosen is None else chosen
     lines = []
     for row in dict.fromkeys(scores["row"]):
         present = [task for task in tasks if (row, task) in cells]

@@ -139,6 +139,7 @@ class Differences:
         self.scores = scores
         self.known: dict[str, list[np.ndarray]] = {}
         self._order: dict[str, pd.Index] = {}
+        self._read: dict[tuple[str, str], pd.DataFrame] = {}
 
     def add(self, pair: Pair, task: str) -> None:
         """Take a pair in on a task."""
@@ -150,8 +151,10 @@ class Differences:
 
     def _values(self, row: str, task: str) -> pd.DataFrame:
         """Right or wrong, examples by seeds; of alternatives those that count."""
-        part = self.scores[(self.scores["row"] == row) & (self.scores["task"] == task)]
-        return per_example(part[part["cell"].isin(chosen_cells(part))])
+        if (row, task) not in self._read:
+            part = self.scores[(self.scores["row"] == row) & (self.scores["task"] == task)]
+            self._read[row, task] = per_example(part[part["cell"].isin(chosen_cells(part))])
+        return self._read[row, task]
 
 
 # ---- what is no table of accuracies ----------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.evaluation.answers import answers
 from pipeline.evaluation.further import ALSO, further, win_rates
-from pipeline.evaluation.intervals import Estimate, Resampling, compare, estimate
+from pipeline.evaluation.intervals import Chosen, Estimate, Resampling, chosen_of, compare, estimate
 from pipeline.evaluation.rules import best_rules
 from pipeline.reporting.budgets import budgets
 from pipeline.reporting.claims import read_claims, references
@@ -72,13 +72,16 @@ class _Compared:
     def __init__(self, run: Run, tables: Mapping[str, pd.DataFrame]) -> None:
         self.tables, self.resampling = tables, _resampling(run)
         self.rules, self.untrained = best_rules(run.rules), untrained_cells(run)
+        self._chosen: dict[str, dict[tuple[str, str], Chosen]] = {}
         self.subsets = {key: best_rules(reft.rules_by_subset(run.rules)) for key in tables if key in reft.SUBSETS}
 
     def versus(self, key: str, reference: str, rows: Sequence[str] | None = None) -> pd.DataFrame:
         """A table's rows beside one of them. rows: those that are wanted (default: all)."""
         part, rules = self.tables[key], self.subsets.get(key, self.rules)
+        if key not in self._chosen:
+            self._chosen[key] = chosen_of(part)
         part = part if rows is None else part[part["row"].isin(rows)]
-        return compare(part, self.resampling, reference, rules=rules, untrained=self.untrained)
+        return compare(part, self.resampling, reference, rules=rules, untrained=self.untrained, chosen=self._chosen[key])
 
 
 def rule_estimates(rules: Mapping[str, pd.DataFrame], resampling: Resampling) -> dict[str, dict[str, Estimate]]:

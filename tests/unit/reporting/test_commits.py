@@ -20,21 +20,32 @@ def git(*words: str) -> None:
     subprocess.run(["git", *who, *words], check=True, capture_output=True)
 
 
-@pytest.fixture
-def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report that is committed, and then made again with an SVF expert that is always right on sums."""
-    arguments = make_run(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    report.run(**arguments)
-    git("init", "-q")
-    git("add", "reports", "params.yaml")
-    git("commit", "-qm", "the first run")
-    path = arguments["scores"] / "sums-svf-0.parquet"
-    pd.read_parquet(path).assign(correct=True).to_parquet(path)
-    report.run(**arguments)
-    params = tmp_path / "params.yaml"
+    folder = tmp_path_factory.mktemp("made")
+    arguments = make_run(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        report.run(**arguments)
+        git("init", "-q")
+        git("add", "reports", "params.yaml")
+        git("commit", "-qm", "the first run")
+        path = arguments["scores"] / "sums-svf-0.parquet"
+        pd.read_parquet(path).assign(correct=True).to_parquet(path)
+        report.run(**arguments)
+    params = folder / "params.yaml"
     params.write_text(params.read_text().replace("threads: 2", "threads: 4"))
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def history(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, in which the test stands."""
+    folder = tmp_path / "history"
+    shutil.copytree(made, folder)
+    monkeypatch.chdir(folder)
+    return folder
 
 
 def changed(row: str, task: str) -> commits.Change:
