@@ -7,7 +7,7 @@ FILLED = ("{misfit}", "{'; '.join(wrong)}")  # expressions that say themselves w
 def lacks(text: str) -> str:
     """What a sentence lacks; empty if it has all."""
     expected, _, rest = text.partition("expected ")
-    if not rest or len(expected) > 40:
+    if not rest or not (len(expected) < 40 or expected.endswith(": ")):  # what it is about may stand before
         return "what was expected"
     found, _, remedy = rest.rpartition("; ")
     words = found.replace(":", " ").replace(",", " ").split()

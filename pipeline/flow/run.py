@@ -321,7 +321,8 @@ def outcome_of(stage: str, code: int, said: str, seconds: float) -> Outcome:
         lines = [line for line in said.splitlines() if line.strip()]
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
         others = [line.strip() for line in lines if not line.startswith(ITS_OWN)]
-        reason = [*others, *errors][-1] if others or errors else _ending(code, said)
+        ended = f"killed by signal {_signal(code, said)}" if _signal(code, said) else ""
+        reason = next(filter(None, [*errors[-1:], ended, *others[-1:], f"exit code {code}"]))
         return Outcome(stage, "failed", seconds, f"{reason} ({LOGS / stage}.log)")
     if "didn't change, skipping" in said:
         return Outcome(stage, "unchanged", seconds)
@@ -329,11 +330,13 @@ def outcome_of(stage: str, code: int, said: str, seconds: float) -> Outcome:
     return Outcome(stage, "done", seconds, "restored from DVC's run cache" if restored else "")
 
 
-def _ending(code: int, said: str) -> str:
-    """How a stage ended that has said nothing itself, or its DVC. A negative code is minus the signal that ended it."""
-    told = re.search(r"exited with (-?\d+)", said)
-    code = int(told[1]) if told else code
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+def _signal(code: int, said: str) -> int:
+    """The signal that ended a stage or its DVC; 0 for none. code, said: DVC's exit code, minus a signal, and words."""
+    if told := re.search(r"exited with (-?\d+)", said):
+        code = int(told[1])
+        if 128 < code <= 128 + 64:  # as a shell says it
+            return code - 128
+    return max(0, -code)
 
 
 def _flow(run: Run, *, name: str) -> Any:

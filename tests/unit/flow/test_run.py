@@ -107,8 +107,15 @@ def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.Monkey
             "> python a\nERROR: failed to reproduce 'a': failed to run: python a, exited with -9\n",
             "killed by signal 9",
         ),
-        (255, "> python a\nERROR: failed to reproduce 'a': failed to run: python a, exited with 3\n", "exit code 3"),
+        (255, "> python a\nERROR: failed to reproduce 'a': failed to run: python a, exited with 3\n", "exit code 255"),
+        (
+            255,
+            "> python a\n· work\nERROR: failed to reproduce 'a': failed to run: a, exited with 137\n",
+            "killed by signal 9",
+        ),
+        (255, "> python a\nTraceback\nKeyError: 3\nERROR: failed to reproduce 'a': exited with 1\n", "KeyError: 3"),
         (255, "> python a\nhello\nerror: expected b\nERROR: failed to reproduce 'a': exited with 1\n", "expected b"),
+        (255, "ERROR: failed to reproduce 'a': output 'b' does not exist\n", "exit code 255"),
         (1, "", "exit code 1"),
     ],
 )
