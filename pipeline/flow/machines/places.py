@@ -33,7 +33,7 @@ def check(on: str) -> None:
     if on.startswith(SLURM):
         if shutil.which("sbatch") is None:
             raise UserError(
-                f"expected SLURM's sbatch for --on {on}, which is not there; run this where jobs are sent from"
+                f"expected sbatch for --on {on}, which is not there; run this where SLURM takes jobs"
             )
         slurm_options(Path(on.removeprefix(SLURM)))
 
