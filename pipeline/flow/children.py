@@ -63,9 +63,9 @@ class Children:
             with contextlib.suppress(OSError):
                 guard.write(f"-{child.pid}\n".encode())
 
-    def end(self) -> None:
+    def end(self, seconds: float = UNWIND_SECONDS) -> None:
         """End what runs: as by Ctrl-C, which DVC and the stages answer by cleaning up, and after a while for good."""
-        _end([child.pid for child in list(self._running)], UNWIND_SECONDS)
+        _end([child.pid for child in list(self._running)], seconds)
 
     def _started_guard(self) -> IO[bytes]:
         """The pipe to the guard."""

@@ -32,9 +32,7 @@ def check(on: str) -> None:
             raise UserError(f"expected {module} for --on {on}; run 'pip install selfadapt[{INSTALL[module]}]'")
     if on.startswith(SLURM):
         if shutil.which("sbatch") is None:
-            raise UserError(
-                f"expected SLURM's sbatch for --on {on}, which is not there; run this where jobs are sent from"
-            )
+            raise UserError(f"expected sbatch for --on {on}, which is not there; run this where SLURM takes jobs")
         slurm_options(Path(on.removeprefix(SLURM)))
 
 

@@ -32,6 +32,7 @@ SENT = ("dvc.yaml", "params.yaml", "plan.yaml", "dvc.lock")  # what comes with e
 LIBRARIES = ("torch", "transformers", "peft", "numpy", "dvc")  # whose version may show in what a stage writes
 LOOK_SECONDS = 0.5  # between two looks at whether Dask still wants a stage
 PATIENCE = 3  # looks at whether the Prefect server answers, which may be busy
+UNWIND_SECONDS = 5.0  # for a stage that Dask no longer wants to clean up, before it is killed
 SAID = 200_000  # characters of a stage's words that are sent back
 _one = threading.Lock()  # one stage at a time in this folder, of whatever run
 _held: dict[Path, IO[str]] = {}  # the lock on this worker's folder, for as long as the process lives
@@ -188,7 +189,7 @@ def _run_stage(order: Mapping[str, Any], parent: str) -> dict[str, Any]:
         while not over.wait(LOOK_SECONDS):
             if not _wanted(worker, task):
                 ended.set()
-                children.end()
+                children.end(UNWIND_SECONDS)
 
     watch = threading.Thread(target=end_when_unwanted, daemon=True)
     watch.start()
