@@ -14,7 +14,7 @@ from pipeline.reporting.read import Run
 from pipeline.reporting.tables.comparison import Comparison, Trained
 from pipeline.reporting.wording import hundredths, joined, percent, signed
 
-ROLES = {"trained": "the tasks that experts are trained on", "unseen": "unseen tasks"}
+ROLES = {"trained": "trained tasks", "unseen": "unseen tasks"}
 
 
 @dataclass(frozen=True)
