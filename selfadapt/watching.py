@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -42,7 +43,7 @@ class View:
         elif isinstance(news, str):
             self._running[news] = time.monotonic()
             if not self._console.is_terminal:
-                self._console.print(f"· {news}  ({self.headline})")
+                self._say(f"· {news}  ({self.headline})")
         else:
             self._running.pop(news.stage, None)
             if self._waiting:
@@ -50,7 +51,11 @@ class View:
             self.counts[news.state] += 1
             took = f"  {news.seconds:.1f} s" if news.seconds else ""
             reason = f"  {news.reason}" if news.reason else ""
-            self._console.print(f"{SIGNS[news.state]} {news.stage}{took}{reason}")
+            self._say(f"{SIGNS[news.state]} {news.stage}{took}{escape(reason)}")
+
+    def _say(self, line: str) -> None:
+        """A line that is not broken: whoever reads a pipe has no window."""
+        self._console.print(line, soft_wrap=True)
 
     @property
     def headline(self) -> str:
@@ -81,7 +86,7 @@ class View:
     def _keep_telling(self, ended: threading.Event) -> None:
         while not ended.wait(PLAIN_SECONDS):
             for line in self.lines():
-                self._console.print(line)
+                self._say(escape(line))
 
     def lines(self) -> list[str]:
         """What is new of the stages that run, a line each."""

@@ -32,7 +32,6 @@ def overview_page(run: Run, groups: Sequence[Group], judged: Sequence[Judged], f
         "papers": by_paper(judged),
         "marks": MARKS,
         "counted": counts(judged) if judged else {},
-        "unmeasured": sum(one.verdict == NOT_MEASURED for one in judged),
     }
     return Page("index.html", "Overview", f"What adapting {run.base['base']} brings", "overview.html", content)
 

@@ -14,7 +14,7 @@ from pipeline.reporting.read import Run
 from pipeline.reporting.tables.comparison import Comparison, Trained
 from pipeline.reporting.wording import hundredths, joined, percent, signed
 
-ROLES = {"trained": "the tasks that experts are trained on", "unseen": "unseen tasks"}
+ROLES = {"trained": "trained tasks", "unseen": "unseen tasks"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,8 @@ def groups_of(run: Run, comparisons: Sequence[Comparison]) -> list[Group]:
         if any(cell.base != BASE for cell in run.plan.cells_of(table.key).values()):
             continue
         tasks = tuple(task for task in table.tasks if task in table.domains)
-        asked = frozenset(tasks)
+        if not (asked := frozenset(tasks)):
+            continue
         known = found.get(asked, Group(roles.get(asked, table.key), tasks, ()))
         there = {line.row for line in known.lines}
         added = tuple(line for line in _lines(table, tasks) if line.row not in there)

@@ -12,7 +12,7 @@ from pipeline.reporting.overview import ROLES, Group
 from pipeline.reporting.planned import BASE
 from pipeline.reporting.wording import percent
 
-WIDTH = 3.9  # inches: on a telephone it is whole, and its letters can be read
+WIDTH = 4.2  # inches: on a telephone it is whole, and its letters can be read
 
 
 def methods(groups: Sequence[Group], name: str) -> str:
@@ -45,10 +45,15 @@ def _draw(axis: Axes, group: Group) -> None:
     axis.set_yticks(range(len(group.lines)), [_broken(line.label) for line in group.lines], fontsize=9.5)
     axis.tick_params(axis="y", length=0)
     axis.set_ylim(len(group.lines) - 0.5, -0.5)
-    axis.set_title(_broken(ROLES.get(group.key, "") + f"\n{group.named}", 42), fontsize=9.5)
+    title = "\n".join(filter(None, (ROLES.get(group.key, "").capitalize(), group.named)))
+    axis.set_title(_broken(title, 30), fontsize=9.5)
     percent_axis(axis, "x")
 
 
-def _broken(text: str, most: int = 19) -> str:
+def _broken(text: str, most: int = 22) -> str:
     """A text in lines of at most ``most`` letters, where a space allows it."""
-    return "\n".join(line for part in text.splitlines() for line in textwrap.wrap(part, most, break_long_words=False))
+    return "\n".join(
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, most, break_long_words=False, break_on_hyphens=False)
+    )

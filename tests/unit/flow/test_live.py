@@ -106,7 +106,7 @@ def viewed(console: Console) -> watching.View:
 
 def test_piped_a_run_is_plain_lines_and_says_what_is_learnt_once() -> None:
     text = io.StringIO()
-    view = viewed(Console(file=text, width=100))
+    view = viewed(Console(file=text, width=20))
     with watched(STAGE), progress.bar("train (reinforce-0)", 8) as bar:
         bar.advance(note="0.250, validation 0.500")
         told = [f"  {STAGE}: train (reinforce-0): 1 of 8, reward 0.250, best validation 0.500"]
@@ -114,10 +114,12 @@ def test_piped_a_run_is_plain_lines_and_says_what_is_learnt_once() -> None:
         assert view.lines() == []  # nothing new
         bar.advance(note="0.375, validation 0.500")
         assert "2 of 8, reward 0.375" in view.lines()[0]
+    view.tell(Outcome("score", "failed", 1.0, "expected [a, b], got [/] (.selfadapt/logs/score.log)"))
     assert text.getvalue().splitlines() == [
         "· prepare  (0 of 3 stages)",
         "✓ prepare  2.0 s",
         f"· {STAGE}  (1 of 3 stages)",
+        "✗ score  1.0 s  expected [a, b], got [/] (.selfadapt/logs/score.log)",
     ]
     assert view.counts["done"] == 1
 
