@@ -39,12 +39,8 @@ def read_table(name: str, table: Table) -> list[Row]:
     """All rows of a table. name: for errors. Raises UserError where its source has not got it as pinned."""
     folder = mirror()
     files: Iterable[tuple[str, bytes]]
-    if folder is None and not table.origins:
-        raise UserError(
-            f"expected a mirror that has {name}, which no repository is known to have; put {', '.join(table.mirror)} "
-            f"into a folder with a {MANIFEST}, and name it by {MIRROR}"
-        )
     if folder is None:
+        _has_origins(name, table)
         files = [(f"{origin.repository}/{origin.path}", _fetched(origin)) for origin in table.origins]
     elif table.mirror:
         manifest = _manifest(folder)
@@ -65,11 +61,21 @@ def available(name: str, table: Table) -> None:
     if folder is not None:
         read_table(name, table)
         return
+    _has_origins(name, table)
     for origin in table.origins:
         if len(origin.revision) != 40:
             raise UserError(
                 f"expected a commit (40 hex digits) of {origin.repository}, got '{origin.revision}'; pin it"
             )
+
+
+def _has_origins(name: str, table: Table) -> None:
+    """Raise UserError for a table that only a mirror has."""
+    if not table.origins:
+        raise UserError(
+            f"expected a mirror that has {name}, which no repository is known to have; put {', '.join(table.mirror)} "
+            f"into a folder with a {MANIFEST}, and name it by {MIRROR}"
+        )
 
 
 # ---- the mirror ----------------------------------------------------------------------------------------------------

@@ -241,7 +241,8 @@ def test_every_profile_has_tables_counts_budgets_and_pinned_sources(name: str, m
     monkeypatch.delenv(MIRROR, raising=False)
     plan = expand(profile(name))
     lines, wrong = budget.report(profile(name), plan)
-    assert wrong == []
+    only_of_a_mirror = [line for line in wrong if line.startswith("expected a mirror that has the table")]
+    assert wrong == only_of_a_mirror and bool(wrong) == ("okvqa" in plan["prepare"])
     tables = {table for cell in plan["cells"].values() for table in cell["tables"]}
     for table in tables:
         count = sum(table in cell["tables"] for cell in plan["cells"].values())
