@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pipeline.core.artifacts import write_json, write_text
+from pipeline.core.artifacts import write_json
 from pipeline.core.progress import show_markdown, step
 from pipeline.core.stage import STATE, In, Out, main
 from pipeline.reporting import read
 from pipeline.reporting.compose import compose
-from pipeline.reporting.files import bullets, within, write_folder
+from pipeline.reporting.files import bullets, write_folder, write_pages
 from pipeline.reporting.planned import RunSettings, read_plan
 from pipeline.reporting.published import read_published_runs
 from pipeline.reporting.statistics import published_statistics, statistics
@@ -42,11 +42,10 @@ def run(
         artifacts, papers = read.Artifacts([*adapters, curves]), read.read_published(published)
         records = read.read_records(STATE / "runs", named.stages)
         asked, drawn = read.read_examples(named, examples), read.read_curves(named, artifacts)
-        scored = read.read_scores(named.cells, scores, asked)
         left = read.Run(
             plan=named,
             settings=settings,
-            scores=with_weighed(scored, scores / "weighed", named.weigh),
+            scores=with_weighed(read.read_scores(named.cells, scores, asked), scores / "weighed", named.weigh),
             examples=asked,
             completions=read.read_completions(named, completions),
             rules=read.read_rules(named.heuristics, scores),
@@ -71,12 +70,9 @@ def run(
         report = compose(left, measured, before)
         write_json(headline, report.headline)
         write_json(metrics, report.metrics)
-        write_folder(plots, report.plots)
-        write_folder(tables, report.tables)
-        write_folder(figures, report.figures)
-        write_folder(site, within(report.pages, "site"))
-        write_folder(runs, within(report.pages, "runs"))
-        write_text(page, report.pages["index.html"])
+        for folder, files in ((plots, report.plots), (tables, report.tables), (figures, report.figures)):
+            write_folder(folder, files)
+        write_pages(report.pages, page=page, site=site, runs=runs)
     show_markdown("claims", bullets(report.claims))
     return {"claims": list(report.claims)}
 

@@ -192,7 +192,7 @@ class Planner:
         """For each prompt, the expert that a first pass names."""
         base, seed = about["base"], about["seed"]
         skills = self.profile.group("skills", "tasks")
-        asked = self.data([*skills, *self.profile.group("unseen", "tasks"), *self.own_asked()])
+        asked = self.data([*skills, *self.profile.group("unseen", "tasks"), *self.profile.own_asked()])
         if task not in asked:
             raise UserError(
                 f"params.yaml: expected the row '{about['row']}' on a task out of {', '.join(asked)} (unseen, or the "
@@ -211,18 +211,6 @@ class Planner:
         }
         self.add("dispatch", key, **item)
         return f"dispatched/{key}/{task}"
-
-    def own_asked(self) -> list[str]:
-        """The tasks with the role ``own`` in tables with a first pass."""
-        asked = [
-            task
-            for name, parts in self.profile.tables.items()
-            for part in parts
-            if any(self.profile.row(row, f"tables.{name}.rows").maker == "dispatch" for row in part.rows)
-            for task in self.profile.group(part.tasks, f"tables.{name}.tasks")
-            if self.profile.roles[task] == "own"
-        ]
-        return list(dict.fromkeys(asked))
 
     def classifier(self, base: str, seed: int) -> str:
         """The classification expert."""

@@ -162,6 +162,18 @@ class Profile:
             return [name for name, role in self.roles.items() if role == wanted]
         return [self.task(name, where) for name in ([wanted] if isinstance(wanted, str) else wanted)]
 
+    def own_asked(self) -> list[str]:
+        """The tasks with the role ``own`` in tables with a first pass."""
+        asked = [
+            task
+            for name, parts in self.tables.items()
+            for part in parts
+            if any(self.row(row, f"tables.{name}.rows").maker == "dispatch" for row in part.rows)
+            for task in self.group(part.tasks, f"tables.{name}.tasks")
+            if self.roles[task] == "own"
+        ]
+        return list(dict.fromkeys(asked))
+
     def domain(self, task: str) -> str:
         """The category that the first pass puts a task's prompts into."""
         return str(lookup(self.params, f"tasks.{task}.data.domain"))

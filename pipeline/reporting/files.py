@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pipeline.core.artifacts import atomic_folder
+from pipeline.core.artifacts import atomic_folder, write_text
 
 
 def write_folder(folder: Path, files: Mapping[str, str]) -> None:
@@ -14,7 +14,14 @@ def write_folder(folder: Path, files: Mapping[str, str]) -> None:
             (temporary / name).write_text(text, encoding="utf-8")
 
 
-def within(files: Mapping[str, str], folder: str) -> dict[str, str]:
+def write_pages(pages: Mapping[str, str], *, page: Path, site: Path, runs: Path) -> None:
+    """Write the pages of a report: those of the folders ``site`` and ``runs``, and the first one, ``index.html``."""
+    write_folder(site, _within(pages, "site"))
+    write_folder(runs, _within(pages, "runs"))
+    write_text(page, pages["index.html"])
+
+
+def _within(files: Mapping[str, str], folder: str) -> dict[str, str]:
     """The files of one folder, by their paths in it."""
     return {path.removeprefix(f"{folder}/"): text for path, text in files.items() if path.startswith(f"{folder}/")}
 

@@ -41,9 +41,13 @@ def chat_of(prompt: Any) -> list[dict[str, Any]]:
             raise UserError(f"expected the role of turn {number} among {', '.join(ROLES)}, got '{role}'; correct it")
         shown = turn.get("images", ())
         if not isinstance(shown, list | tuple) or not all(isinstance(one, str) for one in shown):
-            raise UserError(f"expected a list of pictures as 'images' of turn {number}, got {str(shown)[:60]}")
+            raise UserError(
+                f"expected a list of pictures as 'images' of turn {number}, got {str(shown)[:60]}; list them"
+            )
         if shown and turn["role"] != "user":
-            raise UserError(f"expected pictures in a user's turn, got some in turn {number}, the {turn['role']}'s")
+            raise UserError(
+                f"expected pictures in a user's turn, got some in turn {number}, the {turn['role']}'s; move them"
+            )
     if turns[-1]["role"] != "user":
         raise UserError(f"expected the last turn to be the user's, got the {turns[-1]['role']}'s; end with a question")
     if not turns[-1]["content"].strip():

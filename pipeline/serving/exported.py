@@ -49,7 +49,10 @@ def _checked(about: Any, path: Path, model: Path) -> list[Form]:
     """The forms that a file tells, if it is of an expert for the base model in ``model``."""
     with formed(path, "what is to be known of an expert", "export it again"):
         if about["base_sha256"] != base_digest(model):
-            raise UserError(f"expected an expert for the base model in {model}, got one for another in {path.parent}")
+            raise UserError(
+                f"expected an expert for the base model in {model}, got one for another in {path.parent}; export it "
+                "from there"
+            )
         return [Form(str(form["task"]), tuple(_turn(turn) for turn in form["turns"])) for form in about["forms"]]
 
 

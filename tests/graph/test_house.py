@@ -78,5 +78,5 @@ def test_the_graph_and_the_profiles_are_short() -> None:
     assert lines(ROOT / "dvc.yaml") <= 480
     sizes = {path.stem: lines(path) for path in (ROOT / "pipeline/profiles").glob("*.yaml")}
     assert sizes["laptop"] <= 150
-    assert sum(sizes.values()) < 1200
+    assert sum(sizes.values()) < 1250
     assert {name: size for name, size in sizes.items() if size > 110} == {"laptop": sizes["laptop"]}

@@ -39,12 +39,17 @@ ALLOWED = {
         "pipeline.methods",
         "pipeline.training.recipes",
     ],
-    "pipeline.evaluation.budget": [
+    "pipeline.evaluation.memory": [
         "pipeline.core",
         "pipeline.model",
         "pipeline.methods",
+        "pipeline.evaluation.parameters",
+    ],
+    "pipeline.evaluation.budget": [
+        "pipeline.core",
         "pipeline.data",
         "pipeline.training.recipes",
+        "pipeline.evaluation.memory",
         "pipeline.evaluation.parameters",
     ],
     "pipeline.reporting": [

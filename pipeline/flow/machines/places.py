@@ -25,11 +25,13 @@ INSTALL = {"prefect_dask": "dask", "distributed": "dask", "dask_jobqueue": "slur
 def check(on: str) -> None:
     """UserError where ``on`` names no machines, or what it needs is not installed."""
     if not (on == "dask" or on.startswith((*ADDRESSES, SLURM))):
-        raise UserError(f"expected --on dask, --on tcp://HOST:PORT or --on slurm:FILE, got --on {on}")
+        raise UserError(f"expected --on dask, --on tcp://HOST:PORT or --on slurm:FILE, got --on {on}; name one of them")
     needed = ["prefect_dask", "distributed", *(["dask_jobqueue"] if on.startswith(SLURM) else [])]
     for module in needed:
         if not is_installed(module):
-            raise UserError(f"expected {module} for --on {on}; run 'pip install selfadapt[{INSTALL[module]}]'")
+            raise UserError(
+                f"expected {module} for --on {on}, which is not installed; run 'pip install selfadapt[{INSTALL[module]}]'"
+            )
     if on.startswith(SLURM):
         if shutil.which("sbatch") is None:
             raise UserError(f"expected sbatch for --on {on}, which is not there; run this where SLURM takes jobs")
@@ -127,7 +129,7 @@ def slurm_options(path: Path) -> dict[str, Any]:
     if not isinstance(options, dict) or "memory" not in options:
         raise UserError(
             f"expected {path} to say what a job asks for, at least its memory, e.g. 'memory: 16GB' (the options of "
-            f"dask_jobqueue.SLURMCluster), got {options if not isinstance(options, dict) else sorted(options)}"
+            f"dask_jobqueue.SLURMCluster), got {options if not isinstance(options, dict) else sorted(options)}; add it"
         )
     return options
 
