@@ -30,7 +30,8 @@ def check(on: str) -> None:
     for module in needed:
         if not is_installed(module):
             raise UserError(
-                f"expected {module} for --on {on}, which is not installed; run 'pip install selfadapt[{INSTALL[module]}]'"
+                f"expected {module} for --on {on}, which is not installed; run 'pip install "
+                f"selfadapt[{INSTALL[module]}]'"
             )
     if on.startswith(SLURM):
         if shutil.which("sbatch") is None:

@@ -120,4 +120,4 @@ def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_failed_stage_says_why_in_its_own_words_or_how_it_ended(code: int, said: str, reason: str) -> None:
-    assert run._outcome("a", code, said, 1.0).reason.partition(" (")[0] == reason
+    assert run.outcome_of("a", code, said, 1.0).reason.partition(" (")[0] == reason
