@@ -167,6 +167,8 @@ class Kills:
         below = []
         if name == RUN:
             below = [process for other in OF_A_RUN for process in before[other]]
+        elif name == KEEPER:
+            below = victim.children(recursive=True)
         elif name in FATAL:
             own = log_of(victim)
             below = [process for other in FATAL for process in before[other] if log_of(process) == own]

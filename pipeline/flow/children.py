@@ -24,6 +24,19 @@ LOOK_SECONDS = 5.0  # between two looks at a child that runs
 # could be killed between the two. Without a guard, which somebody may have killed, the child goes on as well.
 ENROL = """trap '' PIPE; echo "+$$" >&0 2>/dev/null; trap - PIPE; exec "$@" </dev/null"""
 
+# What a Python child that must not outlive its parent does first: Linux kills it then. argv: the parent's pid, words.
+DIES = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]): os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+
+
+def python_until_we_die(*words: str) -> list[str]:
+    """The command that runs Python with these words, and is killed when the thread that starts it has gone."""
+    start = ["-c", DIES, str(os.getpid())] if sys.platform == "linux" else []
+    return [sys.executable, *start, *words]
+
 
 class Children:
     """The processes that run now."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.flow import identity, living, server
+from pipeline.flow.children import python_until_we_die
 
 IDLE_SECONDS = 300
 LOOK_SECONDS = 3  # between two looks at what somebody asked for again
@@ -90,7 +91,7 @@ def keep(port: int, report_port: int) -> None:
     home = server.FOLDER.resolve()
     api = server.api_at(port)
     own = {**server.QUIET, "PREFECT_HOME": str(home), "PREFECT_API_URL": api, "PREFECT_UI_API_URL": api}
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    command = python_until_we_die("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
     prefect = subprocess.Popen(command, env=server.settings(os.environ, api) | own, stdin=subprocess.DEVNULL)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     used = home / "used"

