@@ -76,9 +76,12 @@ class Children:
             with contextlib.suppress(OSError):
                 guard.write(f"-{child.pid}\n".encode())
 
-    def end(self, seconds: float = UNWIND_SECONDS) -> None:
-        """End what runs: as by Ctrl-C, which DVC and the stages answer by cleaning up, and after a while for good."""
-        _end([child.pid for child in list(self._running)], seconds)
+    def end(self, seconds: float | None = None) -> None:
+        """End what runs: as by Ctrl-C, which DVC and the stages answer by cleaning up, and after a while for good.
+
+        seconds: that while; UNWIND_SECONDS if nothing is said.
+        """
+        _end([child.pid for child in list(self._running)], UNWIND_SECONDS if seconds is None else seconds)
 
     def _started_guard(self) -> IO[bytes]:
         """The pipe to the guard."""

@@ -12,9 +12,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from dvc.utils.serialize import dumps_yaml
 
 from pipeline.flow import server
 from tests.clone import ENV, clone, dvc
-from tests.unit.flow.toy import STAGE
+from tests.unit.flow.toy import STAGE, until
 
 pytest.importorskip("prefect_dask", reason="several machines need the extra selfadapt[dask]")
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(3600)]
@@ -93,14 +92,6 @@ CASES = {
         warm="on",
     ),
 }
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-    return value
 
 
 def stages(folder: Path) -> dict[str, Any]:
@@ -266,10 +257,10 @@ def story(machines: Machines) -> tuple[list[str], str]:
         logs = {name: machines.folder(name) / f".selfadapt/logs/{training}.log" for name in ("one", "two")}
         return next((name for name, log in logs.items() if log.exists() and "Running" in log.read_text()), "")
 
-    killed = until(trains, 900, "the training to begin")
+    killed = until(trains, seconds=900)
     machines.workers[killed].kill()
     machines.workers[killed].wait()
-    until(lambda: not at_work(machines.folder(killed)), 100, "what the killed worker had started to end")
+    until(lambda: not at_work(machines.folder(killed)), seconds=100)
     left = {path: path.stat().st_mtime_ns for path in machines.folder(killed).rglob("*") if path.is_file()}
     said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
@@ -319,13 +310,13 @@ def test_a_run_cancelled_in_the_ui_leaves_nothing_at_work(machines: Machines, st
     log = machines.folder(left) / f".selfadapt/logs/{name}.log"
     log.unlink(missing_ok=True)
     process = machines.start_run(name)
-    until(lambda: log.exists() and "Running" in log.read_text(), 900, "the stage to begin")
+    until(lambda: log.exists() and "Running" in log.read_text(), seconds=900)
     runs = machines.ask("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
     (run,) = [run for run in runs if run["name"] == f"up to {name}"]
     machines.ask(f"flow_runs/{run['id']}/set_state", {"state": {"type": "CANCELLING"}})
     worker = machines.workers[left].pid
     # Within 10 s where the machine is not busy: 2 to be heard, 5 at most to clean up.
-    until(lambda: [one.pid for one in at_work(machines.folder(left))] == [worker], 100, "the stage to end")
+    until(lambda: [one.pid for one in at_work(machines.folder(left))] == [worker], seconds=100)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert f"= {name} failed interrupted" in said
@@ -349,4 +340,4 @@ def test_with_one_cache_nothing_is_pushed(machines: Machines, reference: Path, t
     assert ours == {stage: theirs[stage] for stage in ours}
     assert all((folder / out["path"]).exists() for out in ours[name]["outs"])
     assert (folder / f".selfadapt/runs/{name}.json").is_file()
-    until(lambda: not at_work(folder) and not at_work(folder / ".selfadapt/machines/1"), 100, "the worker to end")
+    until(lambda: not at_work(folder) and not at_work(folder / ".selfadapt/machines/1"), seconds=100)

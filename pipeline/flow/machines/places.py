@@ -110,7 +110,9 @@ def _slurm(options: Mapping[str, Any], jobs: int) -> Iterator[str]:
     logs = FOLDERS / "slurm"
     logs.mkdir(parents=True, exist_ok=True)
     given: dict[str, Any] = {"cores": 1, "python": sys.executable, "log_directory": str(logs.resolve())} | dict(options)
-    given["scheduler_options"] = {"dashboard": False} | given.get("scheduler_options", {})
+    given["scheduler_options"] = {"dashboard": False, "dashboard_address": "127.0.0.1:0"} | given.get(
+        "scheduler_options", {}
+    )
     extra = [*given.pop("worker_extra_args", []), "--no-dashboard", "--local-directory", ".selfadapt/dask"]
     with SLURMCluster(
         **given | {"processes": 1, "job_script_prologue": prologue, "worker_extra_args": extra}
