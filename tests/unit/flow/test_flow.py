@@ -109,7 +109,7 @@ def test_two_stages_that_start_at_once_start_one_server_and_are_both_recorded(re
         logged = recorded.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run["id"]]}}})
         steps = [line["message"] for line in logged if line["message"].startswith("step ")]
         assert sorted(steps)[3] == "step 4 of 4: loss 0.750, best validation 0.500"
-        assert run["tags"] == ["profile: toys", "stage: toy"]
+        assert sorted(run["tags"]) == ["profile: toys", "stage: toy"]
         summary = pages[f"toy-{name}-summary"]
         assert "| number | 1 |" in summary
         assert re.search(rf"\[its run\]\(http://127.0.0.1:\d+/runs/index.html#toy@{name}\)", summary)
