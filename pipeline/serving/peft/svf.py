@@ -150,7 +150,7 @@ class SvfTuner(BaseTuner):
 
     def _factors_of(self, target: nn.Module, key: str, path: str | None) -> tuple[Tensor, Tensor, Tensor]:
         linear = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        weight = getattr(linear, "weight", None)
+        weight: Any = getattr(linear, "weight", None)
         if not (isinstance(linear, nn.Linear) and weight.is_floating_point() and weight.dim() == 2):
             raise UserError(
                 f"expected a linear module with dense weights as '{key}', got {type(linear).__name__}, whose singular "

@@ -60,12 +60,12 @@ def test_an_expert_is_loaded_into_peft(project, name):
     model = selfadapt.load_expert(name, project=project.folder)
     adapter, _ = project.read(project.file_of(name))
     base = model.unload if name == "csreft" else None
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     with torch.no_grad():
         found = model(input_ids=IDS).logits
         with model.disable_adapter():
             plain = model(input_ids=IDS).logits
         inner = base() if base else model.get_base_model()
-    assert not any(parameter.requires_grad for parameter in model.parameters())
     assert (found - plain).abs().max() > 0.1
     if name == "csreft":  # against the project's own way of attaching it
         with adapter.attached(inner, None) as attachment, torch.no_grad():
