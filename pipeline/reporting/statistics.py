@@ -81,8 +81,9 @@ class _Compared:
         if key not in self._chosen:
             self._chosen[key] = chosen_of(part)
         part = part if rows is None else part[part["row"].isin(rows)]
-        known = {"rules": rules, "untrained": self.untrained, "chosen": self._chosen[key]}
-        return compare(part, self.resampling, reference, **known)
+        return compare(
+            part, self.resampling, reference, rules=rules, untrained=self.untrained, chosen=self._chosen[key]
+        )
 
 
 def rule_estimates(rules: Mapping[str, pd.DataFrame], resampling: Resampling) -> dict[str, dict[str, Estimate]]:
