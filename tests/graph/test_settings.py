@@ -50,7 +50,7 @@ def test_an_unknown_setting_is_named_with_the_nearest_known_one() -> None:
 
 
 def test_a_missing_setting_is_named() -> None:
-    assert "the setting 'svf.sums.inner.steps' is missing" in sentence({**GOOD, "inner": {"learning_rate": 0.1}})
+    assert "but 'svf.sums.inner.steps' is missing; add it" in sentence({**GOOD, "inner": {"learning_rate": 0.1}})
 
 
 @pytest.mark.parametrize("value", ["3", 2.5, True, None, [3]])
