@@ -31,7 +31,7 @@ FATAL = (DVC, FRONT, STAGE)  # whose death fails a stage
 OF_A_RUN = (RUN, DVC, FRONT, STAGE)  # what must not outlive the run
 LEFT_SECONDS = 5.0
 SPREAD = 1.5  # seconds after a stage's end in which a kill may fall
-WAIT = 60.0  # for a process of a role to come
+WAIT = 600.0  # for a process of a role to come: a busy machine starts a run in minutes
 
 
 def role(process: psutil.Process) -> str | None:
