@@ -8,6 +8,7 @@ from pipeline.core.stage import STATE, In, Out, main
 from pipeline.reporting import read
 from pipeline.reporting.compose import compose
 from pipeline.reporting.files import bullets, within, write_folder
+from pipeline.reporting.measured import Statistics
 from pipeline.reporting.planned import RunSettings, read_plan
 from pipeline.reporting.published import read_published_runs
 from pipeline.reporting.statistics import published_statistics, statistics
@@ -42,11 +43,10 @@ def run(
         artifacts, papers = read.Artifacts([*adapters, curves]), read.read_published(published)
         records = read.read_records(STATE / "runs", named.stages)
         asked, drawn = read.read_examples(named, examples), read.read_curves(named, artifacts)
-        scored = read.read_scores(named.cells, scores, asked)
         left = read.Run(
             plan=named,
             settings=settings,
-            scores=with_weighed(scored, scores / "weighed", named.weigh),
+            scores=with_weighed(read.read_scores(named.cells, scores, asked), scores / "weighed", named.weigh),
             examples=asked,
             completions=read.read_completions(named, completions),
             rules=read.read_rules(named.heuristics, scores),
@@ -64,21 +64,25 @@ def run(
             needs=read.read_needs(Path("dvc.lock"), records, named.stages),
         )
     with step("resample"):
-        judged, heads = read_judged(scores / "judged", named.judge), read_heads(scores / "heads", named.train_head)
-        measured = statistics(left, judged, heads)
+        measured = _measured(left, scores)
         before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, papers)]
     with step("draw and write"):
         report = compose(left, measured, before)
         write_json(headline, report.headline)
         write_json(metrics, report.metrics)
-        write_folder(plots, report.plots)
-        write_folder(tables, report.tables)
-        write_folder(figures, report.figures)
+        for folder, files in ((plots, report.plots), (tables, report.tables), (figures, report.figures)):
+            write_folder(folder, files)
         write_folder(site, within(report.pages, "site"))
         write_folder(runs, within(report.pages, "runs"))
         write_text(page, report.pages["index.html"])
     show_markdown("claims", bullets(report.claims))
     return {"claims": list(report.claims)}
+
+
+def _measured(left: read.Run, scores: Path) -> Statistics:
+    """The run's numbers, with those that stand beside its scores: judges' preferences and heads' labels."""
+    judged = read_judged(scores / "judged", left.plan.judge)
+    return statistics(left, judged, read_heads(scores / "heads", left.plan.train_head))
 
 
 if __name__ == "__main__":
