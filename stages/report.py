@@ -40,8 +40,7 @@ def run(
     """Write what the run found, and what may be claimed from it. adapters: the folders of all that was trained."""
     with step("read the run"):
         named = read_plan(plan)
-        artifacts, papers = read.Artifacts([*adapters, curves]), read.read_published(published)
-        records = read.read_records(STATE / "runs", named.stages)
+        artifacts, records = read.Artifacts([*adapters, curves]), read.read_records(STATE / "runs", named.stages)
         asked, drawn = read.read_examples(named, examples), read.read_curves(named, artifacts)
         left = read.Run(
             plan=named,
@@ -59,13 +58,13 @@ def run(
             mixtures=read.read_mixtures(named, artifacts),
             spectra=read.read_spectra(named, curves),
             gates=read.read_gates(named, artifacts),
-            published=papers,
+            published=read.read_published(published),
             records=records,
             needs=read.read_needs(Path("dvc.lock"), records, named.stages),
         )
     with step("resample"):
         measured = _measured(left, scores)
-        before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, papers)]
+        before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, left.published)]
     with step("draw and write"):
         report = compose(left, measured, before)
         write_json(headline, report.headline)
