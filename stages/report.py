@@ -8,6 +8,7 @@ from pipeline.core.stage import STATE, In, Out, main
 from pipeline.reporting import read
 from pipeline.reporting.compose import compose
 from pipeline.reporting.files import bullets, write_folder, write_pages
+from pipeline.reporting.measured import Statistics
 from pipeline.reporting.planned import RunSettings, read_plan
 from pipeline.reporting.published import read_published_runs
 from pipeline.reporting.statistics import published_statistics, statistics
@@ -39,8 +40,7 @@ def run(
     """Write what the run found, and what may be claimed from it. adapters: the folders of all that was trained."""
     with step("read the run"):
         named = read_plan(plan)
-        artifacts, papers = read.Artifacts([*adapters, curves]), read.read_published(published)
-        records = read.read_records(STATE / "runs", named.stages)
+        artifacts, records = read.Artifacts([*adapters, curves]), read.read_records(STATE / "runs", named.stages)
         asked, drawn = read.read_examples(named, examples), read.read_curves(named, artifacts)
         left = read.Run(
             plan=named,
@@ -58,14 +58,13 @@ def run(
             mixtures=read.read_mixtures(named, artifacts),
             spectra=read.read_spectra(named, curves),
             gates=read.read_gates(named, artifacts),
-            published=papers,
+            published=read.read_published(published),
             records=records,
             needs=read.read_needs(Path("dvc.lock"), records, named.stages),
         )
     with step("resample"):
-        judged, heads = read_judged(scores / "judged", named.judge), read_heads(scores / "heads", named.train_head)
-        measured = statistics(left, judged, heads)
-        before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, papers)]
+        measured = _measured(left, scores)
+        before = [(other, published_statistics(other)) for other in read_published_runs(published_runs, left.published)]
     with step("draw and write"):
         report = compose(left, measured, before)
         write_json(headline, report.headline)
@@ -75,6 +74,12 @@ def run(
         write_pages(report.pages, page=page, site=site, runs=runs)
     show_markdown("claims", bullets(report.claims))
     return {"claims": list(report.claims)}
+
+
+def _measured(left: read.Run, scores: Path) -> Statistics:
+    """The run's numbers, with those that stand beside its scores: judges' preferences and heads' labels."""
+    judged = read_judged(scores / "judged", left.plan.judge)
+    return statistics(left, judged, read_heads(scores / "heads", left.plan.train_head))
 
 
 if __name__ == "__main__":
