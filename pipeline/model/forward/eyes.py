@@ -15,7 +15,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,8 @@ JOINER = "\u2060"  # a word joiner: what a text that spells a picture's token is
 class Seen:
     """A picture that was given.
 
-    source: its path, or a data URL. first: the id of the first of its ``count`` tokens. ids: what stands for it in a
-    prompt, its tokens and those that the model's processor puts around them.
+    source: its path, or a data URL; empty once it was let go of. first: the id of the first of its ``count`` tokens.
+    ids: what stands for it in a prompt, its tokens and those that the model's processor puts around them.
     """
 
     source: str
@@ -88,22 +88,24 @@ class Eyes:
             count = ids.count(self._token_id)
             numbers = iter(range(first, first + count))
             placed = tuple(next(numbers) if one == self._token_id else one for one in ids)
-            self._seen[key] = Seen(picture, first, count, placed)
+            self._seen[key] = Seen("", first, count, placed)
             self._order.append(key)
             self._firsts.append(first)
+        if not self._seen[key].source:  # new, or let go of since
+            self._seen[key] = replace(self._seen[key], source=picture)
             self._held += len(picture) if picture.startswith("data:") else 0
-            self._forget()
+            self._forget(key)
         return self._seen[key]
 
-    def _forget(self) -> None:
-        """Let go of the oldest pictures that came with requests, once they are too many."""
+    def _forget(self, newest: str) -> None:
+        """Let go of the oldest pictures that came with requests, once they are too many; the newest one stays."""
         for key in self._order:
             if self._held <= SOURCES:
                 return
             old = self._seen[key]
-            if old.source.startswith("data:"):
+            if key != newest and old.source.startswith("data:"):
                 self._held -= len(old.source)
-                self._seen[key] = Seen("", old.first, old.count, old.ids)
+                self._seen[key] = replace(old, source="")
 
     def _read(self, data: bytes, picture: str) -> Mapping[str, Tensor]:
         """What the processor makes of a picture alone."""

@@ -13,6 +13,7 @@ from pipeline.model.decoding.answer import generate
 from pipeline.model.decoding.trial import difference
 from pipeline.model.forward import eyes as module
 from pipeline.model.forward.base import Adapted, linear_modules, load_base
+from pipeline.pictures.files import url
 from tests.seeing import FAMILIES, folder_of, picture
 from tests.tiny import tiny_compute
 
@@ -97,6 +98,19 @@ def test_features_that_are_let_go_of_are_computed_again(base, pictures, monkeypa
     again = generate(Adapted(base, tiny_compute(1, 1)), prompts, max_new_tokens=4)
     assert [answer.ids for (answer,) in again] == whole
     assert len(base.eyes._features) <= 1
+
+
+def test_a_picture_that_was_let_go_of_has_to_be_sent_again(base, tmp_path, monkeypatch):
+    urls = [url(Path(picture(tmp_path, seed)).read_bytes()) for seed in (11, 12)]
+    monkeypatch.setattr(module, "SOURCES", len(urls[0]) + 10)
+    monkeypatch.setattr(base.eyes, "_held", 0)
+    first, second = (base.prompt_ids(asked("What?", one)) for one in urls)
+    adapted = Adapted(base, tiny_compute())
+    assert generate(adapted, [second], max_new_tokens=2)
+    with pytest.raises(UserError, match="send it again"):
+        generate(adapted, [first], max_new_tokens=2)
+    assert base.prompt_ids(asked("What?", urls[0])) == first
+    assert generate(adapted, [first], max_new_tokens=2)
 
 
 def test_modules_are_those_of_the_language_part_and_have_its_names(base):
