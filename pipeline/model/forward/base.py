@@ -191,14 +191,18 @@ def load_base(folder: Path, compute: Compute) -> Base:
             folder, dtype=DTYPES[compute.dtype], attn_implementation=ATTENTION, use_safetensors=True
         )
     check_template(tokenizer, folder, remedy)
-    model = model.eval().requires_grad_(False)
-    if compute.gpus > 1:
-        spread(model, decoder(model), "layers", [torch.device("cuda", number) for number in range(compute.gpus)])
-    else:
-        model.to(compute.device)
+    model = placed(model, compute).eval().requires_grad_(False)
     ends = model.generation_config.eos_token_id
     ends = [ends] if isinstance(ends, int) else list(ends or [])
     return Base(model, tokenizer, frozenset([tokenizer.eos_token_id, *ends]))
+
+
+def placed(model: PreTrainedModel, compute: Compute) -> PreTrainedModel:
+    """The model on its device, or with its decoder layers spread over several."""
+    if compute.gpus == 1:
+        return model.to(compute.device)
+    spread(model, decoder(model), "layers", [torch.device("cuda", number) for number in range(compute.gpus)])
+    return model
 
 
 def decoder(model: nn.Module) -> nn.Module:

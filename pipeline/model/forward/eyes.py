@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from pipeline.core.errors import UserError
 from pipeline.core.reading import foreign
 from pipeline.model.forward.attention import ATTENTION
-from pipeline.model.forward.base import DTYPES, Base, Compute
+from pipeline.model.forward.base import DTYPES, Base, Compute, placed
 from pipeline.pictures.files import opened, stored
 
 FEATURES = 512 << 20  # bytes of features that are kept; what is asked for again is computed again
@@ -246,7 +246,7 @@ def load_seeing(folder: Path, compute: Compute, remedy: str) -> Seeing:
     with foreign(folder, "a whole model with eyes", remedy):
         processor = AutoProcessor.from_pretrained(folder, use_fast=False)
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=DTYPES[compute.dtype], use_safetensors=True)
-    model = model.to(compute.device).eval().requires_grad_(False)
+    model = placed(model, compute).eval().requires_grad_(False)
     return seeing(model, processor)
 
 
