@@ -36,6 +36,11 @@ def chat_of(prompt: Any) -> list[dict[str, Any]]:
     for number, turn in enumerate(turns, start=1):
         if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
             raise UserError(f"expected turn {number} to have its text as 'content', got {str(turn)[:60]}; write it so")
+        if any("\ud800" <= letter <= "\udfff" for letter in turn["content"]):  # what Python reads such bytes as
+            said = ascii(turn["content"][:40])
+            raise UserError(
+                f"expected turn {number} as text in UTF-8, got bytes of another encoding in {said}; convert it"
+            )
         if turn.get("role") not in ROLES:
             role = str(turn.get("role"))[:60]
             raise UserError(f"expected the role of turn {number} among {', '.join(ROLES)}, got '{role}'; correct it")

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+from pipeline.core.errors import UserError
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.describe import changes
 from selfadapt import cli
@@ -17,6 +18,9 @@ def project(tmp_path_factory):
     made = make_project(tmp_path_factory.mktemp("made") / "project")
     score_cells(made)
     return made
+
+
+LATIN = b"caf\xe9?".decode(errors="surrogateescape")  # as Python reads bytes that are no UTF-8
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +56,11 @@ def test_generate_prints_the_answer_alone_and_tells_the_decision_and_the_cost(ca
 def test_generate_reads_standard_input(call, assistant):
     _, out, _ = call("generate", "-", "-n", "7", typed="def")
     assert out == assistant.generate("def", max_new_tokens=7).text + "\n"
+
+
+def test_a_prompt_of_another_encoding_is_one_sentence(assistant):
+    with pytest.raises(UserError, match="expected turn 1 as text in UTF-8, got bytes of another encoding in 'caf"):
+        assistant.generate(LATIN)
 
 
 def test_chat_remembers_the_talk_and_takes_its_commands(call, assistant):
