@@ -112,6 +112,8 @@ def made(family: str) -> tuple[Any, Any]:
     for name, parameter in model.named_parameters():  # pictures must be told apart
         if "multi_modal_projector" in name or "connector" in name or name.endswith("nothing"):
             torch.nn.init.normal_(parameter, std=1.0)
+        if "vision_tower.stem" in name and parameter.dim() == 4:
+            torch.nn.init.normal_(parameter, std=0.3)
         if name.endswith("vision_tower.head.weight"):
             torch.nn.init.normal_(parameter, std=3.0)
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0)

@@ -230,7 +230,7 @@ def _convert_folder(path: Path, folder: Path, chat_template: str | None) -> int:
         remedy = "choose another one in params.yaml"
         if check_layers(path, remedy):
             with foreign(path, "a model with eyes and its processor, as safetensors,", remedy):
-                processor = AutoProcessor.from_pretrained(path, use_fast=False)
+                processor = AutoProcessor.from_pretrained(path, backend="pil")
                 seeing = AutoModelForImageTextToText.from_pretrained(path, dtype="auto", use_safetensors=True)
             return _save(seeing, processor.tokenizer, folder, chat_template, processor)
         with foreign(path, "a causal language model with its tokenizer, as safetensors,", remedy):

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.core.errors import UserError
 
@@ -67,7 +67,8 @@ def opened(data: bytes, named: str = "the picture") -> Image.Image:
             "smaller"
         ) from None
     except Exception as error:  # a decoder says in its own way what a damaged file is to it
-        said = " ".join(str(error).split())[:100]
+        known = not isinstance(error, UnidentifiedImageError)
+        said = " ".join(str(error).split())[:100] if known else "something else"
         raise UserError(f"expected a whole picture in {named}, got: {said}; {REMEDY}") from None
 
 

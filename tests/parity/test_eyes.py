@@ -44,7 +44,7 @@ def plain(folder: Path, messages: tuple) -> str:
     """The answer of transformers alone, its chat as its own documentation has it."""
     if not _loaded:
         _loaded.append(AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval())
-        _loaded.append(AutoProcessor.from_pretrained(folder, use_fast=False))
+        _loaded.append(AutoProcessor.from_pretrained(folder, backend="pil"))
     model, processor = _loaded
     chat = [
         {

@@ -84,7 +84,7 @@ def difference(folder: Path) -> float:
         own = _logprobs(model, prompt, ids)
         differs += [abs(float(own.sum()) - weights[0]), abs(float(own[:2].sum()) - weights[1])]
     if sees:
-        differs += _of_a_picture(whole, AutoProcessor.from_pretrained(folder, use_fast=False))
+        differs += _of_a_picture(whole, AutoProcessor.from_pretrained(folder, backend="pil"))
     return max(differs, key=lambda value: (value != value, value))  # NaN above all
 
 

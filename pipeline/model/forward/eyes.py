@@ -244,7 +244,7 @@ def language_part(model: PreTrainedModel) -> PreTrainedModel:
 def load_seeing(folder: Path, compute: Compute, remedy: str) -> Seeing:
     """A base model with eyes, from a folder of a model that ``AutoModelForImageTextToText`` loads."""
     with foreign(folder, "a whole model with eyes", remedy):
-        processor = AutoProcessor.from_pretrained(folder, use_fast=False)
+        processor = AutoProcessor.from_pretrained(folder, backend="pil")
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=DTYPES[compute.dtype], use_safetensors=True)
     model = placed(model, compute).eval().requires_grad_(False)
     return seeing(model, processor)

@@ -42,7 +42,7 @@ def asked(question: str, *shown: str) -> list[dict]:
 def plain(folder: Path, prompts: list[list[dict]], new: int) -> list[list[int]]:
     """Greedy answers by transformers alone, each prompt by itself."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    processor, answers = AutoProcessor.from_pretrained(folder, use_fast=False), []
+    processor, answers = AutoProcessor.from_pretrained(folder, backend="pil"), []
     for messages in prompts:
         in_parts = "part" in processor.tokenizer.chat_template
         chat = [

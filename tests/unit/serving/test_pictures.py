@@ -50,7 +50,7 @@ def sign(tmp_path) -> str:
 def expected(folder: Path, sign: str) -> str:
     """The greedy answer by transformers alone."""
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
-    processor = AutoProcessor.from_pretrained(folder, use_fast=False)
+    processor = AutoProcessor.from_pretrained(folder, backend="pil")
     chat = [{"role": "user", "content": f"<image>\n{QUESTION}"}]
     text = processor.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
     inputs = processor(text=[text], images=[[Image.open(sign)]], return_tensors="pt")
