@@ -295,7 +295,7 @@ def test_settings_are_read_from_the_whole_file_and_resolved(made: tuple[Path, di
     assert settings.section("nothing") == {} and settings.recipe("svf", "svf", "reinforce")["training"]["samples"] == 3
     params = plain(PARAMS)
     del params["report"]["samples"]
-    with pytest.raises(UserError, match="the setting 'report.samples' is missing"):
+    with pytest.raises(UserError, match="but 'report.samples' is missing; add it"):
         RunSettings.read(params, {})
 
 
