@@ -232,7 +232,7 @@ def test_an_unknown_shape_is_one_sentence(tmp_path: Path) -> None:
         ("reft.adapter.layers", [4, 30], "'reft.adapter' does not fit .*: expected layers from 0 to 29, got 30"),
         ("csreft.adapter.router.layer", 31, "'csreft.adapter' does not fit .*: expected layers from 0 to 29, got 31"),
         ("svf.layers", [30], "'svf' does not fit .*: expected 'svf.layers' to be decoder layers from 0"),
-        ("lora.adapter.modules", ["query"], "'lora.adapter' does not fit .*: the model has no linear"),
+        ("lora.adapter.modules", ["query"], "'lora.adapter' does not fit .*, but the model has no linear"),
         ("rows.svf-mlp.adapter.modules", ["lm_head"], "expected modules among .*, got lm_head"),
     ],
 )
