@@ -64,7 +64,7 @@ REFUSED = {
     "an image": (
         {"model": "base", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
         400,
-        "'content'",
+        "expected a picture as a data URL in base64",
     ),
     "the assistant last": (
         {"model": "base", "messages": [*USER, {"role": "assistant", "content": "x"}]},

@@ -284,7 +284,7 @@ COMMANDS = {
 }
 
 # The base model's folder.
-MODEL = {
+MODELS = {
     "no model": Case(gone(MODEL), ASK, "expected the base model in"),
     "a model without its configuration": Case(gone(f"{MODEL}/config.json"), ASK, "has no config.json"),
     "a configuration that is no JSON": Case(text(f"{MODEL}/config.json", "{"), ASK, "config.json"),
@@ -387,7 +387,7 @@ MIXTURES = {
 KINDS = {
     "settings": PARAMS,
     "commands": COMMANDS,
-    "model": MODEL,
+    "model": MODELS,
     "adapters": ADAPTERS,
     "rows": ROWS,
     "mixtures": MIXTURES,

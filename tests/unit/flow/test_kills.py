@@ -37,6 +37,7 @@ def project(tmp_path: Path, root: Path) -> Project:
     return made
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600 + 120 * KILLS)
 def test_a_graph_whose_processes_are_killed_ends_with_the_same_bytes(
     project: Project, monkeypatch: pytest.MonkeyPatch

@@ -80,7 +80,9 @@ def test_every_compared_row_stands_in_a_table_of_a_profile() -> None:
     ],
 )
 def test_a_claim_that_does_not_fit_is_one_sentence(changes: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(UserError, match=r"^data/published/claims\.yaml: ") as caught:
+    with pytest.raises(
+        UserError, match=r"^expected claims of their form in data/published/claims\.yaml, but "
+    ) as caught:
         claim(**changes)
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 

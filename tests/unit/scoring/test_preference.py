@@ -262,5 +262,5 @@ def test_chance_agrees_half_the_time_and_says_the_same_twice() -> None:
 
 @pytest.mark.parametrize(("kind", "wanted"), [("endpoint", "'url' and 'model'"), ("local", "'characters'")])
 def test_a_judge_that_lacks_a_setting_is_one_sentence(kind: Any, wanted: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"expected 'judges.mine' of .* to have {wanted}"):
+    with pytest.raises(UserError, match=f"expected {wanted} in 'judges.mine'|'judges.mine' of .* to have {wanted}"):
         judge_of("mine", Judging(kind=kind, task="alpaca_eval", pairs=1, seed=0), model=tmp_path, compute=COMPUTE)

@@ -29,6 +29,7 @@ import pytest
 
 from pipeline.serving.assistant import Assistant
 from pipeline.serving.choosing import Options
+from pipeline.serving.http.limits import Limits
 from pipeline.serving.jobs import Answered, Job
 from tests.project import ROOT, make_project
 from tests.serving import HI, REFUSED
@@ -200,7 +201,7 @@ class Soak:
             text = b"{" if kind == "is no JSON" else b'{"model":' * 5000
             status, answer = 400, await http.post(chat, content=text)
         elif kind == "is too large":
-            status, answer = 413, await http.post(chat, content=b"x" * 1_000_001)
+            status, answer = 413, await http.post(chat, content=b"x" * (Limits().body_bytes + 1))
         elif kind == "comes from elsewhere":
             status, answer = 421, await http.post(chat, json=HONEST["draws"].body, headers={"Host": "evil.example"})
         else:

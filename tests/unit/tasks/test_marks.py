@@ -44,6 +44,12 @@ INSTRUCTIONS = [{"instruction": "Greet.", "completions": [{"response": "Hello, a
 SCIENCE = [
     {"id": "a", "question": "Cold?", "choices": {"text": ["fire", "snow"], "label": ["1", "2"]}, "answerKey": "2"}
 ]
+PHOTOGRAPHED: dict[str, list[dict[str, Any]]] = {
+    "train": [],
+    "answers_train": [],
+    "test": [{"question": "what is sold?", "question_id": 7, "image_id": "12"}],
+    "answers_test": [{"question_id": 7, "answers": [{"answer": "Ice"}] * 10}],
+}
 TESTED = {"entry_point": "f", "base_input": [[1]], "plus_input": [[2]], "atol": 0}
 # task: options, and rows of its tables
 ROWS: dict[str, tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]] = {
@@ -113,6 +119,8 @@ ROWS: dict[str, tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]] = {
             ],
         },
     ),
+    "okvqa": ({"pictures": "photographs"}, PHOTOGRAPHED),
+    "textvqa": ({"pictures": "photographs"}, PHOTOGRAPHED),
     "ultrafeedback": ({"sources": ["flan"]}, {"train_flan": INSTRUCTIONS}),
 }
 
