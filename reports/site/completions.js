@@ -47,13 +47,21 @@ const shownAnswer = ({ by, cell: name }, [text, read, right]) => {
   return box;
 };
 
-const shownPrompt = ([id, prompt, target], cells, answers) => {
+const shownPicture = (source, id) => {
+  const picture = element("img", undefined, "asked");
+  picture.src = source;
+  picture.alt = `the picture that ${id} is about`;
+  return picture;
+};
+
+const shownPrompt = ([id, prompt, target, pictures = []], cells, answers) => {
   const box = element("section", undefined, "prompt");
   const reference = element("details");
   reference.append(element("summary", "reference answer"), element("pre", target));
   const grid = element("div", undefined, "answers");
   grid.append(...cells.map((one, place) => shownAnswer(one, answers[place])));
-  box.append(element("h2", id), element("pre", prompt), reference, grid);
+  box.append(element("h2", id), ...pictures.map((source) => shownPicture(source, id)), element("pre", prompt));
+  box.append(reference, grid);
   return box;
 };
 
