@@ -10,7 +10,7 @@ from pipeline.core.checkpoints import Checkpoints
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.base import Unadapted, provenance
-from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.adapters import chosen_state, load_adapter, save_adapter
 from pipeline.model.forward.base import Compute, prepare_process
 from pipeline.model.forward.eyes import seeing
 from pipeline.training import supervised
@@ -57,13 +57,7 @@ def run(
     label = f"{settings.name}: {of} behind a small reader of signs that was trained here"
     save_adapter(adapter, Unadapted(), provenance(label, whole.whole.num_parameters()))
     write_jsonl(curve, rows)
-    chosen = next(row for row in rows if row["chosen"])
-    return {
-        "base": label,
-        "chosen_step": chosen["step"],
-        "validation_before": rows[0]["validation"],
-        "validation": chosen["validation"],
-    }
+    return {"base": label, **chosen_state(rows)}
 
 
 if __name__ == "__main__":

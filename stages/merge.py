@@ -14,7 +14,7 @@ from pipeline.core.config import Section
 from pipeline.core.progress import step
 from pipeline.core.stage import In, Out, main
 from pipeline.methods.base import Unadapted, provenance
-from pipeline.model.forward.adapters import load_adapter, save_adapter
+from pipeline.model.forward.adapters import chosen_state, load_adapter, save_adapter
 from pipeline.model.forward.base import Compute, load_base, prepare_process
 from pipeline.training import supervised
 from pipeline.training.loop import Training
@@ -66,13 +66,7 @@ def run(
     of = load_adapter(unadapted)[1]["base"]
     label = f"{name}, {of} with a {title} on {', '.join(skills.names)} merged into it"
     save_adapter(adapter, Unadapted(), provenance(label, whole.model.num_parameters()))
-    chosen = next(row for row in rows if row["chosen"])
-    return {
-        "base": label,
-        "chosen_step": chosen["step"],
-        "validation_before": rows[0]["validation"],
-        "validation": chosen["validation"],
-    }
+    return {"base": label, **chosen_state(rows)}
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def on_gpu(gpus: int = 1):
     if gpus == 1:
         model.to("cuda")
     else:
-        spread(model, model.model, "layers", [torch.device("cuda", number) for number in range(gpus)])
+        spread(model, model.model, [torch.device("cuda", number) for number in range(gpus)])
     return Adapted(Base(model, Numbers(), frozenset([END])), tiny_compute())
 
 

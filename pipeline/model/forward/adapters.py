@@ -152,11 +152,19 @@ def save_trained(
     rows: of the curve, the first before any step, one of them ``chosen``.
     provenance: of the adapter, its number of ``parameters`` among it.
     """
-    chosen = next(row for row in rows if row["chosen"])
-    save_adapter(path, adapter, {**provenance, "steps": chosen["step"]})
+    measured = chosen_state(rows)
+    save_adapter(path, adapter, {**provenance, "steps": measured["chosen_step"]})
     write_jsonl(curve, rows)
+    return {"parameters": provenance["parameters"], **measured}
+
+
+def chosen_state(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The step of a curve that validation chose, what it measured there, and before any step.
+
+    rows: of the curve, as ``save_trained`` takes them.
+    """
+    chosen = next(row for row in rows if row["chosen"])
     return {
-        "parameters": provenance["parameters"],
         "chosen_step": chosen["step"],
         "validation_before": rows[0]["validation"],
         "validation": chosen["validation"],

@@ -201,7 +201,7 @@ def placed(model: PreTrainedModel, compute: Compute) -> PreTrainedModel:
     """The model on its device, or with its decoder layers spread over several."""
     if compute.gpus == 1:
         return model.to(compute.device)
-    spread(model, decoder(model), "layers", [torch.device("cuda", number) for number in range(compute.gpus)])
+    spread(model, decoder(model), [torch.device("cuda", number) for number in range(compute.gpus)])
     return model
 
 

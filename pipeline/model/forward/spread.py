@@ -78,9 +78,9 @@ def moved(value: Any, device: torch.device) -> Any:
     return type(value)(moved(one, device) for one in value) if type(value) in (tuple, list) else value
 
 
-def spread(model: nn.Module, stack: nn.Module, name: str, devices: Sequence[torch.device]) -> None:
-    """Move a model onto several devices, layer by layer. stack: what holds its layers, under ``name``."""
-    layers = getattr(stack, name)
+def spread(model: nn.Module, stack: Any, devices: Sequence[torch.device]) -> None:
+    """Move a model onto several devices, layer by layer. stack: its decoder, which has ``layers``."""
+    layers = stack.layers
     sizes = [bytes_of(layer) for layer in layers]
     places = blocks(sizes, bytes_of(model) - sum(sizes), len(devices))
     bringing = [_Bringing(device) for device in devices]
@@ -88,6 +88,6 @@ def spread(model: nn.Module, stack: nn.Module, name: str, devices: Sequence[torc
         layer.to(devices[place])
         layer.register_forward_pre_hook(bringing[place], with_kwargs=True)
     layers[-1].register_forward_hook(lambda layer, args, output: moved(output, devices[0]))
-    setattr(stack, name, nn.ModuleList())  # so that the layers stay where they are
+    stack.layers = nn.ModuleList()  # so that the layers stay where they are
     model.to(devices[0])
-    setattr(stack, name, layers)
+    stack.layers = layers
