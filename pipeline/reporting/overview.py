@@ -64,10 +64,14 @@ class Group:
         return next((line for line in self.lines if line.row == BASE), None)
 
     @property
-    def best(self) -> Line | None:
-        """The method that is right most often, the base model left out."""
+    def highest(self) -> list[Line]:
+        """The methods of the highest mean, as it is shown, in the tables' order; the base model left out.
+
+        Several share it where they are equal to the digit. That others lie below says nothing of what tells them apart.
+        """
         methods = [line for line in self.lines if line.row != BASE]
-        return max(methods, key=lambda line: line.numbers["mean"], default=None)
+        means = [round(100 * line.numbers["mean"], 2) for line in methods]
+        return [line for line, mean in zip(methods, means, strict=True) if mean == max(means)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ def _lines(table: Comparison, tasks: Sequence[str]) -> Iterator[Line]:
 
 
 def numbers_of(groups: Sequence[Group], judged: Sequence[Judged]) -> list[Number]:
-    """At most five: the base model, the best method of each group, what that trains, and how many claims hold."""
+    """At most five: the base model, each group's highest mean, what the first of them trains, how many claims hold."""
     first = groups[0] if groups else None
     numbers = []
     if first and first.base:
@@ -116,14 +120,16 @@ def numbers_of(groups: Sequence[Group], judged: Sequence[Judged]) -> list[Number
         about = f"right: the base model on {first.words}"
         numbers.append(Number(f"{percent(line.numbers['mean'])} %", about, line.page))
     for group in groups[:2]:
-        if best := group.best:
-            about = f"right: {best.label}, the best on {group.words}"
-            about += f"; {best.difference} points from the base model" if best.difference else ""
-            numbers.append(Number(f"{percent(best.numbers['mean'])} %", about, best.page))
-    if first and (best := first.best) and best.trained and best.trained.parameters:
-        share = 100 * best.trained.parameters / best.trained.base
-        about = f"of the base model's parameters is what {best.label} trains: {best.trained.texts[0]}"
-        numbers.append(Number(f"{share:.2g} %", about, "site/parameters.html"))
+        if highest := group.highest:
+            names = joined([line.label for line in highest])
+            about = f"right: {names}, the highest{' mean' * (len(group.tasks) > 1)} on {group.words}"
+            about += f"; {highest[0].difference} points from the base model" if highest[0].difference else ""
+            numbers.append(Number(f"{percent(highest[0].numbers['mean'])} %", about, highest[0].page))
+    for line in first.highest[:1] if first else ():
+        if line.trained and line.trained.parameters:
+            share = 100 * line.trained.parameters / line.trained.base
+            about = f"of the base model's parameters is what {line.label} trains: {line.trained.texts[0]}"
+            numbers.append(Number(f"{share:.2g} %", about, "site/parameters.html"))
     measured = [one for one in judged if one.verdict != NOT_MEASURED]
     if measured:
         holds = sum(one.verdict == HOLDS for one in measured)

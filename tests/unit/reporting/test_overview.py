@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.artifacts import read_json
+from pipeline.reporting.overview import Group, Line, numbers_of
 from pipeline.reporting.site import Page
 from pipeline.reporting.site.menu import GROUPS, grouped
 from stages import report
@@ -49,6 +50,21 @@ def test_the_first_page_begins_with_its_numbers_and_the_chart(made: tuple[Path, 
     assert numbers[4][1].startswith(f"{headline['claims']} of ")
     told = re.sub(r"<[^>]*>", " ", begin)
     assert len(re.findall(r"[.!?](?:\s|$)", told)) <= 4  # sentences: of the figure's caption alone
+
+
+def line(row: str, mean: float) -> Line:
+    return Line(row, row.upper(), {"mean": mean, "diff": 0.1, "diff_low": 0.0, "diff_high": 0.2}, "x.html")
+
+
+def test_what_shares_the_highest_mean_is_named_together() -> None:
+    lines = (line("base", 0.9), line("a", 0.60667), line("b", 0.5), line("c", 0.606671))
+    number = numbers_of([Group("unseen", ("one", "two"), lines)], [])[1]
+    assert number.value == "60.7 %"
+    assert number.about == (
+        "right: A and C, the highest mean on unseen tasks (one and two); +10.0 [0.0, +20.0] points from the base model"
+    )
+    alone = numbers_of([Group("own", ("one",), lines[:1])], [])
+    assert [one.value for one in alone] == ["90.0 %"]
 
 
 def test_the_claims_stand_there_with_marks(made: tuple[Path, dict[str, Any]]) -> None:
