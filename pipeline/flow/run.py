@@ -200,18 +200,20 @@ class Run:
         self.ending.set()
         self.children.end()
 
-    def walk(self, submit: Callable[[str, list[Any]], Any]) -> None:
+    def walk(self, submit: Callable[[str, list[Any]], Any], *, at_once: int) -> None:
         """Have every stage brought up to date, each once those it needs have ended.
 
-        submit: takes a stage and the futures of those it follows, and gives its own future.
+        submit: takes a stage and the futures of those it follows, and gives its own future. at_once: stages that may be
+        submitted and not ended. What becomes ready later may then go first, if the graph has it before the others.
         """
         waiting = {stage: set(needs) for stage, needs in self.graph.needs.items()}
         futures: dict[str, Any] = {}
         ended: queue.SimpleQueue[str] = queue.SimpleQueue()
         try:
-            for _ in range(len(self.graph.needs)):
+            for done in range(len(self.graph.needs)):
                 # Only what is ready is submitted: a task that waited for another would hold a worker meanwhile.
-                for stage in [stage for stage, needs in waiting.items() if not needs]:
+                free = at_once - (len(futures) - done)
+                for stage in [stage for stage, needs in waiting.items() if not needs][:free]:
                     del waiting[stage]
                     # To Prefect's mind a stage cannot follow one that was skipped.
                     needed = [other for other in self.graph.needs[stage] if self.outcomes[other].state != "skipped"]
@@ -362,7 +364,7 @@ def _flow(run: Run, *, name: str) -> Any:
     def selfadapt(targets: list[str], jobs: int) -> Any:
         watch_for_cancelling(UUID(str(flow_run.id)), run.cancel)
         run.held = living.hold(str(flow_run.id))
-        run.walk(submit)
+        run.walk(submit, at_once=run.jobs)
         if run.ending.is_set():
             return states.Cancelled(message=CANCELLED)
         if failed := [outcome.stage for outcome in run.outcomes.values() if outcome.state == "failed"]:

@@ -129,7 +129,7 @@ class RunOnMachines(Run):
             def submit(stage: str, needed: list[Any]) -> Future[None]:
                 return pool.submit(copy_context().run, self._bring, stage)
 
-            self.walk(submit)
+            self.walk(submit, at_once=len(self.graph.needs))  # Dask knows how many workers there are
         if not self.ending.is_set():
             self.trouble = self._fetch(list(self._elsewhere))
 

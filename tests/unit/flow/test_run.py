@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,25 @@ def test_what_is_not_stale_or_not_possible_is_not_run(monkeypatch: pytest.Monkey
         ("e", "unchanged"),
     ]
     assert [news for news in told if isinstance(news, str)] == ["b", "c"]
+
+
+def test_what_much_depends_on_goes_before_what_has_waited_longer() -> None:
+    """Of ready stages the graph's first go first, though the others were ready before; and no more than may run."""
+    graph = Graph({"a": [], "b": ["a"], "c": ["b"], "x": [], "y": [], "z": []}, frozenset())
+    begun = Run(graph, jobs=2, tell=lambda news: None, environment={})
+    futures: dict[str, Future[None]] = {}
+
+    def submit(stage: str, needed: list[Future[None]]) -> Future[None]:
+        assert all(future.done() for future in needed)
+        begun.outcomes[stage] = Outcome(stage, "unchanged")
+        futures[stage] = Future()
+        for other in [stage] if stage not in ("x", "z") else ["x", "z"] if stage == "z" else []:
+            futures[other].set_result(None)  # all end at once but x, which takes as long as the whole run
+        assert sum(not future.done() for future in futures.values()) <= 2
+        return futures[stage]
+
+    begun.walk(submit, at_once=2)
+    assert list(futures) == ["a", "x", "b", "c", "y", "z"]
 
 
 @pytest.mark.parametrize(
