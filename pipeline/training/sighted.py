@@ -32,7 +32,7 @@ from pipeline.model.forward.base import DTYPES
 from pipeline.model.forward.tower import COLUMNS, HEIGHT, WIDTH, ColumnTower, ColumnTowerConfig
 from pipeline.pictures import signs
 from pipeline.pictures.files import png, url
-from pipeline.pictures.questions import KINDS, SYSTEM, of_others
+from pipeline.pictures.questions import BEYOND, KINDS, SYSTEM, of_others
 from pipeline.training import supervised
 from pipeline.training.tower import Reader, Reading, Signs, characters
 
@@ -41,6 +41,8 @@ MEAN, DEVIATION = 0.5, 0.25  # of pixels between 0 and 1; the tower takes their 
 SPELLED = re.compile("Ġ[a-z]{3,8}")  # a token of a byte-level vocabulary that is a small word behind a space
 ASKED = 0.5  # share of the questions that stand behind the tasks' system turn; the others stand alone
 RARE, COMMON = 12_000, 600  # tokens between them are common words, and not the commonest
+# Words are the hardest to read, and who only ever reads aloud forgets how to answer anything else.
+LEARNT = [*KINDS.values(), *(KINDS[kind] for kind in ("word", "word", "word beside a number")), *BEYOND.values()]
 # Content in parts, as chats with pictures have it, or a plain text, as those without have it.
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
@@ -96,11 +98,11 @@ def drawn(words: Sequence[str], count: int, seed: str) -> Signs:
 
 
 def asked(words: Sequence[str], count: int, seed: str) -> list[Example]:
-    """Questions about signs for the language model, of each kind as many."""
-    draw, source, kinds = random.Random(seed), of_others(words), list(KINDS)
+    """Questions about signs for the language model, of each kind of ``LEARNT`` as many."""
+    draw, source = random.Random(seed), of_others(words)
     examples = []
     for place in range(count):
-        text, question, answer = KINDS[kinds[place % len(kinds)]](draw, source)
+        text, question, answer = LEARNT[place % len(LEARNT)](draw, source)
         *system, user = conversation(SYSTEM, (), question)
         messages = [*(system if draw.random() < ASKED else []), {**user, "images": [_shown(text, draw)]}]
         examples.append(Example(f"{seed}-{place}", tuple(messages), answer, {"task": "reading", "answer": answer}))

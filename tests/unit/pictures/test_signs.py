@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 
 from pipeline.pictures import signs
-from pipeline.pictures.questions import KINDS, OF_THE_TASKS, of_others
+from pipeline.pictures.questions import BEYOND, KINDS, OF_THE_TASKS, of_others
 from pipeline.tasks import sign_questions
 from pipeline.tasks import signs as reading
 
@@ -47,6 +47,17 @@ def test_questions_for_training_are_about_other_strings_than_those_of_the_tasks(
             assert question.endswith("?") and answer.lower() in sign.lower()
             has_word = any(part.isalpha() and len(part) > 2 for part in sign.split())
             assert has_word or not signs.held_out(sign)
+
+
+def test_what_follows_from_a_sign_in_training_is_no_question_of_the_task_and_has_no_word_of_it():
+    draw, source = random.Random(3), of_others(OTHERS)
+    asked = {sign_questions.KINDS[kind](draw)[1] for kind in sign_questions.KINDS for _ in range(20)}
+    for make in BEYOND.values():
+        for _ in range(200):
+            sign, question, answer = make(draw, source)
+            assert question not in asked and answer
+            assert not {part.lower() for part in sign.split()} & signs.KNOWN
+            assert sign.isalpha() or not signs.held_out(sign)
 
 
 def test_every_kind_of_the_tasks_is_answered_by_its_sign():
