@@ -99,7 +99,11 @@ def _server() -> str:
 
 
 def _base() -> str:
+    from pipeline.core.stage import STATE
+
     model = Path("artifacts/base/model")
+    if not model.exists() and not any((STATE / "runs").glob("*.json")):
+        return f"not in {model} yet; the first run makes it"
     if not (model / "config.json").is_file() or not list(model.glob("*.safetensors")):
         raise UserError(f"expected the base model in {model}, which is not there; run 'dvc repro' or 'dvc checkout'")
     size = sum(file.stat().st_size for file in model.rglob("*") if file.is_file())

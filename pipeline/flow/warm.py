@@ -38,6 +38,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pipeline.core  # noqa: F401 - it bounds how long threads spin, which a library reads as it is loaded
+
 MODULE = "pipeline.flow.warm"
 FOLDER = Path(".selfadapt/warm")  # relative: a socket's address has room for about a hundred characters
 IDLE_SECONDS = 30.0  # without a stage, before the server ends

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.errors import UserError
 from pipeline.flow import profiles
 from pipeline.flow.stages import problems, resolve
-from selfadapt import settings
+from selfadapt import doctor, settings
 
 PROFILE = "# {name}: for a test.\nprofile: {name}\nseeds: [{number}]\nbases: {{base: {{source: hub}}}}\ntasks: {{}}\n"
 
@@ -93,6 +93,24 @@ def test_help_is_light_and_names_the_commands() -> None:
         "serve",
     ):
         assert command in said
+
+
+def test_doctor_misses_the_base_model_only_after_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert doctor._base() == "not in artifacts/base/model yet; the first run makes it"
+    record = folder / ".selfadapt/runs/download@base.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    with pytest.raises(UserError, match="expected the base model in artifacts/base/model, which is not there; run"):
+        doctor._base()
+    model = folder / "artifacts/base/model"
+    model.mkdir(parents=True)
+    record.unlink()
+    with pytest.raises(UserError, match="expected the base model"):  # half of it is there
+        doctor._base()
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"x" * 2_000_000)
+    assert doctor._base() == "artifacts/base/model, 2 MB"
 
 
 def test_a_mistake_is_one_sentence_and_exit_code_1(folder: Path, root: Path) -> None:
