@@ -54,18 +54,6 @@ WORDINGS = (
     "Name the {kind}: {listed}",
     "Which is the {kind}: {either}?",
     "Tell me the {kind}: {listed}.",
-    "Which of {listed} is {one}?",
-    "{listed}. One of them is {one}; which?",
-    "Do you see {one} in this list? {listed}",
-    "{either}: what is {one}?",
-    "I want {one}. Do I take {either}?",
-    "Say the {kind}: {listed}",
-    "Here are some words: {listed}. What is the {kind}?",
-    "Give me {one} out of {listed}.",
-    "What in this list is {one}? {listed}",
-    "Would you say that {one} is {either}?",
-    "Take the {kind}: {listed}",
-    "Read {listed}. Which word is {one}?",
 )
 TURNS = (
     ("Which is a relative, uncle, thumb, brick or lawn?", "The relative is uncle."),
