@@ -154,14 +154,16 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Tell, on: str = "") ->
     tell(graph)
     environment = dict(os.environ)
     server.use(api)
-    # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``.
-    from prefect import tags as tagged
-
+    # What Prefect logs of the flow is for its own pages: the terminal hears of it from ``tell``. It reads this as
+    # it is first imported.
     os.environ |= {
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # of a server that is away, at length
     }
+    logging.raiseExceptions = False  # else Prefect's own lines that cannot be sent are reported on the terminal
+    from prefect import tags as tagged
+
     name = f"up to {', '.join(targets)}" if targets else "everything"
     with tagged(*tags.tags(tags.commit())):
         if on:
@@ -172,6 +174,10 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Tell, on: str = "") ->
             run = Run(graph, jobs=jobs, tell=tell, environment=environment)
             try:
                 _flow(run, name=name)(list(targets), jobs, return_state=True)
+            except Exception:
+                if len(run.outcomes) < len(graph.needs):
+                    raise
+                # The server has gone, and how the flow ended is not shown there; all that was to be made is made.
             finally:
                 run.children.close()
     if run.held:
@@ -364,7 +370,9 @@ def _flow(run: Run, *, name: str) -> Any:
     def selfadapt(targets: list[str], jobs: int) -> Any:
         watch_for_cancelling(UUID(str(flow_run.id)), run.cancel)
         run.held = living.hold(str(flow_run.id))
-        run.walk(submit, at_once=run.jobs)
+        with tags.of_the_flow_alone():
+            run.walk(submit, at_once=run.jobs)
+        server.ensure()  # to hear how it ended: one that has gone meanwhile would be asked for minutes
         if run.ending.is_set():
             return states.Cancelled(message=CANCELLED)
         if failed := [outcome.stage for outcome in run.outcomes.values() if outcome.state == "failed"]:

@@ -1,6 +1,8 @@
 """What runs are found by in Prefect's UI: the profile, the stage, the commit."""
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.core.config import read_params
@@ -30,3 +32,12 @@ def commit() -> str | None:
     except OSError:
         return None
     return head.stdout.strip() + ("" if same else "+")
+
+
+@contextmanager
+def of_the_flow_alone() -> Iterator[None]:
+    """Tasks begin without their flow's tags: before one that has any, Prefect waits until its server gives leave."""
+    from prefect.context import TagsContext
+
+    with TagsContext(current_tags=set()):
+        yield

@@ -14,7 +14,7 @@ from pipeline.pictures import signs
 from pipeline.pictures.questions import OF_THE_TASKS, Asked
 from pipeline.tasks.signs import asked, known, score
 
-__all__ = ["Options", "examples", "score"]
+__all__ = ["HEURISTICS", "Options", "examples", "score"]
 
 
 class Options(Section):
@@ -52,6 +52,13 @@ KINDS: Mapping[str, Callable[[random.Random], Asked]] = {
     "larger": larger,
     "capital": capital,
     "after": after,
+}
+
+
+# They know what stands on the sign, so they are the score of who reads without a fault and thinks nothing.
+HEURISTICS: Mapping[str, Callable[[Example], str]] = {
+    "the first of what stands on the sign, read without a fault": lambda example: example.meta["sign"].split()[0],
+    "the last of what stands on the sign, read without a fault": lambda example: example.meta["sign"].split()[-1],
 }
 
 

@@ -77,7 +77,9 @@ def walk_graph(targets: list[str], jobs: int, on: str) -> Any:
     """The flow's body. on: the scheduler's address."""
     run = _runs[on]
     watch_for_cancelling(UUID(str(flow_run.id)), run.cancel)
-    run.walk_all()
+    with tags.of_the_flow_alone():
+        run.walk_all()
+    server.ensure()  # to hear how it ended
     if run.ending.is_set():
         return states.Cancelled(message=CANCELLED)
     failed = [outcome.stage for outcome in run.outcomes.values() if outcome.state == "failed"]

@@ -45,7 +45,8 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[P
     yield project
     state = project.folder / ".selfadapt/prefect/server.json"
     if state.exists() and (pid := json.loads(state.read_text()).get("pid")):
-        os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):  # a test has killed it
+            os.kill(pid, signal.SIGTERM)
 
 
 def test_a_stage_that_is_not_recorded_imports_no_prefect(bare: Project) -> None:
@@ -227,6 +228,27 @@ def test_a_run_that_is_killed_takes_its_stages_with_it(slow: Project) -> None:
     until(lambda: all(map(gone, [stage, *below])), seconds=5)
     process.communicate(timeout=5)
     assert not (slow.folder / "slow").exists()
+
+
+def test_a_server_that_is_killed_under_a_run_costs_it_nothing_but_its_record(recorded: Project) -> None:
+    state, params = recorded.folder / ".selfadapt/prefect/server.json", recorded.folder / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("seconds: 0.1", "seconds: 4"))
+    for stage in "ac":
+        (recorded.folder / f"pid-{stage}").unlink(missing_ok=True)
+    process = recorded.start_graph("toy@c")
+    try:
+        for stage in "ac":  # the first one has others to come, nobody starts a server after the last one
+            recorded.pid(stage)
+            server = until(lambda: next(filter(psutil.pid_exists, [json.loads(state.read_text())["pid"]]), None))
+            psutil.Process(server).kill()
+        said, errors = process.communicate(timeout=120)
+    finally:
+        params.write_text(before)
+    assert (process.returncode, errors) == (0, "")
+    assert recorded.flow_run("up to toy@c")["state_type"] == "COMPLETED"
+    assert count(said.splitlines(), "done") == 2
+    assert (recorded.folder / "c").read_text() == "2\n"
 
 
 def run_everything(project: Project) -> list[str]:
