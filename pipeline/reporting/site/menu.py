@@ -11,12 +11,12 @@ GROUPS = {
     "": ("index", "claims"),
     "Transformer²": (
         "table1", "table2", "runs", "table4", "table5", "table5_resampled", "table6", "table7", "table8", "table9",
-        "table9_resampled", "table10", "searchers", "curves", "dispatch", "alpha", "spectra",
+        "table9_resampled", "table10", "searchers", "figure5", "rewards", "curves", "dispatch", "alpha", "spectra",
     ),
     "ReFT": ("commonsense8", "arithmetic4", "glue", "alpaca_eval_judged"),
     "CS-ReFT": ("csreft", "interference", "interference4", "ablations", "gates"),
     OTHERS: (),
-    "Answers": ("completions", "answers", "further", "win_rates"),
+    "Answers": ("completions", "answers", "kinds", "further", "win_rates"),
     "Trainings": ("budgets", "learning", "parameters", "settings", "searches"),
     "Earlier": ("published",),
 }  # fmt: skip
