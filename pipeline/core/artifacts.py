@@ -166,6 +166,12 @@ def read_tensors(path: Path) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     return tensors, meta
 
 
+def read_provenance(path: Path) -> dict[str, Any]:
+    """What a file of tensors says of itself; none of them is read."""
+    with foreign(path, "safetensors", "remove it and run its stage again"), safe_open(path, framework="numpy") as file:
+        return _provenance(file, path)
+
+
 def check_tensors(path: Path) -> int:
     """Hold every tensor of a file to its checksum, however large it is; the number of those that have one."""
     with foreign(path, "safetensors", "remove it and run its stage again"), safe_open(path, framework="pt") as file:

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -138,13 +137,14 @@ def run_graph(targets: Sequence[str], *, jobs: int, tell: Tell, on: str = "") ->
     identity.complete()
     if on:
         places.check(on)
-    with ThreadPoolExecutor(1) as pool:
-        ensured = pool.submit(server.ensure)  # side by side: each of the three takes seconds
-        graph = read_graph(targets, restore=bool(on))
-        if graph.changed:
-            warm.prepare()
-        api = ensured.result() and server.ensure()  # once more, since reading may have waited for long
-    if api is None:
+    graph = read_graph(targets, restore=bool(on))
+    if not graph.changed:  # nothing to record: no server is waited for
+        tell(graph)
+        for outcome in (outcomes := [Outcome(stage, "unchanged") for stage in graph.needs]):
+            tell(outcome)
+        return outcomes
+    warm.prepare()
+    if (api := server.ensure()) is None:
         raise UserError(
             f"expected a Prefect server, but none is up and none could be started (see {server.FOLDER}/server.log); "
             "run 'dvc repro', which needs none"

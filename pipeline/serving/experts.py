@@ -22,9 +22,9 @@ def list_experts(project: Folder = Path()) -> None:
     from rich.table import Column, Table
 
     from pipeline.serving.measured import measured
-    from pipeline.serving.project import Project
+    from pipeline.serving.names import Names
 
-    opened = Project(project)
+    opened = Names(project)
     heads = ("parameters", "accuracy, %", "base")
     parameters, accuracy, base = (Column(head, justify="right", no_wrap=True) for head in heads)
     table = Table(Column("name", no_wrap=True), "what it is", parameters, "task", accuracy, base, box=box.SIMPLE_HEAD)
@@ -32,7 +32,7 @@ def list_experts(project: Folder = Path()) -> None:
         if not path.is_file():
             table.add_row(name, "not made yet")
             continue
-        _, provenance = opened.read(path)
+        provenance = opened.provenance(path)
         head = [name, origin(provenance), f"{provenance['parameters']:,}".replace(",", " ")]
         scores = measured(opened, path)
         if not scores:

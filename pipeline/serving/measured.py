@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.core.config import lookup
 from pipeline.evaluation.intervals import Estimate, Resampling, estimate
-from pipeline.serving.project import BASE, Project
+from pipeline.serving.names import BASE, Names
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Measured:
     base: float | None
 
 
-def measured(project: Project, path: Path) -> list[Measured]:
+def measured(project: Names, path: Path) -> list[Measured]:
     """What was scored of the artifact in ``path``, a line for each task."""
     lines = []
     for key, cell in project.plan.get("cells", {}).items():
@@ -34,7 +34,7 @@ def measured(project: Project, path: Path) -> list[Measured]:
     return lines
 
 
-def _scored(project: Project, cell: str) -> Estimate | None:
+def _scored(project: Names, cell: str) -> Estimate | None:
     """The accuracy of a cell; None where it was not scored yet."""
     path = project.artifact(f"scores/{cell}", ".parquet")
     if not path.is_file():

@@ -37,7 +37,8 @@ from pipeline.model.forward.base import Base, decoder_layers
 from pipeline.serving.exported import read_exported
 from pipeline.serving.forms import ALONE, Form
 from pipeline.serving.jobs import Decision, FirstPass, Strategy
-from pipeline.serving.project import Project, nearest
+from pipeline.serving.names import nearest
+from pipeline.serving.project import Project
 from pipeline.serving.rows import Way
 from pipeline.serving.skills import by_skill
 

@@ -282,7 +282,9 @@ def test_the_graph_runs_past_a_failure_and_a_rerun_resumes(recorded: Project) ->
     assert (recorded.folder / "d").read_text() == "2\n"
     assert (recorded.folder / "share").read_text() == str(max(1, cores() // 2))  # of two stages side by side
 
+    shown = len(recorded.select("flow_runs"))
     assert count(run_everything(recorded), "unchanged") == 5
+    assert len(recorded.select("flow_runs")) == shown  # there was nothing to record
     status = subprocess.run(
         ["dvc", "status"],
         cwd=recorded.folder,

@@ -1,10 +1,12 @@
 """What the commands print: the answer to standard output, all else to standard error."""
 
 import io
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from pipeline.core.errors import UserError
 from pipeline.serving.assistant import Assistant
@@ -37,8 +39,10 @@ def call(project, monkeypatch, capsys):
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
         with pytest.raises(SystemExit) as ended:
             cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out, said.err
+        said, code = capsys.readouterr(), ended.value.code
+        if isinstance(code, str):  # Python prints it, and exits with 1
+            return 1, said.out, said.err + code
+        return int(code or 0), said.out, said.err
 
     return call
 
@@ -90,6 +94,25 @@ def test_compare_shows_every_strategy_beside_its_answer(call, assistant):
     code, out, _ = call("compare", "def", "-n", "4", "-s", "base", "-s", "expert:sums")
     assert "expert:sums" in out
     assert "csreft" not in out
+
+
+def test_who_only_asks_for_names_waits_for_no_library_of_tensors(project):
+    code = (
+        "import sys; from typer.testing import CliRunner; from selfadapt.cli import app\n"
+        f"print(CliRunner().invoke(app, ['experts', 'list', '-C', {str(project.folder)!r}]).exit_code)\n"
+        "print([name for name in ('torch', 'transformers', 'prefect', 'dvc') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == ["0", "[]"]
+
+
+def test_a_file_that_is_no_adapter_is_one_sentence_in_the_list(call, tmp_path):
+    made = make_project(tmp_path / "project")
+    path = next(iter(made.experts.values()))
+    for bytes_, got in ((b"{}", "got"), (save({"a": np.zeros(1)}), "got a safetensors file that does not say")):
+        path.write_bytes(bytes_)
+        code, _, err = call("experts", "list", "-C", str(made.folder))
+        assert code == 1 and err.startswith("error: expected") and str(path.name) in err and got in err
 
 
 def test_experts_are_listed_with_how_each_came_about_and_what_it_scored(call, project):
