@@ -112,7 +112,7 @@ def test_a_file_that_is_no_adapter_is_one_sentence_in_the_list(call, tmp_path):
     for bytes_, got in ((b"{}", "got"), (save({"a": np.zeros(1)}), "got a safetensors file that does not say")):
         path.write_bytes(bytes_)
         code, _, err = call("experts", "list", "-C", str(made.folder))
-        assert code == 1 and err.startswith("error: expected") and str(path.name) in err and got in err
+        assert code == 1 and "error: expected" in err and path.name in err and got in err
 
 
 def test_experts_are_listed_with_how_each_came_about_and_what_it_scored(call, project):
