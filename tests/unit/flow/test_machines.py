@@ -186,8 +186,9 @@ def test_a_stage_is_wanted_as_long_as_dask_runs_it() -> None:
 
 
 SBATCH = """#!/bin/sh
-# Takes a job as SLURM does, and runs it at once.
-SLURM_JOB_ID=7 setsid sh "$1" > job.log 2>&1 &
+# Takes a job as SLURM does, which keeps a copy of it, and runs it at once.
+cp "$1" job.sh
+SLURM_JOB_ID=7 setsid sh job.sh > job.log 2>&1 &
 echo $! > job.pid
 echo "Submitted batch job 7"
 """
