@@ -1,9 +1,9 @@
 """What runs are found by in Prefect's UI: the profile, the stage, the commit."""
 
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from pipeline.core.config import read_params
 from pipeline.core.errors import UserError
@@ -34,10 +34,8 @@ def commit() -> str | None:
     return head.stdout.strip() + ("" if same else "+")
 
 
-@contextmanager
-def of_the_flow_alone() -> Iterator[None]:
+def of_the_flow_alone() -> AbstractContextManager[Any]:
     """Tasks begin without their flow's tags: before one that has any, Prefect waits until its server gives leave."""
     from prefect.context import TagsContext
 
-    with TagsContext(current_tags=set()):
-        yield
+    return TagsContext(current_tags=set())

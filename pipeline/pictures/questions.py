@@ -25,6 +25,12 @@ class Source:
             pass
         return text
 
+    def unlike(self, draw: random.Random) -> list[str]:
+        """Two numbers that are not the same."""
+        while len(set(both := self.string(signs.pair, draw).split())) < 2:
+            pass
+        return both
+
 
 # A sign as (what stands on it, what is asked, the answer); letters of answers are small.
 Asked = tuple[str, str, str]
@@ -100,8 +106,7 @@ THINGS = {
 
 
 def smaller(draw: random.Random, source: Source) -> Asked:
-    while len(set(both := source.string(signs.pair, draw).split())) < 2:
-        pass
+    both = source.unlike(draw)
     return " ".join(both), "Which of the two numbers is smaller?", min(both, key=int)
 
 

@@ -29,8 +29,7 @@ def total(draw: random.Random) -> Asked:
 
 
 def larger(draw: random.Random) -> Asked:
-    while len(set(both := OF_THE_TASKS.string(signs.pair, draw).split())) < 2:
-        pass
+    both = OF_THE_TASKS.unlike(draw)
     return " ".join(both), "Which of the two numbers is larger?", max(both, key=int)
 
 

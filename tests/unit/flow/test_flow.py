@@ -233,12 +233,11 @@ def test_a_run_that_is_killed_takes_its_stages_with_it(slow: Project) -> None:
 def test_a_server_that_is_killed_under_a_run_costs_it_nothing_but_its_record(recorded: Project) -> None:
     state, params = recorded.folder / ".selfadapt/prefect/server.json", recorded.folder / "params.yaml"
     before = params.read_text()
-    params.write_text(before.replace("seconds: 0.1", "seconds: 4"))
-    for stage in "ac":
-        (recorded.folder / f"pid-{stage}").unlink(missing_ok=True)
-    process = recorded.start_graph("toy@c")
+    stages = "  first: {mode: good, source: zero}\n  last: {mode: good, source: first}\n"
+    params.write_text(before.replace("seconds: 0.1", "seconds: 4") + stages)
+    process = recorded.start_graph("toy@last")
     try:
-        for stage in "ac":  # the first one has others to come, nobody starts a server after the last one
+        for stage in ("first", "last"):  # the first one has others to come, nobody starts a server after the last one
             recorded.pid(stage)
             server = until(lambda: next(filter(psutil.pid_exists, [json.loads(state.read_text())["pid"]]), None))
             psutil.Process(server).kill()
@@ -246,9 +245,9 @@ def test_a_server_that_is_killed_under_a_run_costs_it_nothing_but_its_record(rec
     finally:
         params.write_text(before)
     assert (process.returncode, errors) == (0, "")
-    assert recorded.flow_run("up to toy@c")["state_type"] == "COMPLETED"
+    assert recorded.flow_run("up to toy@last")["state_type"] == "COMPLETED"
     assert count(said.splitlines(), "done") == 2
-    assert (recorded.folder / "c").read_text() == "2\n"
+    assert (recorded.folder / "last").read_text() == "2\n"
 
 
 def run_everything(project: Project) -> list[str]:
